@@ -1,0 +1,69 @@
+# `make train` and `make test` do everything on a fresh machine with Python 3.11 to 3.13.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= mnist-mlp
+PORT ?= 5000
+EXPERIMENT ?= mnist-mlp
+
+# make train EPOCHS=5 DROPOUT=0.5: the knobs of MLproject in capitals, and ARGS for any other (ARGS="-P rho=0.95")
+KNOBS := EPOCHS BATCH_SIZE HIDDEN_UNITS HIDDEN_LAYERS DROPOUT OPTIMIZER LEARNING_RATE SEED DATASET VALIDATION_SIZE DATA_DIR
+lower = $(shell echo $(1) | tr A-Z a-z)
+PARAMETERS = $(foreach knob,$(KNOBS),$(if $($(knob)),-P $(call lower,$(knob))=$($(knob))))
+
+READY := $(VENV)/installed
+
+# `--env-manager local` takes the python that PATH finds first.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help train test soak check bench bench-epoch bench-run bench-scaling bench-equivalence bench-delivery ui serve lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+train: $(READY)  ## train and record a run: make train EPOCHS=5 DROPOUT=0.5 SEED=2 ...
+	@$(BIN)/mlflow run . --env-manager local --experiment-name $(EXPERIMENT) $(PARAMETERS) $(ARGS)
+
+test: $(READY)  ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
+	@$(BIN)/python -m tests.soak --n $(or $(N),100) $(ARGS)
+
+bench: bench-epoch bench-run bench-scaling bench-equivalence bench-delivery  ## measure speed and equivalence (an hour)
+
+bench-epoch bench-run bench-scaling bench-equivalence bench-delivery: $(READY) benchmarks/.venv/installed
+	@$(BIN)/python -m benchmarks.$(@:bench-%=%) $(ROUNDS)
+
+benchmarks/.venv/installed: benchmarks/requirements.txt
+	@echo "installing the benchmarks' peers into benchmarks/.venv"
+	@$(PYTHON) -m venv benchmarks/.venv
+	@benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+check: $(READY)  ## run the linters and the type checker
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+ui: $(READY)  ## compare runs in the browser: make ui PORT=5000
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port $(PORT)
+
+serve: $(READY)  ## serve the champion: make serve MODEL=mnist-mlp PORT=5000
+	@$(BIN)/mlflow models serve -m models:/$(MODEL)@champion --env-manager local --port $(PORT)
+
+lock: $(READY)  ## make requirements.lock anew from the ranges in pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-emit-index-url --upgrade --quiet --output-file requirements.lock
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	    { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version); try: make PYTHON=python3.11 ..."; exit 2; }
+	@echo "installing the locked requirements into $(VENV) (6 GB, a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+clean:  ## remove the environment and the tools' caches; runs and data stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
