@@ -1,0 +1,1 @@
+"""Keras' MNIST MLP as an experiment-tracked training pipeline."""

@@ -1,0 +1,236 @@
+"""RunConfig: every knob of a run, its meaning, unit and range. The only home of defaults; imports the stdlib only."""
+
+import dataclasses
+import difflib
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits")
+OPTIMIZERS = ("rmsprop", "sgd", "adagrad", "adadelta", "adam")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+MATMUL_PRECISIONS = ("auto", "highest", "high", "medium")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+VERBOSITIES = ("auto", "0", "1", "2")
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class ConfigError(ValueError):
+    """Wrong knobs, all of them at once.
+
+    Attributes:
+        problems: one line for each.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        """Make one message of them."""
+        self.problems = problems
+        super().__init__("\n  ".join(["wrong input:", *problems]) if len(problems) > 1 else problems[0])
+
+
+def knob(
+    default: Any,
+    meaning: str,
+    *,
+    above: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field of `RunConfig` with its documentation and its range."""
+    bounds = {"above": above, "minimum": minimum, "maximum": maximum, "below": below}
+    metadata = {"meaning": meaning, "choices": choices, **bounds}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The knobs of one training run; the defaults are the Keras sample's.
+
+    Raises:
+        ConfigError: naming every value outside its range and every combination that cannot be.
+    """
+
+    dataset: str = knob("mnist", "what to learn; digits is a small trial that needs no network", choices=DATASETS)
+    data_dir: str = knob(
+        lambda: os.environ.get("MNIST_DIR", "data"),
+        "folder of the four IDX files or mnist.npz; what is missing is downloaded into it (environment: MNIST_DIR)",
+    )
+    validation_size: int = knob(
+        0,
+        "training images held out to select on; 0: evaluate on the test set each epoch, as the sample",
+        minimum=0,
+    )
+
+    epochs: int = knob(20, "passes over the training images", minimum=1)
+    batch_size: int = knob(128, "images per optimizer step", minimum=1)
+
+    hidden_units: int = knob(512, "units per hidden layer", minimum=1)
+    hidden_layers: int = knob(2, "number of hidden layers", minimum=0)
+    dropout: float = knob(0.2, "share of hidden units dropped at each training step", minimum=0, below=1)
+
+    optimizer: str = knob("rmsprop", "update rule", choices=OPTIMIZERS)
+    learning_rate: float = knob(1e-3, "step size of the optimizer", above=0)
+    rho: float = knob(0.9, "decay of the running averages (rmsprop, adadelta)", minimum=0, below=1)
+    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", above=0)
+    momentum: float = knob(0.0, "share of the last step that is repeated (sgd)", minimum=0, below=1)
+
+    early_stopping: int = knob(
+        0, "stop after so many epochs without a lower val_loss; 0: never; needs validation_size", minimum=0
+    )
+    keep_best: bool = knob(
+        False, "keep the weights of the epoch with the lowest val_loss, not the last; needs validation_size"
+    )
+
+    seed: int = knob(1, "decides initial weights, order and dropout", minimum=0, maximum=2**32 - 1)
+    accelerator: str = knob("auto", "hardware to train on", choices=ACCELERATORS)
+    devices: str = knob("auto", "how many devices, or which, as Lightning's Trainer takes it")
+    strategy: str = knob("auto", "how devices work together, as Lightning's Trainer takes it (ddp, ...)")
+    precision: str = knob("32-true", "number format of the training step", choices=PRECISIONS)
+    matmul_precision: str = knob(
+        "auto",
+        "kernels of float32 matrix products, as torch names them; auto: the fastest that are float32-exact here",
+        choices=MATMUL_PRECISIONS,
+    )
+
+    verbose: str = knob(
+        "auto",
+        "0 silent, 1 progress bar, 2 one line per epoch; auto: 1 in a terminal, else 2",
+        choices=VERBOSITIES,
+    )
+    experiment_name: str = knob(
+        "mnist-mlp", "MLflow experiment, unless MLFLOW_EXPERIMENT_NAME, _ID or `mlflow run` names one"
+    )
+    run_name: str = knob("", "name of the run in MLflow; empty: made of what the run does")
+    model_name: str = knob(
+        "auto", "registered model that gets a new version; empty: none; auto: DATASET-mlp, so mnist-mlp"
+    )
+    runs_dir: str = knob("runs", "folder for each run's own record and checkpoints")
+
+    def __post_init__(self) -> None:
+        """Settle what depends on other knobs, then check every range."""
+        if self.model_name == "auto":
+            object.__setattr__(self, "model_name", self.dataset.replace("_", "-") + "-mlp")
+        problems = [
+            problem for knob in dataclasses.fields(self) if (problem := _range_problem(knob, getattr(self, knob.name)))
+        ]
+        if problems := problems + self._conflicts():
+            raise ConfigError(problems)
+
+    def _conflicts(self) -> list[str]:
+        if self.validation_size:
+            return []
+        why = (
+            "needs validation_size above 0: without held-out images it would select on the test set, "
+            "and the test result would no longer be an honest estimate"
+        )
+        return [f"{name} {why}" for name in ("early_stopping", "keep_best") if getattr(self, name)]
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> "RunConfig":
+        """Make a config of names and values as typed (text from a flag, anything from YAML).
+
+        Raises:
+            ConfigError: naming every unknown knob, every value of the wrong type and every range missed.
+        """
+        knobs = {knob.name: knob for knob in dataclasses.fields(cls)}
+        problems = [unknown_name("knob", name, knobs) for name in values if name not in knobs]
+        converted: dict[str, Any] = {}
+        for name in knobs.keys() & values.keys():
+            try:
+                converted[name] = convert(knobs[name], values[name])
+            except ValueError as error:
+                problems.append(str(error))
+        try:
+            config = cls(**converted)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(sorted(problems))
+        return config
+
+    def as_dict(self) -> dict[str, str | int | float | bool]:
+        """Every knob with its value."""
+        return dataclasses.asdict(self)
+
+
+def convert(knob: "dataclasses.Field[Any]", value: object) -> str | int | float | bool:
+    """The value as the knob's type, exactly: nothing is rounded or guessed.
+
+    Raises:
+        ValueError: if the value is not of the knob's type.
+    """
+    text = str(value).strip()
+    kind = {"int": int, "float": float, "bool": bool, "str": str}[_type_name(knob)]
+    try:
+        if kind is bool:
+            if text.lower() not in _TRUE + _FALSE:
+                raise ValueError
+            return text.lower() in _TRUE
+        if kind is int and not isinstance(value, bool):
+            number = float(text)
+            return int(text) if "e" not in text.lower() and "." not in text else _whole(number)
+        if kind is float and not isinstance(value, bool):
+            return float(text)
+        if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+            return text
+    except (ValueError, OverflowError):
+        pass
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    raise ValueError(f"{knob.name} {value!r} is not {wanted}")
+
+
+def _type_name(knob: "dataclasses.Field[Any]") -> str:
+    return knob.type if isinstance(knob.type, str) else knob.type.__name__
+
+
+def _whole(number: float) -> int:
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def range_text(knob: "dataclasses.Field[Any]") -> str:
+    """The allowed values in words: `one of mnist, kmnist`, `at least 0, below 1`, or nothing."""
+    words = knob.metadata
+    if words["choices"]:
+        return "one of " + ", ".join(words["choices"])
+    names = {"above": "above", "minimum": "at least", "maximum": "at most", "below": "below"}
+    return ", ".join(f"{text} {words[name]:g}" for name, text in names.items() if words[name] is not None)
+
+
+def _range_problem(knob: "dataclasses.Field[Any]", value: Any) -> str | None:
+    """What is wrong with the value, or None."""
+    words = knob.metadata
+    if words["choices"]:
+        if value in words["choices"]:
+            return None
+        guess = did_you_mean(str(value), words["choices"])
+        return f"{knob.name} {value!r} is not {range_text(knob)}{guess}"
+    if not isinstance(value, int | float):
+        return None
+    inside = (
+        math.isfinite(value)
+        and (words["above"] is None or value > words["above"])
+        and (words["minimum"] is None or value >= words["minimum"])
+        and (words["maximum"] is None or value <= words["maximum"])
+        and (words["below"] is None or value < words["below"])
+    )
+    return None if inside else f"{knob.name} {value} is out of range: {range_text(knob) or 'finite'}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'epochs'?` if something known is close, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The line for a name that nobody knows."""
+    return f"unknown {kind} {name!r}{did_you_mean(name.lstrip('-').replace('-', '_'), known)}"
