@@ -1,0 +1,107 @@
+"""What a person reads while a run goes on and when it has ended."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.record import Journal, RunFolder, now_ms
+
+
+def verbosity(config: RunConfig) -> int:
+    """0, 1 or 2, as Keras' verbose; auto is 1 in a terminal and 2 elsewhere."""
+    if config.verbose == "auto":
+        return 1 if sys.stderr.isatty() else 2
+    return int(config.verbose)
+
+
+class EpochLines:
+    """One line per epoch, as Keras' verbose=2 prints it, with what waits for MLflow where something does."""
+
+    def __init__(self, epochs: int, journal: Journal) -> None:
+        """Count to so many epochs."""
+        self.epochs, self.journal = epochs, journal
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Print the line of an epoch."""
+        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+        values = " - ".join(f"{name}: {metrics[name]:.4f}" for name in names)
+        trouble = trouble_words(self.journal)
+        waiting = f" - {trouble}" if trouble else ""
+        number = f"epoch {epoch:{len(str(self.epochs))}}/{self.epochs}"
+        print(f"{number} - {metrics['epoch_seconds']:.1f} s - {values}{waiting}", flush=True)
+
+
+class TroubleLines:
+    """Beside a progress bar: a line when delivery begins to wait, and when it has caught up."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Watch the journal's delivery."""
+        self.journal, self.waiting = journal, False
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Look after each epoch."""
+        trouble = trouble_words(self.journal)
+        if bool(trouble) != self.waiting:
+            self.waiting = bool(trouble)
+            print(f"\n{trouble or 'MLflow answers again'}", file=sys.stderr, flush=True)
+
+
+def trouble_words(journal: Journal) -> str:
+    """What waits and since when; empty if nothing is in the way."""
+    words = [f"{len(journal.held)} records wait for room on the disk"] if journal.held else []
+    state = journal.folder.state()
+    if trouble := state.get("trouble"):
+        seconds = max(0, now_ms() - trouble["since"]) / 1000
+        waiting = journal.count - state.get("delivered", 0)
+        words.append(f"{waiting} records wait for MLflow since {seconds:.0f} s ({trouble['error']})")
+    return "; ".join(words)
+
+
+def tell_result(config: RunConfig, folder: RunFolder, test: dict[str, float]) -> None:
+    """The test result, where the run is, and what to type next."""
+    state = folder.state()
+    print(f"\ntest loss: {test['test_loss']:.4f} - test accuracy: {test['test_accuracy']:.4f}")
+    if not state.get("run_id"):
+        print(f"run        files in {shown(folder.path)}; MLflow has not heard of it yet")
+        return
+    print(f"run        {state['run_id']} in {state['tracking_uri']}, files in {shown(folder.path)}")
+    for name, version in state.get("versions", {}).items():
+        print(f"model      {name} version {version}")
+    print("next       " + "\n           ".join(_next_commands(config, state)))
+
+
+def _next_commands(config: RunConfig, state: dict[str, Any]) -> list[str]:
+    """What to type next, as it works in this folder."""
+    uri, name = state.get("tracking_uri", ""), config.model_name
+    if Path("Makefile").exists() and uri == f"sqlite:///{Path('mlflow.db').absolute()}":
+        model = f" MODEL={name}" if name != "mnist-mlp" else ""
+        commands = ["make ui                # compare runs in the browser"]
+        return (
+            [*commands, f"make serve{model}             # ask the champion what digit an image shows"]
+            if name
+            else commands
+        )
+    ui = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    serve = f"MLFLOW_TRACKING_URI={uri} mlflow models serve -m models:/{name}@champion --env-manager local"
+    return [ui, serve] if name else [ui]
+
+
+def tell_delivery(folder: RunFolder, delivered: bool) -> None:
+    """One line for what MLflow refused and one for what it does not have yet, if anything."""
+    state = folder.state()
+    for refusal in state.get("refused", []):
+        print(f"MLflow refused for good: {refusal}", file=sys.stderr)
+    if not delivered:
+        waiting = len(folder.events()) - state.get("delivered", 0)
+        reason = (state.get("trouble") or {}).get("error", "no answer in time")
+        print(
+            f"not delivered: {waiting} records wait in {shown(folder.path)} ({reason}); "
+            f"when MLflow answers again: python -m pipeline sync",
+            file=sys.stderr,
+        )
+
+
+def shown(path: Path) -> str:
+    """The path, relative to here if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,66 @@
+"""What a finished training leaves for people and for the server: predictions, pictures, checkpoint, model."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import checkpoints, export, pictures
+from pipeline.config import RunConfig
+
+if TYPE_CHECKING:
+    from pipeline.tracking import RunRecord
+    from pipeline.training import Result
+
+EXAMPLES = 2
+
+
+def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> None:
+    """Write everything into the run's folder and record it.
+
+    The predictions are those of the exported network, so they are what a client of the served model will get.
+
+    Raises:
+        RuntimeError: if the exported network does not answer as the trained one does.
+    """
+    source = result.data.source
+    assert source is not None
+    images, labels = source.test.images, source.test.labels.astype(np.int64)
+    model = record.folder.path / "model"
+    model.mkdir(exist_ok=True)
+    network, example = model / "network.onnx", model / "example.npy"
+    export.export_onnx(result.classifier.network, network)
+    export.check_same(network, result.classifier.network, images)
+    np.save(example, images[:EXAMPLES])
+    tags = {
+        "test_accuracy": repr(result.test["test_accuracy"]),
+        "dataset": source.name,
+        "data_digest": source.digest,
+    }
+    record.model(network, example, config.model_name, tags)
+
+    probabilities = export.predict(network, images)
+    artifacts = record.folder.artifacts
+    _write_predictions(artifacts / "test_predictions.csv", labels, probabilities)
+    pictures.learning_curves(result.history, artifacts / "pictures/learning_curves.png", not config.validation_size)
+    pictures.confusion_matrix(labels, probabilities.argmax(axis=1), artifacts / "pictures/confusion_matrix.png")
+    pictures.mistakes_gallery(images, labels, probabilities, artifacts / "pictures/mistakes.png")
+    final, _ = checkpoints.latest(record.folder.checkpoints)
+    if final:
+        (artifacts / "checkpoint").mkdir(exist_ok=True)
+        shutil.copyfile(final, artifacts / "checkpoint" / "last.ckpt")
+    for path in sorted(artifacts.iterdir()):
+        if path.name in ("test_predictions.csv", "pictures", "checkpoint"):
+            record.artifact(path)
+
+
+def _write_predictions(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
+    """One line an image: index, label, predicted, and the ten probabilities, exact to the last bit of float32."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = np.column_stack(
+        [np.arange(len(labels)), labels, probabilities.argmax(axis=1), probabilities.astype(np.float64)]
+    )
+    header = ",".join(["index", "label", "predicted", *(f"p{digit}" for digit in range(10))])
+    np.savetxt(path, columns, fmt=["%d"] * 3 + ["%.9g"] * 10, delimiter=",", header=header, comments="")

@@ -1,0 +1,230 @@
+"""The run's record as the training sees it: lifecycle, params, tags, metrics, artifacts; a Logger to Lightning.
+
+Nothing here waits for a server or imports MLflow: everything goes into the run's folder, and the sender is told.
+"""
+
+import contextlib
+import getpass
+import json
+import os
+import platform
+import re
+import subprocess
+import traceback
+import uuid
+from argparse import Namespace
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from pipeline.config import RunConfig
+from pipeline.datasets import ImageData, Split
+from pipeline.record import Journal, RunFolder
+from pipeline.sender import Sender
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "onnxruntime")
+
+
+class RunRecord:
+    """One run's record: opened once, closed once, delivered to MLflow in the background."""
+
+    def __init__(self, journal: Journal, sender: Sender) -> None:
+        """Write through the journal and poke the sender."""
+        self.folder: RunFolder = journal.folder
+        self.journal, self.sender = journal, sender
+
+    def start(self, config: RunConfig, source: ImageData) -> None:
+        """Open the record: every knob, what is trained on, from what code, with what packages, where."""
+        environ = os.environ
+        chosen = environ.get("MLFLOW_EXPERIMENT_NAME") or config.experiment_name
+        self._append(
+            "start",
+            run_key=uuid.uuid4().hex,
+            mlflow_run_id=environ.get("MLFLOW_RUN_ID"),
+            experiment_id=environ.get("MLFLOW_EXPERIMENT_ID"),
+            experiment_name=chosen,
+            params=config.as_dict(),
+            tags={**_identity_tags(config), **git_tags(), **machine_tags()},
+        )
+        self._append("dataset", inputs=_dataset_inputs(source, config.validation_size))
+        self._record_surroundings()
+
+    def resume(self, epochs_done: int, changes: dict[str, Any]) -> None:
+        """Open the record again, after so many epochs; `changes` are the knobs that grew."""
+        tags = {"resumed_after_epoch": str(epochs_done)}
+        tags |= {f"resumed.{name}": str(value) for name, value in {**git_tags(), **changes}.items()}
+        self._append("resume", params=changes, tags=tags)
+        self._record_surroundings()
+
+    def _record_surroundings(self) -> None:
+        self.text_artifact("packages.txt", "".join(f"{line}\n" for line in _installed()))
+        if diff := _git("diff", "HEAD"):
+            self.text_artifact("uncommitted.diff", diff)
+
+    def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
+        """Record metrics of an epoch (from 1), those that do not stand already."""
+        self.journal.metrics(values, step, time_ms)
+        self.sender.poke()
+
+    def artifact(self, path: Path) -> None:
+        """Record a finished file or folder below the folder's `artifacts`."""
+        self.journal.artifact(path)
+        self.sender.poke()
+
+    def text_artifact(self, name: str, text: str) -> None:
+        """Write and record a text file."""
+        path = self.folder.artifacts / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        self.artifact(path)
+
+    def model(self, network: Path, example: Path, model_name: str, tags: dict[str, str]) -> None:
+        """Record the network (an ONNX file in the folder), to be registered under the name unless that is empty."""
+        paths = {
+            "network": str(network.relative_to(self.folder.path)),
+            "example": str(example.relative_to(self.folder.path)),
+        }
+        self._append("model", model_name=model_name, tags=tags, **paths)
+
+    def fail(self, error: BaseException) -> None:
+        """Close the record as FAILED with the reason as a tag and the traceback as an artifact."""
+        with contextlib.suppress(OSError):  # a full disk may be the very reason
+            self.text_artifact("traceback.txt", "".join(traceback.format_exception(error)))
+        self.end("FAILED", f"{type(error).__name__}: {error}")
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Close the record: FINISHED, FAILED or KILLED."""
+        self._append("end", status=status, tags={"failure_reason": reason} if reason else {})
+
+    def _append(self, kind: str, **content: Any) -> None:
+        self.journal.append_or_hold(kind, **content)
+        self.sender.poke()
+
+
+class RunLogger(Logger):
+    """The record as Lightning's Trainer takes it. In distributed training only rank 0 has a record to write to."""
+
+    def __init__(self, record: RunRecord) -> None:
+        """Log to the record."""
+        super().__init__()
+        self.record = record
+
+    @property
+    def name(self) -> str:
+        """The folder's parent, as Lightning asks for one."""
+        return self.record.folder.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """The run folder's name."""
+        return self.record.folder.path.name
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Record metrics at the epoch given as step; `time_ms` among them is when they were measured."""
+        values = dict(metrics)
+        time_ms = values.pop("time_ms", None)
+        self.record.metrics(values, step or 0, int(time_ms) if time_ms else None)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the record got every knob when it was opened."""
+
+
+def run_name(config: RunConfig) -> str:
+    """A name that tells the run from its neighbours: what differs from the sample, then epochs and seed."""
+    if config.run_name:
+        return config.run_name
+    told = {"epochs", "seed", "verbose", "data_dir", "runs_dir", "model_name", "experiment_name", "run_name"}
+    default = RunConfig().as_dict()
+    different = [
+        f"{name}={value}" for name, value in config.as_dict().items() if name not in told and value != default[name]
+    ]
+    return " ".join([*(different or ["sample"]), f"epochs={config.epochs}", f"seed={config.seed}"])
+
+
+def _identity_tags(config: RunConfig) -> dict[str, str]:
+    return {
+        "mlflow.runName": run_name(config),
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "pipeline",
+        "mlflow.source.type": "LOCAL",
+    }
+
+
+def _git(*words: str) -> str:
+    """What git says of the project's tree, or nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def git_tags() -> dict[str, str]:
+    """The commit of the code, and whether the tree had changes that it does not hold."""
+    commit = _git("rev-parse", "HEAD").strip()
+    if not commit:
+        return {"git.commit": "unknown"}
+    dirty = "true" if _git("status", "--porcelain").strip() else "false"
+    return {"git.commit": commit, "git.dirty": dirty, "mlflow.source.git.commit": commit}
+
+
+def machine_tags() -> dict[str, str]:
+    """Host, processor, device and package versions."""
+    versions = {f"package.{name}": metadata.version(name) for name in PACKAGES}
+    return {
+        "host": platform.node(),
+        "cpu": _cpu_name(),
+        "cpu_count": str(os.cpu_count()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "package.python": platform.python_version(),
+        **versions,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _installed() -> list[str]:
+    return sorted({f"{each.name}=={each.version}" for each in metadata.distributions()}, key=str.lower)
+
+
+def _dataset_inputs(source: ImageData, validation_size: int) -> list[dict[str, Any]]:
+    """MLflow's dataset inputs: what was trained on, what was evaluated on."""
+    parts = [("training", source.train), ("testing", source.test)]
+    return [
+        {
+            "context": context,
+            "dataset": {
+                "name": f"{source.name}-{context}",
+                "digest": source.digest,
+                "source_type": "local",
+                "source": json.dumps({"uri": source.source}),
+                "schema": json.dumps({"mlflow_tensorspec": _tensor_spec()}),
+                "profile": json.dumps(_profile(split, validation_size if context == "training" else 0)),
+            },
+        }
+        for context, split in parts
+    ]
+
+
+def _tensor_spec() -> dict[str, str]:
+    features = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 28, 28]}}]
+    targets = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1]}}]
+    return {"features": json.dumps(features), "targets": json.dumps(targets)}
+
+
+def _profile(split: Split, held_out: int) -> dict[str, Any]:
+    shapes = {"features_shape": list(split.images.shape), "targets_shape": list(split.labels.shape)}
+    return {**shapes, **({"held_out_for_validation": held_out} if held_out else {})}

@@ -1,0 +1,138 @@
+"""Real processes that really fail: a training that can be killed, an MLflow server that can die, freeze and return."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import torch
+
+from pipeline.record import all_folders
+from tests.conftest import environment
+
+PROMISED_EXIT_S = 10
+ANSWERS_WITHIN_S = 60
+
+
+class Server:
+    """An `mlflow server` on loopback with its own SQLite store and proxied artifacts."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process = None
+
+    def start(self):
+        """Start it and wait until it answers."""
+        command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/store.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
+                env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),  # half of its start-up, for nothing here
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+        for _ in range(ANSWERS_WITHIN_S * 10):
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                    return self
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def signal(self, number):
+        """Send a signal to all of its processes."""
+        os.killpg(self.process.pid, number)
+
+    def kill(self):
+        """Let it die at once, if it lives."""
+        if self.process is not None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def start_pipeline(*arguments, cwd, **variables):
+    """Start `python -m pipeline`; its output goes to a file, so that nobody waits for a reader."""
+    with (Path(cwd) / "output").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *map(str, arguments)],
+            cwd=cwd,
+            env=environment(OMP_NUM_THREADS="1", **variables),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def kill_all_of(folder):
+    """kill -9 every process of the runs below the folder: the training and its sender, as a power loss does."""
+    subprocess.run(["pkill", "-9", "-f", f"pipeline.sender {folder}"], check=False)
+
+
+def wait_until(condition, seconds=ANSWERS_WITHIN_S):
+    """Wait for something to become true; fails if it does not."""
+    for _ in range(seconds * 50):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not true within {seconds} s")
+
+
+def only_folder(cwd):
+    """The one run folder below."""
+    (folder,) = all_folders(Path(cwd) / "runs")
+    return folder
+
+
+def epochs_recorded(cwd):
+    """How many epochs the one run has recorded so far."""
+    folders = all_folders(Path(cwd) / "runs")
+    return sum("train_loss" in event.get("values", {}) for folder in folders for event in folder.events())
+
+
+def metrics_in_mlflow(uri, run_id):
+    """Metric name -> [(step, value), ...], as MLflow has them; of epoch_seconds only the steps."""
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    histories = {name: client.get_metric_history(run_id, name) for name in client.get_run(run_id).data.metrics}
+    return {
+        name: sorted((metric.step, None if name == "epoch_seconds" else metric.value) for metric in history)
+        for name, history in histories.items()
+    }
+
+
+def full_record(uri, cwd):
+    """Everything that must be the same however a run came to its end."""
+    folder = only_folder(cwd)
+    run_id = folder.state()["run_id"]
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    run = client.get_run(run_id)
+    checkpoint = torch.load(folder.artifacts / "checkpoint/last.ckpt", weights_only=True)
+    return {
+        "status": run.info.status,
+        "metrics": metrics_in_mlflow(uri, run_id),
+        "params": {name: text for name, text in run.data.params.items() if name not in ("runs_dir", "data_dir")},
+        "artifacts": sorted(entry.path for entry in client.list_artifacts(run_id)),
+        "versions": len(client.search_model_versions(f"run_id = '{run_id}'")),
+        "datasets": sorted(entry.dataset.digest for entry in run.inputs.dataset_inputs),
+        "predictions": (folder.artifacts / "test_predictions.csv").read_bytes(),
+        "weights": {name: weights.tolist() for name, weights in checkpoint["state_dict"].items()},
+    }
+
+
+def differences(one, other):
+    """The names of what is not the same in two full records."""
+    return [name for name in one if one[name] != other[name]]

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline import export
+from pipeline.network import MLP
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    torch.manual_seed(0)
+    network = MLP(hidden_units=32, dropout=0.5).train()
+    path = tmp_path_factory.mktemp("export") / "network.onnx"
+    export.export_onnx(network, path)
+    return network, path
+
+
+IMAGES = np.random.RandomState(0).randint(0, 256, (1000, 28, 28)).astype(np.uint8)
+
+
+def test_the_exported_network_answers_as_the_trained_one_without_dropout(exported):
+    network, path = exported
+    export.check_same(path, network, IMAGES)
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(IMAGES.reshape(-1, 784)).float() / 255).softmax(1).numpy()
+    assert np.abs(export.predict(path, IMAGES) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_the_batch_size_is_free_and_changes_nothing(exported, size):
+    _, path = exported
+    whole = export.predict(path, IMAGES)
+    parts = np.concatenate([export.predict(path, IMAGES[k : k + size]) for k in range(0, 70, size)])
+    assert np.abs(parts - whole[: len(parts)]).max() < 1e-6
+
+
+def test_a_network_that_answers_otherwise_is_not_let_through(exported):
+    network, path = exported
+    with torch.no_grad():
+        network.layers[0].weight.add_(0.1)
+    with pytest.raises(RuntimeError, match="the exported network differs from the trained one by"):
+        export.check_same(path, network, IMAGES)
