@@ -1,0 +1,70 @@
+"""Seconds per epoch and peak memory as the work grows. `make bench-scaling`."""
+
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import MNIST_DIR, OURS, ROOT, publish, run, table
+
+SWEEPS = {
+    "hidden_units": [128, 256, 512, 1024, 2048, 4096],
+    "batch_size": [32, 128, 512, 2048, 8192],
+    "images": [60_000, 120_000, 300_000, 600_000, 1_200_000],
+}
+
+
+def one(knob, value):
+    """Be the process that is measured: three epochs (two of large networks); prints seconds and memory."""
+    import resource
+
+    from pipeline import training
+    from pipeline.config import RunConfig
+    from pipeline.data import ImageTensors, MNISTDataModule
+    from pipeline.datasets import Split
+
+    class Repeated(MNISTDataModule):
+        def setup(self, stage=None):
+            super().setup(stage)
+            train, times = self.source.train, value // 60_000
+            self.train_images = ImageTensors(Split(np.tile(train.images, (times, 1, 1)), np.tile(train.labels, times)))
+
+    epochs = 2 if (knob == "images" and value > 300_000) or (knob == "hidden_units" and value > 1024) else 4
+    knobs = {} if knob == "images" else {knob: value}
+    config = RunConfig(epochs=epochs, data_dir=str(MNIST_DIR), accelerator="cpu", **knobs)
+    kind = Repeated if knob == "images" else MNISTDataModule
+    data = kind(config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed)
+    data.setup()
+    history = training.fit(config, data=data).history
+    seconds = [metrics["epoch_seconds"] for epoch, metrics in history.items() if epoch > 1]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps({"seconds": statistics.median(seconds), "memory_mb": memory}))
+
+
+def main():
+    """Measure and publish."""
+    results, rows = {}, []
+    for knob, values in SWEEPS.items():
+        for value in values:
+            with tempfile.TemporaryDirectory() as folder:
+                done = run([OURS, Path(__file__), "--one", knob, value], folder, PYTHONPATH=str(ROOT))
+            if done is None:
+                continue
+            measured = json.loads(done[1].splitlines()[-1])
+            results.setdefault(knob, {})[value] = measured
+            images = value if knob == "images" else 60_000
+            per_image = measured["seconds"] / images * 1e6
+            rows.append([knob, f"{value:,}", f"{measured['seconds']:.2f}", f"{per_image:.1f}", measured["memory_mb"]])
+            print(rows[-1], flush=True)
+    header = ["knob", "value", "seconds per epoch", "microseconds per image", "peak memory, MB"]
+    publish("scaling", table(header, rows), {"results": results})
+
+
+if __name__ == "__main__":
+    if "--one" in sys.argv:
+        one(sys.argv[2], int(sys.argv[3]))
+    else:
+        main()

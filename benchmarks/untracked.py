@@ -1,0 +1,9 @@
+"""The same training with nothing recorded: what tracking costs is the difference."""
+
+import sys
+
+from pipeline.config import RunConfig
+from pipeline.training import fit
+
+result = fit(RunConfig(epochs=int(sys.argv[1]), accelerator="cpu"), report=lambda epoch, metrics: print(epoch, metrics))
+print(result.test)
