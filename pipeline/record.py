@@ -9,13 +9,14 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import time
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pipeline.interrupts import uninterrupted
 
 Event = dict[str, Any]
 
@@ -117,7 +118,8 @@ class Journal:
             OSError: if the disk refuses; the journal is then as it was before.
         """
         event = self._event(kind, content)
-        self._write(event)
+        with uninterrupted():
+            self._write(event)
         return event
 
     def append_or_hold(self, kind: str, **content: Any) -> None:
@@ -129,13 +131,9 @@ class Journal:
         """Try to write what is held."""
         with contextlib.suppress(OSError):
             while self.held:
-                # A signal between the two would leave the event both written and held.
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-                try:
+                with uninterrupted():  # else an event could be both written and held, and so be written twice
                     self._write(self.held[0])
                     self.held.pop(0)
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _event(self, kind: str, content: dict[str, Any]) -> Event:
         """The event with its time; a clock that jumps back does not put it before its forerunners."""

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -57,6 +59,7 @@ class EpochEnd(Checkpoint):
         self.history: dict[int, Metrics] = {}
         self.best_loss = float("inf")
         self._began = 0.0
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
 
     @property
     def best_path(self) -> Path | None:
@@ -97,9 +100,19 @@ class EpochEnd(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epochs that the checkpoint knows: the record may have lost its last lines."""
+        self._take_sigterm_back()
         for epoch, metrics in self.history.items():
             if trainer.logger:
                 trainer.logger.log_metrics(metrics, step=epoch)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hear of SIGTERM during the test as well."""
+        self._take_sigterm_back()
+
+    def _take_sigterm_back(self) -> None:
+        """Lightning's handler, set as a loop begins, waits in a broadcast for ranks that may be elsewhere: for ever."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def state_dict(self) -> dict[str, Any]:
         """The history so far, so that a resumed run knows all of it."""
@@ -141,7 +154,12 @@ def fit(
     epoch_end = EpochEnd(folder, config.keep_best, report)
     with _only_useful_words():
         trainer = make_trainer(config, logger, [epoch_end], progress_bar)
-        trainer.fit(classifier, datamodule=data, ckpt_path=resume_from)
+        try:
+            trainer.fit(classifier, datamodule=data, ckpt_path=resume_from)
+        except BaseException:
+            if trainer.strategy.launcher is not None:  # the other ranks wait for this one
+                trainer.strategy.launcher.kill(signal.SIGTERM)
+            raise
         if epoch_end.best_path:
             best = torch.load(epoch_end.best_path, weights_only=True)
             classifier.load_state_dict(best["state_dict"])

@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py") if path.stem not in ("__init__", "__main__")}
 # From the bottom to the top: a module may import those on lines before its own.
 LAYERS = [
+    {"interrupts"},
     {
         "config",
         "record",
@@ -19,7 +20,6 @@ LAYERS = [
         "dropout",
         "optimizer",
         "pictures",
-        "interrupts",
     },
     {"recovery", "registry", "network", "data", "checkpoints"},
     {"sender", "delivery", "console", "classifier", "export"},
