@@ -23,11 +23,15 @@ def test_a_signal_is_raised_with_its_name_and_the_shells_exit_code(number, words
 
 def test_what_must_not_be_torn_is_finished_first():
     done = []
-    with pytest.raises(Interrupted), interruptions():
+
+    def interrupted_work():
         with uninterrupted():
             interrupt_me()
             done.append("inside")
         done.append("after")
+
+    with interruptions(), pytest.raises(Interrupted):
+        interrupted_work()
     assert done == ["inside"]
 
 
