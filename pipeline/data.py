@@ -18,7 +18,7 @@ EVALUATION_BATCH = 2_000
 
 # The training loader hands out whole batches a block at a time, about so many images: Lightning spends 0.3 ms of hooks
 # on whatever a loader yields, a quarter of a training step. `DigitClassifier.training_step` takes the block apart.
-BLOCK = 2_048
+BLOCK = 1_024
 
 
 class ImageTensors(Dataset[Batch]):

@@ -20,6 +20,14 @@ def keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
 
 
+def leave_memory_unfilled() -> None:
+    """Spare the writing of NaN into every new tensor, which torch does where deterministic algorithms are asked for.
+
+    It is there to make reads of memory that nobody wrote visible; nothing here reads such.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def set_matmul_precision(precision: str) -> str:
     """Choose the kernels of float32 matrix products; returns the precision set.
 

@@ -148,6 +148,7 @@ def fit(
         ValueError: for data that cannot be read, or a Trainer setting that Lightning refuses.
     """
     speed.keep_memory()
+    speed.leave_memory_unfilled()
     speed.set_matmul_precision(config.matmul_precision)
     data = data or make_data(config)
     classifier = make_classifier(config)

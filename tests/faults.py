@@ -125,7 +125,7 @@ def full_record(uri, cwd):
         "status": run.info.status,
         "metrics": metrics_in_mlflow(uri, run_id),
         "params": {name: text for name, text in run.data.params.items() if name not in ("runs_dir", "data_dir")},
-        "artifacts": sorted(entry.path for entry in client.list_artifacts(run_id)),
+        "artifacts": sorted({entry.path for entry in client.list_artifacts(run_id)} - {"uncommitted.diff"}),
         "versions": len(client.search_model_versions(f"run_id = '{run_id}'")),
         "datasets": sorted(entry.dataset.digest for entry in run.inputs.dataset_inputs),
         "predictions": (folder.artifacts / "test_predictions.csv").read_bytes(),
