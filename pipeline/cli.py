@@ -1,13 +1,13 @@
 """The only reader of argv. A ValueError becomes one message on stderr and exit code 2."""
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from pipeline.config import ConfigError, RunConfig, range_text, unknown_name
+from pipeline.config import RunConfig, unknown_name
+from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
 from pipeline.interrupts import Interrupted
 
 USER_ERROR = 2
@@ -48,9 +48,9 @@ def _train(arguments: list[str]) -> int:
 
     run = options.resume or workflow.local_run_of_mlflow(runs_dir)
     if run is not None:
-        given = _without_defaults(values) if options.project_defaults else values
+        given = without_defaults(values) if options.project_defaults else values
         if options.config:
-            given = {**_read_knobs(Path(options.config)), **given}
+            given = {**read_knobs(Path(options.config)), **given}
         RunConfig.from_mapping(given)
         return workflow.resume(run, given, runs_dir)
     return workflow.train(load_config(values, options.config, options.project_defaults))
@@ -75,7 +75,58 @@ def _reproduce(arguments: list[str]) -> int:
     return reproduce(options.run, options.runs_dir, options.data_dir)
 
 
-VERBS = {"train": _train, "sync": _sync, "reproduce": _reproduce}
+def _experiment(arguments: list[str]) -> int:
+    parser = _verb_parser("experiment", "Train a question's variants x seeds, where missing, and compare them.")
+    parser.add_argument("file", metavar="FILE", help="the question: experiments/dropout.yaml, for example")
+    parser.add_argument("--jobs", type=_count, default=0, help="runs at a time (default: one for each core)")
+    parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
+    options = _parsed(parser, arguments)
+    from pipeline.experiment import experiment
+
+    everywhere = {"data_dir": options.data_dir} if options.data_dir else {}
+    return experiment(options.file, options.jobs, options.runs_dir, everywhere)
+
+
+def _compare(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="python -m pipeline compare", description="Compare runs, with error bars.", allow_abbrev=False
+    )
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="experiments, run ids or run names (default: all)")
+    parser.add_argument("--filter", default="", help="MLflow's: \"params.optimizer = 'sgd'\"")
+    parser.add_argument("--baseline", help="the group that the others are compared with")
+    parser.add_argument("--metric", default="val_accuracy", help="the final value that decides (default: %(default)s)")
+    parser.add_argument(
+        "--smallest", type=float, help="smallest difference of interest (default: 0.001 of an accuracy)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
+    options = _parsed(parser, arguments)
+    from pipeline.answers import compare
+
+    return compare(options.what, options.filter, options.baseline, options.metric, options.smallest, options.out)
+
+
+def _report(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="python -m pipeline report",
+        description="Write the lab book, experiments/README.md, from the records.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="experiment files to measure anew (default: all)")
+    parser.add_argument("--folder", default="experiments", help="where the lab book lies (default: %(default)s)")
+    options = _parsed(parser, arguments)
+    from pipeline.answers import report
+
+    return report(options.files, options.folder)
+
+
+VERBS = {
+    "train": _train,
+    "sync": _sync,
+    "reproduce": _reproduce,
+    "experiment": _experiment,
+    "compare": _compare,
+    "report": _report,
+}
 HELP = """usage: python -m pipeline VERB ...
 
 Keras' MNIST MLP as an experiment-tracked pipeline.
@@ -83,8 +134,17 @@ Keras' MNIST MLP as an experiment-tracked pipeline.
   train       train once, record the run in MLflow, register the model; or resume a run
   sync        deliver to MLflow whatever runs have left undelivered
   reproduce   train again from what a run recorded and compare every number
+  experiment  train a question's variants x seeds and compare them
+  compare     compare runs, with error bars
+  report      write the lab book, experiments/README.md, from the records
 
 Each verb has its own --help."""
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,117 +169,3 @@ def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.N
     if unknown:
         raise ValueError("; ".join(unknown_name("flag", word, known) for word in unknown))
     return options
-
-
-def parse_knobs(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """Split the arguments into options and knobs as typed.
-
-    Raises:
-        ConfigError: naming every word that is neither.
-    """
-    knobs = [knob.name for knob in dataclasses.fields(RunConfig)]
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--config")
-    parser.add_argument("--resume")
-    parser.add_argument("--project_defaults", action="store_true")
-    for name in knobs:
-        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", dest=name)
-    try:
-        parsed, unknown = parser.parse_known_args(_joined(arguments))
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{error.argument_name}: {error.message}") from None
-    problems = [
-        unknown_name("flag", word.split("=")[0], ["config", "resume", *knobs])
-        for word in unknown
-        if word.startswith("-")
-    ]
-    problems += [f"what is {word!r}? Knobs are given as --name value" for word in unknown if not word.startswith("-")]
-    values = {name: value for name in knobs if (value := getattr(parsed, name)) is not None}
-    if problems and not parsed.help:
-        raise ConfigError(problems + _problems_of(values))
-    return parsed, values
-
-
-def _joined(arguments: list[str]) -> list[str]:
-    """`--name value` as `--name=value`, so that values may begin with a dash and unknown flags keep theirs."""
-    joined: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word.startswith("--") and "=" not in word and word not in ("--help", "--project_defaults"):
-            value = next(words, None)
-            if value is not None and value.startswith("--"):
-                raise ValueError(f"{word} has no value: the next word is {value}")
-            if value is None:
-                raise ValueError(f"{word} has no value")
-            word = f"{word}={value}"
-        joined.append(word)
-    return joined
-
-
-def _problems_of(values: dict[str, str]) -> list[str]:
-    try:
-        RunConfig.from_mapping(values)
-    except ConfigError as error:
-        return error.problems
-    return []
-
-
-def load_config(values: dict[str, Any], file: str | None, project_defaults: bool = False) -> RunConfig:
-    """The config of a file, if one is given, with the flags' values over it.
-
-    Args:
-        values: knobs from flags, as typed.
-        file: a YAML file of knobs.
-        project_defaults: the flags come from MLproject, which gives every declared knob, default or not: those that
-            only repeat the default do not win over the file.
-
-    Raises:
-        ValueError: for a file that cannot be read; ConfigError for wrong knobs, all at once.
-    """
-    if file is None:
-        return RunConfig.from_mapping(values)
-    if project_defaults:
-        values = _without_defaults(values)
-    return RunConfig.from_mapping({**_read_knobs(Path(file)), **values})
-
-
-def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    default = RunConfig().as_dict()
-    return {name: value for name, value in values.items() if str(value) != str(default[name])}
-
-
-def _read_knobs(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"config file {path} cannot be read ({error.strerror}); give a YAML file of knobs") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"config file {path} is not YAML ({reason}); expected lines like `epochs: 20`") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"config file {path} holds {type(content).__name__}, expected lines like `epochs: 20`")
-    return {str(name): value for name, value in content.items()}
-
-
-def train_help() -> str:
-    """The help of the train verb: every knob with meaning, range and default."""
-    lines = [
-        "usage: python -m pipeline train [--config FILE] [--KNOB VALUE ...]",
-        "       python -m pipeline train --resume RUN [--epochs MORE]",
-        "",
-        "Train once, record the run in MLflow, register the model; or go on with an interrupted run.",
-        "",
-        "  --resume RUN        `last`, a run folder, its name or its MLflow run id",
-        "  --config FILE       YAML file of knobs; flags win over it (every run logs its own config.yaml)",
-        "",
-        "knobs:",
-    ]
-    default = RunConfig()
-    for knob in dataclasses.fields(RunConfig):
-        value = "DATASET-mlp" if knob.name == "model_name" else getattr(default, knob.name)
-        facts = "; ".join(filter(None, [range_text(knob), f"default: {value if value != '' else 'empty'}"]))
-        lines += [f"  --{knob.name:<18}{knob.metadata['meaning']}", f"{'':22}({facts})"]
-    return "\n".join(lines)

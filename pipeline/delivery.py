@@ -1,14 +1,10 @@
 """The way from the run's folder to MLflow: in order, each event once, for as long as it takes."""
 
-import logging
-import os
 import re
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
-from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
@@ -19,43 +15,11 @@ from pipeline.record import Event, RunFolder
 RUN_KEY = "pipeline.run"
 KIND = "mlflow.experimentKind"
 CHUNK = 100
-SQLITE = "sqlite:///"
-QUIET_AND_IMPATIENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-}
 FINAL_4XX = {400, 401, 403, 404, 405, 409, 413, 422}
 
 
-def connect(uri: str | None = None) -> mlflow.MlflowClient:
-    """A client of the tracking server. MLflow's own retries are cut short: the sender has its own."""
-    for name, value in QUIET_AND_IMPATIENT.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="mlflow")
-    if uri:
-        mlflow.set_tracking_uri(uri)
-    if mlflow.get_tracking_uri().startswith(SQLITE):
-        _create_database(Path(mlflow.get_tracking_uri().removeprefix(SQLITE)))
-    return mlflow.MlflowClient()
-
-
-def _create_database(path: Path) -> None:
-    """Create MLflow's tables whole or not at all, by one process at a time, if the file does not exist yet.
-
-    MLflow creates them in fifty migrations; two first users at once collide, and one that is killed on the way leaves a
-    file that nobody can open again.
-    """
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            return
-        partial = path.with_name(f"{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        mlflow.MlflowClient(f"{SQLITE}{partial}", f"{SQLITE}{partial}").search_registered_models(max_results=1)
-        partial.replace(path)
+class ParentIsMissingError(RuntimeError):
+    """MLflow has not heard yet of the run that this one belongs to."""
 
 
 @dataclass
@@ -131,6 +95,16 @@ class Delivery:
         for start in range(0, len(params), CHUNK):
             self.client.log_batch(self.run_id, params=params[start : start + CHUNK])
         self._tags({"tags": tags})
+        if event.get("parent"):
+            self._parent(event)
+
+    def _parent(self, event: Event) -> None:
+        """Nest the run under the one whose folder lies beside its own, once MLflow has that."""
+        parent = self.folder.path.parent / event["parent"]
+        run_id = RunFolder(parent).state().get("run_id")
+        if not run_id:
+            raise ParentIsMissingError(f"the record of {parent.name}, which this run belongs to, comes first")
+        self._tags({"tags": {mlflow_tags.MLFLOW_PARENT_RUN_ID: run_id}})
 
     def _show_as_training(self, experiment_id: str) -> None:
         """Let MLflow's UI open the experiment as model training; it would take it for generative AI."""
@@ -212,14 +186,6 @@ class Delivery:
                 )
         self._tags({"tags": tags})
         self.client.set_terminated(self.run_id, status, event["time"])
-
-
-def in_words(error: BaseException) -> str:
-    """An error in one line that fits a terminal."""
-    text = " ".join(str(error).split())
-    if "failed with exception" in text or isinstance(error, OSError):
-        return f"no answer from {mlflow.get_tracking_uri()}"
-    return f"{type(error).__name__}: {text}"[:160]
 
 
 def _is_final(error: MlflowException) -> bool:

@@ -1,4 +1,4 @@
-"""An experiment file: a question, the knobs that all its runs share, the variants, the seeds. Read and checked whole."""
+"""An experiment file: a question, the knobs that all its runs share, the variants, the seeds; checked whole."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +66,16 @@ def read_question(path: Path | str, **everywhere: Any) -> Question:
 
 
 def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[str, Any]) -> Question:
-    problems = [unknown_name("key", str(key), KEYS) + f" (keys: {', '.join(KEYS)})" for key in content if key not in KEYS]
+    problems = [
+        unknown_name("key", str(key), KEYS) + f" (keys: {', '.join(KEYS)})" for key in content if key not in KEYS
+    ]
     shared = content.get("shared") or {}
     if not str(content.get("question") or "").strip():
         problems.append("question is missing: say in words what the experiment asks")
     if not isinstance(shared, dict):
-        problems.append(f"shared is {type(shared).__name__}, expected knobs like {{epochs: 20, validation_size: 10000}}")
+        problems.append(
+            f"shared is {type(shared).__name__}, expected knobs like {{epochs: 20, validation_size: 10000}}"
+        )
         shared = {}
     seeds = _seeds(content.get("seeds"), problems)
     shared = {"model_name": "", **shared}
@@ -101,9 +105,7 @@ def _seeds(given: Any, problems: list[str]) -> list[int]:
     return seeds
 
 
-def _variants(
-    given: Any, common: dict[str, Any], problems: list[str]
-) -> dict[str, RunConfig]:
+def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[str, RunConfig]:
     if not isinstance(given, dict) or not given:
         problems.append(f"variants {given!r}: expected a name with its knobs each, like `none: {{dropout: 0.0}}`")
         return {}
@@ -145,4 +147,3 @@ def _problems_of(knobs: dict[str, Any], written: dict[str, Any] | None = None) -
     except ConfigError as error:
         problems += error.problems
     return problems
-

@@ -49,6 +49,11 @@ def recorded_config(folder: RunFolder) -> RunConfig:
     start = folder.started()
     if start is None:
         raise ValueError(f"{folder.path} holds no run that has begun; start a new one with `python -m pipeline train`")
+    if name := start["tags"].get("question"):
+        raise ValueError(
+            f"{folder.path.name} is the run of experiment {name!r}, which trains nothing itself; "
+            "go on with it: python -m pipeline experiment FILE"
+        )
     values = dict(start["params"])
     for event in folder.events():
         if event["kind"] == "resume":

@@ -8,7 +8,7 @@ from pipeline import training
 from pipeline.datasets import ImageData
 from pipeline.record import RunFolder, find_folder, values_of
 from pipeline.recovery import recorded_config
-from pipeline.tracking import git_tags, machine_tags
+from pipeline.surroundings import git_tags, machine_tags
 
 COMPARED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 Values = dict[tuple[int, str], float]

@@ -1,8 +1,9 @@
-"""The background process that delivers a run while it trains, and the handle that the training holds on it.
+"""The background process that delivers runs while they train, and the handles that trainings hold on it.
 
 A process of its own, so that MLflow's import and every wait for the server cost the training nothing, and so that it
-outlives a training that is killed and can still tell MLflow. It learns of new events by a byte on its standard input,
-and that the training is over, or dead, by the end of that input.
+outlives a training that is killed and can still tell MLflow. It reads the folders that have news from its standard
+input, a line each, and learns from the end of that input that all trainings are over, or dead. One run has one sender;
+the runs of an experiment share one, whose input their processes inherit.
 """
 
 import contextlib
@@ -13,9 +14,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline.record import RunFolder, now_ms
 from pipeline.recovery import mark_if_dead
@@ -26,8 +27,18 @@ LAST_PAUSE_S, GRACE_S = 1.0, 8.0
 INSIST, INSIST_S = "--insist", 15.0
 
 
+class AnySender(Protocol):
+    """What a training asks of its sender."""
+
+    def poke(self) -> None:
+        """Say that there is something to deliver."""
+
+    def finish(self, patience_s: float | None = None) -> bool:
+        """Say that nothing more comes, wait for the rest to be delivered; returns whether it was."""
+
+
 class Sender:
-    """The training's handle on its sender."""
+    """A handle on a sender of one's own."""
 
     def __init__(self, folder: RunFolder) -> None:
         """Start the process; it begins to import MLflow at once."""
@@ -44,12 +55,16 @@ class Sender:
                 start_new_session=True,  # Ctrl-C is for the training; the sender has to deliver the news of it
             )
 
+    @property
+    def descriptor(self) -> int:
+        """Where the process' input can be written; for other processes to inherit."""
+        assert self._process.stdin is not None
+        return self._process.stdin.fileno()
+
     def poke(self) -> None:
         """Say that there is something to deliver."""
         with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.write(b".")
-            self._process.stdin.flush()
+            _tell(self.descriptor, self.folder)
 
     def finish(self, patience_s: float | None = None) -> bool:
         """Say that nothing more comes, wait for the rest to be delivered; returns whether it was.
@@ -76,21 +91,47 @@ class Sender:
         self._process.wait()
 
 
+class SharedSender:
+    """A handle on the sender of an experiment, in the process of one of its runs."""
+
+    def __init__(self, folder: RunFolder, descriptor: int) -> None:
+        """Tell of the folder's news through the inherited input of the sender."""
+        self.folder, self.descriptor = folder, descriptor
+
+    def poke(self) -> None:
+        """Say that there is something to deliver."""
+        with contextlib.suppress(OSError):
+            _tell(self.descriptor, self.folder)
+
+    def finish(self, patience_s: float | None = None) -> bool:
+        """Nothing: the experiment waits for its sender when all runs have ended."""
+        return True
+
+
+def _tell(descriptor: int, folder: RunFolder) -> None:
+    os.write(descriptor, f"{folder.path}\n".encode())  # short enough for one pipe to take from many at once, unmixed
+
+
 class Sending:
     """The sender's own side: deliver, wait for news, and deliver again, until all is delivered or nobody waits."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, *folders: RunFolder) -> None:
         """Nothing is imported or sent before `run`."""
-        self.folder = folder
-        self.delivery: Any = None
-        self.trouble: dict[str, Any] | None = None
+        self.deliveries: dict[Path, Any] = {}
+        self.locks: dict[Path, FileLock] = {}
+        self.trouble: dict[Path, dict[str, Any]] = {}
         self.pause_s = FIRST_PAUSE_S
+        self.folders = {folder.path: folder for folder in folders}
+        self.waiting = dict.fromkeys(self.folders)
+        self._input = b""
 
     def run(self) -> int:
-        """Deliver the journal as it grows; 0 when MLflow has all of it, 1 when something had to be left."""
+        """Deliver the journals as they grow; 0 when MLflow has all of them, 1 when something had to be left."""
         while self._wait_for_news():
             self._deliver()
-        mark_if_dead(self.folder)
+        for folder in self.folders.values():
+            mark_if_dead(folder)
+        self.waiting = dict.fromkeys(self.folders)
         owner_left_at = time.monotonic()
         while not self._deliver():
             if time.monotonic() - owner_left_at > GRACE_S:
@@ -99,68 +140,96 @@ class Sending:
         return 0
 
     def _deliver(self) -> bool:
-        """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in the folder."""
-        try:
-            if not self.folder.events():
-                return True
-            self._connected().deliver()
-            if self.trouble:
-                self._note(None)
-            self.pause_s = FIRST_PAUSE_S
-        except Exception as error:
-            reason = self._in_words(error)
-            print(time.strftime("%H:%M:%S"), reason, flush=True)
-            self._note({"since": self.trouble["since"] if self.trouble else now_ms(), "error": reason})
-            self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S)
-        return self.trouble is None
+        """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder."""
+        for path in list(self.waiting):
+            try:
+                self._deliver_one(self.folders[path])
+            except Exception as error:
+                self._note_trouble(self.folders[path], self._in_words(error))
+            else:
+                del self.waiting[path]
+        self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S) if self.trouble else FIRST_PAUSE_S
+        return not self.trouble
 
-    def _connected(self) -> Any:
-        if self.delivery is None:
-            from pipeline.delivery import Delivery, connect
+    def _deliver_one(self, folder: RunFolder) -> None:
+        path = folder.path
+        if path not in self.locks:
+            lock = FileLock(path / DELIVERING)
+            lock.acquire(timeout=0)
+            self.locks[path] = lock
+        if folder.events():
+            if path not in self.deliveries:
+                from pipeline.connection import connect
+                from pipeline.delivery import Delivery
 
-            self.delivery = Delivery(self.folder, connect())
-        return self.delivery
+                self.deliveries[path] = Delivery(folder, connect())
+            self.deliveries[path].deliver()
+        if self.trouble.pop(path, None):
+            self._show_trouble(folder, None)
 
     @staticmethod
     def _in_words(error: Exception) -> str:
-        from pipeline.delivery import in_words
+        if isinstance(error, Timeout):
+            return "another process is delivering it"
+        from pipeline.connection import in_words
 
         return in_words(error)
 
-    def _note(self, trouble: dict[str, Any] | None) -> None:
+    def _note_trouble(self, folder: RunFolder, reason: str) -> None:
+        print(time.strftime("%H:%M:%S"), reason, flush=True)
+        since = self.trouble[folder.path]["since"] if folder.path in self.trouble else now_ms()
+        self.trouble[folder.path] = {"since": since, "error": reason}
+        if folder.path in self.locks:  # else the state is another process' to write
+            self._show_trouble(folder, self.trouble[folder.path])
+
+    @staticmethod
+    def _show_trouble(folder: RunFolder, trouble: dict[str, Any] | None) -> None:
         """Let the training see the trouble, or that it is over; a full disk must not end the sender."""
-        self.trouble = trouble
         with contextlib.suppress(OSError):
-            self.folder.write_state({**self.folder.state(), "trouble": trouble})
+            folder.write_state({**folder.state(), "trouble": trouble})
 
     def _wait_for_news(self) -> bool:
-        """Wait for a byte, in trouble for the pause; False at the input's end: the training closed it or died."""
+        """Wait for a line, in trouble for the pause; False at the input's end: all trainings closed it or died."""
         until = time.monotonic() + self.pause_s
         while True:
             ready, _, _ = select.select([sys.stdin.fileno()], [], [], max(0.0, until - time.monotonic()))
-            if ready and not os.read(sys.stdin.fileno(), 4096):
-                return False
+            if ready:
+                news = os.read(sys.stdin.fileno(), 65536)
+                if not news:
+                    return False
+                self._take(news)
             if not self.trouble or time.monotonic() >= until:
                 return True
 
+    def _take(self, news: bytes) -> None:
+        """Note the folders that are named."""
+        *lines, self._input = (self._input + news).split(b"\n")
+        for line in lines:
+            folder = RunFolder(os.fsdecode(line))
+            self.folders.setdefault(folder.path, folder)
+            self.waiting[folder.path] = None
+
 
 def main(path: str) -> int:
-    """Be the sender of a run folder."""
+    """Be the sender of a run folder, and of whatever folders are named to it later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folder = RunFolder(path)
-    with FileLock(folder.path / DELIVERING):
+    first = RunFolder(path)
+    with FileLock(first.path / DELIVERING):  # a sender of the run's former process may not have ended yet
         from pipeline import delivery  # noqa: F401  # MLflow's import: begin it before there is anything to send
-
-        code = Sending(folder).run()
-    start, end = folder.started(), folder.ended()
-    if code == 0 and start and start["mlflow_run_id"] and end and end["status"] == "KILLED":
-        subprocess.Popen([sys.executable, "-m", "pipeline.sender", path, INSIST], start_new_session=True)
+    sending = Sending(first)
+    code = sending.run()
+    for folder in sending.folders.values():
+        start, end = folder.started(), folder.ended()
+        if code == 0 and start and start["mlflow_run_id"] and end and end["status"] == "KILLED":
+            subprocess.Popen(
+                [sys.executable, "-m", "pipeline.sender", str(folder.path), INSIST], start_new_session=True
+            )
     return code
 
 
 def insist_on_killed(path: str) -> int:
     """Put KILLED back when `mlflow run` has written FAILED over it, as it does (it takes no status for terminal)."""
-    from pipeline.delivery import connect
+    from pipeline.connection import connect
 
     folder, client = RunFolder(path), connect()
     until = time.monotonic() + INSIST_S

@@ -25,7 +25,7 @@ def leave_memory_unfilled() -> None:
 
     It is there to make reads of memory that nobody wrote visible; nothing here reads such.
     """
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def set_matmul_precision(precision: str) -> str:

@@ -6,8 +6,9 @@ import sys
 from filelock import FileLock, Timeout
 
 from pipeline import recovery
+from pipeline.connection import connect, in_words
 from pipeline.console import shown
-from pipeline.delivery import Delivery, connect, in_words
+from pipeline.delivery import Delivery
 from pipeline.record import RunFolder, all_folders, find_folder
 from pipeline.sender import DELIVERING
 

@@ -7,39 +7,40 @@ import contextlib
 import getpass
 import json
 import os
-import platform
-import re
-import subprocess
 import traceback
 import uuid
 from argparse import Namespace
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from pipeline.config import RunConfig
 from pipeline.datasets import ImageData, Split
 from pipeline.record import Journal, RunFolder
-from pipeline.sender import Sender
-
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "onnxruntime")
+from pipeline.sender import AnySender
+from pipeline.surroundings import code_digest, git, git_tags, installed, machine_tags
 
 
 class RunRecord:
     """One run's record: opened once, closed once, delivered to MLflow in the background."""
 
-    def __init__(self, journal: Journal, sender: Sender) -> None:
+    def __init__(self, journal: Journal, sender: AnySender) -> None:
         """Write through the journal and poke the sender."""
         self.folder: RunFolder = journal.folder
         self.journal, self.sender = journal, sender
 
-    def start(self, config: RunConfig, source: ImageData) -> None:
-        """Open the record: every knob, what is trained on, from what code, with what packages, where."""
+    def start(self, config: RunConfig, source: ImageData, tags: Mapping[str, str], parent: str) -> None:
+        """Open the record: every knob, what is trained on, from what code, with what packages, where.
+
+        Args:
+            config: the knobs.
+            source: the data.
+            tags: more tags than every run gets.
+            parent: name of the folder of the run that this one belongs to, or nothing.
+        """
         environ = os.environ
         chosen = environ.get("MLFLOW_EXPERIMENT_NAME") or config.experiment_name
         self._append(
@@ -49,7 +50,8 @@ class RunRecord:
             experiment_id=environ.get("MLFLOW_EXPERIMENT_ID"),
             experiment_name=chosen,
             params=config.as_dict(),
-            tags={**_identity_tags(config), **git_tags(), **machine_tags()},
+            parent=parent,
+            tags={**_identity_tags(config), **git_tags(), "code": code_digest(), **machine_tags(), **tags},
         )
         self._append("dataset", inputs=_dataset_inputs(source, config.validation_size))
         self._record_surroundings()
@@ -62,8 +64,8 @@ class RunRecord:
         self._record_surroundings()
 
     def _record_surroundings(self) -> None:
-        self.text_artifact("packages.txt", "".join(f"{line}\n" for line in _installed()))
-        if diff := _git("diff", "HEAD"):
+        self.text_artifact("packages.txt", "".join(f"{line}\n" for line in installed()))
+        if diff := git("diff", "HEAD"):
             self.text_artifact("uncommitted.diff", diff)
 
     def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
@@ -155,49 +157,6 @@ def _identity_tags(config: RunConfig) -> dict[str, str]:
         "mlflow.source.name": "pipeline",
         "mlflow.source.type": "LOCAL",
     }
-
-
-def _git(*words: str) -> str:
-    """What git says of the project's tree, or nothing where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
-
-
-def git_tags() -> dict[str, str]:
-    """The commit of the code, and whether the tree had changes that it does not hold."""
-    commit = _git("rev-parse", "HEAD").strip()
-    if not commit:
-        return {"git.commit": "unknown"}
-    dirty = "true" if _git("status", "--porcelain").strip() else "false"
-    return {"git.commit": commit, "git.dirty": dirty, "mlflow.source.git.commit": commit}
-
-
-def machine_tags() -> dict[str, str]:
-    """Host, processor, device and package versions."""
-    versions = {f"package.{name}": metadata.version(name) for name in PACKAGES}
-    return {
-        "host": platform.node(),
-        "cpu": _cpu_name(),
-        "cpu_count": str(os.cpu_count()),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "package.python": platform.python_version(),
-        **versions,
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-def _installed() -> list[str]:
-    return sorted({f"{each.name}=={each.version}" for each in metadata.distributions()}, key=str.lower)
 
 
 def _dataset_inputs(source: ImageData, validation_size: int) -> list[dict[str, Any]]:

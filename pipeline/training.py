@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import signal
+import statistics
 import sys
 import threading
 import time
@@ -170,7 +171,8 @@ def fit(
             torch.distributed.destroy_process_group()  # left to the exit, its threads can abort the process
     test = {name: trainer.callback_metrics[name].item() for name in ("test_loss", "test_accuracy")}
     if trainer.logger:
-        trainer.logger.log_metrics(test, step=max(epoch_end.history))
+        seconds = statistics.median(metrics["epoch_seconds"] for metrics in epoch_end.history.values())
+        trainer.logger.log_metrics({**test, "seconds_per_epoch": seconds}, step=max(epoch_end.history))
     return Result(classifier, data, trainer, epoch_end.history, test)
 
 

@@ -105,11 +105,11 @@ def epochs_recorded(cwd):
 
 
 def metrics_in_mlflow(uri, run_id):
-    """Metric name -> [(step, value), ...], as MLflow has them; of epoch_seconds only the steps."""
+    """Metric name -> [(step, value), ...], as MLflow has them; of seconds only the steps."""
     client = mlflow.MlflowClient(tracking_uri=uri)
     histories = {name: client.get_metric_history(run_id, name) for name in client.get_run(run_id).data.metrics}
     return {
-        name: sorted((metric.step, None if name == "epoch_seconds" else metric.value) for metric in history)
+        name: sorted((metric.step, None if "seconds" in name else metric.value) for metric in history)
         for name, history in histories.items()
     }
 

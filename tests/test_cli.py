@@ -5,14 +5,14 @@ import sys
 import pytest
 import yaml
 
-from pipeline import cli
+from pipeline import cli, flags
 from pipeline.config import ConfigError, RunConfig
 from tests.conftest import environment, run_pipeline
 
 
 def loaded(*arguments):
-    options, values = cli.parse_knobs(list(arguments))
-    return cli.load_config(values, options.config, options.project_defaults)
+    options, values = flags.parse_knobs(list(arguments))
+    return flags.load_config(values, options.config, options.project_defaults)
 
 
 def test_flags_become_knobs_with_underscores_or_dashes():

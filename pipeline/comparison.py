@@ -1,0 +1,325 @@
+"""What runs have shown, with error bars: groups of seeds, their means and intervals, each against a baseline. Pure.
+
+Methods, all SciPy's and statsmodels': Student's t interval of the mean; paired t test over common seeds, Welch's t test
+where there are none; Holm's correction for the number of comparisons; sample sizes from the noncentral t distribution
+at 80 % power.
+"""
+
+import bisect
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower, TTestPower
+
+CONFIDENCE, POWER = 0.95, 0.8
+MIN_RUNS, MAX_RUNS = 3, 1000
+# The smallest difference that a comparison should be able to see; where it could not, it says how many runs it takes.
+SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
+# What does not make two runs different in kind.
+SAME_IN_KIND = {"seed", "run_name", "experiment_name", "model_name", "runs_dir", "data_dir", "verbose"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of one run.
+
+    Attributes:
+        metrics: name -> final value.
+        curves: name -> epoch (from 1) -> value; empty where nobody asked for curves.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    started_ms: int
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    data: str = ""
+    curves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    experiment_id: str = ""
+
+    @property
+    def seed(self) -> str:
+        """The seed, as recorded."""
+        return self.params.get("seed", "")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its spread; low and high bound the 95 % confidence interval (nan for one value)."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in seed.
+
+    Attributes:
+        label: the variant's name, or the knobs that set the group apart.
+        knobs: of the knobs that differ between groups, this one's.
+    """
+
+    label: str
+    knobs: Mapping[str, str]
+    runs: tuple[Run, ...]
+
+    def values(self, metric: str) -> dict[str, float]:
+        """Seed -> final value, of the runs that have the metric."""
+        return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """The group's mean, or None if no run has the metric."""
+        values = list(self.values(metric).values())
+        return estimate(values) if values else None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A group against the baseline, in one metric.
+
+    Attributes:
+        difference: group minus baseline.
+        p: of the test, corrected for the number of comparisons; nan if there are too few runs to test.
+        needed: runs per group that would show the smallest difference of interest, if known.
+    """
+
+    label: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    verdict: str
+    needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs and what they show.
+
+    Attributes:
+        metric: the one that decides.
+        contrasts: each group but the baseline against it.
+        common: knobs that are the same everywhere.
+        notes: what a reader must know before believing the table.
+    """
+
+    title: str
+    metric: str
+    baseline: str
+    groups: tuple[Group, ...]
+    contrasts: tuple[Contrast, ...]
+    common: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def contrast(self, label: str) -> Contrast | None:
+        """The contrast of a group; None for the baseline."""
+        return next((each for each in self.contrasts if each.label == label), None)
+
+
+def compare(
+    runs: Iterable[Run],
+    *,
+    title: str = "",
+    baseline: str | None = None,
+    metric: str = "val_accuracy",
+    smallest: float | None = None,
+) -> Comparison:
+    """Group the runs and compare each group with the baseline.
+
+    Args:
+        runs: whatever was found; those that are not finished are counted and left out.
+        title: the question, or where the runs are from.
+        baseline: a group's label; None: the group with the most runs, of those the oldest.
+        metric: the final value that decides.
+        smallest: the smallest difference of interest in the metric; None: see `SMALLEST`.
+
+    Raises:
+        ValueError: if there is nothing to compare, or no such baseline or metric.
+    """
+    runs = list(runs)
+    finished = [run for run in runs if run.status == "FINISHED" and metric in run.metrics]
+    if not finished:
+        known = sorted({name for run in runs for name in run.metrics})
+        raise ValueError(
+            f"none of {len(runs)} runs is finished and has {metric}; metrics there: {', '.join(known) or 'none'}"
+        )
+    groups, common = group(finished)
+    labels = [each.label for each in groups]
+    if baseline is None:
+        baseline = max(groups, key=lambda each: (len(each.runs), -min(run.started_ms for run in each.runs))).label
+    if baseline not in labels:
+        raise ValueError(f"baseline {baseline!r} is not among the groups: {', '.join(labels)}")
+    contrasts = _contrasts(groups, baseline, metric, smallest or smallest_of(metric))
+    notes = tuple(_notes(runs, finished, groups, metric))
+    return Comparison(title, metric, baseline, tuple(groups), tuple(contrasts), common, notes)
+
+
+def group(runs: Sequence[Run]) -> tuple[list[Group], dict[str, str]]:
+    """Runs that differ only in seed, together, in the order of their first runs; and the knobs that all share.
+
+    Of runs that repeat a seed of their group the newest counts.
+    """
+    names = sorted({name for run in runs for name in run.params} - SAME_IN_KIND)
+    values = {name: {run.params.get(name, "") for run in runs} for name in names}
+    common = {name: next(iter(values[name])) for name in names if len(values[name]) == 1}
+    different = [name for name in names if name not in common]
+    by_knobs: dict[tuple[str, ...], dict[str, Run]] = {}
+    for run in sorted(runs, key=lambda run: run.started_ms):
+        key = tuple(run.params.get(name, "") for name in different)
+        by_knobs.setdefault(key, {})[run.seed] = run
+    groups = [
+        Group(
+            _label(different, key, list(seeds.values())), dict(zip(different, key, strict=True)), tuple(seeds.values())
+        )
+        for key, seeds in by_knobs.items()
+    ]
+    if len({each.label for each in groups}) < len(groups):  # variants of the same name with other knobs
+        groups = [Group(_knobs_label(each.knobs), each.knobs, each.runs) for each in groups]
+    return groups, common
+
+
+def _label(names: list[str], key: tuple[str, ...], runs: list[Run]) -> str:
+    variants = {run.tags.get("variant", "") for run in runs}
+    variant = variants.pop() if len(variants) == 1 else ""
+    return variant or _knobs_label(dict(zip(names, key, strict=True)))
+
+
+def _knobs_label(knobs: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in knobs.items()) or "all"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation (n - 1) and the t interval of the mean."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(n, mean, math.nan, math.nan, math.nan)
+    sd = float(np.std(values, ddof=1))
+    if sd == 0:
+        return Estimate(n, mean, sd, mean, mean)
+    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
+    return Estimate(n, mean, sd, float(low), float(high))
+
+
+def _contrasts(groups: Sequence[Group], baseline: str, metric: str, smallest: float) -> list[Contrast]:
+    base = next(each for each in groups if each.label == baseline).values(metric)
+    others = [each for each in groups if each.label != baseline]
+    tested = [_test(each.values(metric), base) for each in others]
+    ps = [each.p for each in tested if not math.isnan(each.p)]
+    corrected = iter(multipletests(ps, alpha=1 - CONFIDENCE, method="holm")[1] if ps else [])
+    contrasts = []
+    for other, result in zip(others, tested, strict=True):
+        p = math.nan if math.isnan(result.p) else float(next(corrected))
+        needed = result.needed(smallest, (1 - CONFIDENCE) / max(1, len(ps)))
+        verdict = _verdict(result.difference, p, result.n, needed, higher_is_better(metric))
+        contrasts.append(
+            Contrast(other.label, result.difference, result.low, result.high, p, result.name, verdict, needed)
+        )
+    return contrasts
+
+
+@dataclass(frozen=True)
+class _Test:
+    name: str
+    paired: bool
+    n: int
+    difference: float
+    sd: float
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+
+    def needed(self, smallest: float, alpha: float) -> int | None:
+        """Runs per group at which a difference of `smallest` would be shown with 80 % power."""
+        if math.isnan(self.sd):
+            return None
+        if self.sd == 0:
+            return MIN_RUNS
+        effect = smallest / self.sd
+        power = TTestPower().power if self.paired else TTestIndPower().power
+
+        def enough(n: int) -> bool:
+            reached = power(effect, n, alpha)
+            return bool(math.isnan(reached) or reached >= POWER)  # nan: so sure that the distribution overflows
+
+        found = bisect.bisect_left(range(MIN_RUNS, MAX_RUNS), True, key=enough)
+        return MIN_RUNS + found
+
+
+def _test(values: Mapping[str, float], base: Mapping[str, float]) -> _Test:
+    seeds = [seed for seed in values if seed in base]
+    if len(seeds) >= 2:
+        return _paired([values[seed] for seed in seeds], [base[seed] for seed in seeds])
+    return _welch(list(values.values()), list(base.values()))
+
+
+def _paired(values: list[float], base: list[float]) -> _Test:
+    name, n = f"paired over {len(values)} seeds", len(values)
+    differences = np.subtract(values, base)
+    mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if sd <= 1e-12 * max(1.0, abs(mean)):  # every pair differs by the same amount, so the t test would divide by zero
+        return _Test(name, True, n, mean, 0.0, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0)
+    result = stats.ttest_rel(values, base)
+    interval = result.confidence_interval(CONFIDENCE)
+    return _Test(name, True, n, mean, sd, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def _welch(values: list[float], base: list[float]) -> _Test:
+    name, n = f"Welch, {len(values)} and {len(base)} runs", min(len(values), len(base))
+    difference = float(np.mean(values) - np.mean(base))
+    if n < 2:
+        return _Test(name, False, n, difference, math.nan)
+    sd = float(np.sqrt((np.var(values, ddof=1) + np.var(base, ddof=1)) / 2))
+    if sd == 0:
+        return _Test(name, False, n, difference, sd, difference, difference, 1.0 if difference == 0 else 0.0)
+    result = stats.ttest_ind(values, base, equal_var=False)
+    interval = result.confidence_interval(CONFIDENCE)
+    return _Test(name, False, n, difference, sd, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def _verdict(difference: float, p: float, n: int, needed: int | None, higher_better: bool) -> str:
+    """better, worse, no difference shown, or too few runs to say."""
+    if n >= MIN_RUNS and p < 1 - CONFIDENCE:
+        return "better" if (difference > 0) == higher_better else "worse"
+    if n >= MIN_RUNS and needed is not None and needed <= n:
+        return "no difference shown"
+    if needed is None:
+        return "too few runs to say"
+    return f"too few runs to say (takes {needed if needed < MAX_RUNS else f'over {MAX_RUNS}'})"
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of the metric is what one wants."""
+    return not any(word in metric for word in ("loss", "seconds", "error"))
+
+
+def smallest_of(metric: str) -> float:
+    """The smallest difference of interest."""
+    return next((value for word, value in SMALLEST.items() if word in metric), 0.001)
+
+
+def _notes(runs: Sequence[Run], finished: Sequence[Run], groups: Sequence[Group], metric: str) -> Iterable[str]:
+    if left_out := len(runs) - len(finished):
+        yield f"{left_out} of {len(runs)} runs are not finished or lack {metric}, and are left out"
+    if repeated := len(finished) - sum(len(each.runs) for each in groups):
+        yield f"{repeated} runs repeat a seed of their group; the newest of each counts"
+    for what, known in (
+        ("different data", {run.data for run in finished}),
+        ("different code", {run.tags["code"] for run in finished if "code" in run.tags}),
+        ("different devices", {run.tags["device"] for run in finished if "device" in run.tags}),
+        ("different numbers of threads", {run.tags["threads"] for run in finished if "threads" in run.tags}),
+    ):
+        if len(known) > 1:
+            yield f"runs on {what} are compared with each other: {', '.join(sorted(known))}"
+    if metric.startswith("val_") and any(run.params.get("validation_size") == "0" for run in finished):
+        yield f"{metric} of runs with validation_size 0 is that of the test images: nothing may be selected by it"

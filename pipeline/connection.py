@@ -1,0 +1,54 @@
+"""The connection to MLflow: a client that is quiet and does not wait long, and what its errors mean in words."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+
+SQLITE = "sqlite:///"
+QUIET_AND_IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
+
+
+def connect(uri: str | None = None) -> mlflow.MlflowClient:
+    """A client of the tracking server. MLflow's own retries are cut short: the sender has its own."""
+    for name, value in QUIET_AND_IMPATIENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="mlflow")
+    if uri:
+        mlflow.set_tracking_uri(uri)
+    if mlflow.get_tracking_uri().startswith(SQLITE):
+        _create_database(Path(mlflow.get_tracking_uri().removeprefix(SQLITE)))
+    return mlflow.MlflowClient()
+
+
+def _create_database(path: Path) -> None:
+    """Create MLflow's tables whole or not at all, by one process at a time, if the file does not exist yet.
+
+    MLflow creates them in fifty migrations; two first users at once collide, and one that is killed on the way leaves a
+    file that nobody can open again.
+    """
+    with FileLock(f"{path}.lock"):
+        if path.exists():
+            return
+        partial = path.with_name(f"{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        mlflow.MlflowClient(f"{SQLITE}{partial}", f"{SQLITE}{partial}").search_registered_models(max_results=1)
+        partial.replace(path)
+
+
+def in_words(error: BaseException) -> str:
+    """An error in one line that fits a terminal."""
+    text = " ".join(str(error).split())
+    if "failed with exception" in text or isinstance(error, OSError):
+        return f"no answer from {mlflow.get_tracking_uri()}"
+    return f"{type(error).__name__}: {text}"[:160]

@@ -1,0 +1,264 @@
+"""The experiment verb: a question's variants x seeds as runs under one parent, trained where missing, then compared."""
+
+import os
+import sys
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import comparison, console, datasets, recovery, report, tables
+from pipeline.comparison import Comparison, Run
+from pipeline.crew import Child, Crew
+from pipeline.interrupts import Interrupted, interruptions
+from pipeline.progress import Progress
+from pipeline.questions import Question, read_question
+from pipeline.record import Journal, RunFolder, RunIsAliveError, all_folders, new_folder, sync_to_disk, values_of
+from pipeline.sender import Sender
+from pipeline.surroundings import code_digest, git_tags
+
+KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
+QUESTION = "question"  # the tag that tells an experiment's own run from its children
+DEFAULT_EXPERIMENT = "0"
+
+
+def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) -> int:
+    """Train what the file asks for and is not there yet, and compare; returns the exit code.
+
+    Args:
+        file: the experiment file.
+        jobs: runs at a time; 0: as many as there are cores.
+        runs_dir: where runs lie.
+        everywhere: knobs that hold for every run (where the data lies).
+
+    Raises:
+        ValueError: for a file that is wrong, before anything is left behind.
+    """
+    _leave_the_default_experiment()
+    question = read_question(file, runs_dir=runs_dir, **everywhere)
+    digests = {config.dataset: _digest(config.dataset, config.data_dir) for config in question.variants.values()}
+    with interruptions():
+        parent, journal = _open_parent(question, runs_dir)
+        sender = Sender(parent)
+        try:
+            _begin(question, journal, sender)
+            children = _plan(question, digests, runs_dir, parent, sender)
+            _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
+        except Interrupted as interruption:
+            _end(journal, sender, "KILLED", str(interruption))
+            console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
+            print(f"stopped by {interruption}; what is done stays done: start it again to go on", flush=True)
+            return interruption.exit_code
+        except BaseException as error:
+            _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
+            sender.finish(KILLED_PATIENCE_S)
+            raise
+        return _answer(question, children, journal, sender)
+
+
+def _leave_the_default_experiment() -> None:
+    """`mlflow run` without an experiment's name opens its run in `Default`; the file's name is meant then."""
+    if os.environ.get("MLFLOW_EXPERIMENT_ID") == DEFAULT_EXPERIMENT:
+        os.environ.pop("MLFLOW_EXPERIMENT_ID")
+        os.environ.pop("MLFLOW_RUN_ID", None)
+
+
+def _digest(dataset: str, data_dir: str) -> str:
+    return datasets.load(dataset, data_dir).digest
+
+
+def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]:
+    """The question's own run: a new one, or the one that was begun before and is gone on with."""
+    chosen = os.environ.get("MLFLOW_RUN_ID")
+    for folder in reversed(all_folders(runs_dir)):
+        start = folder.started()
+        if not start or start["tags"].get(QUESTION) != question.name:
+            continue
+        if folder.is_alive():
+            raise RunIsAliveError(f"experiment {question.name} is running already, in another process ({folder.path})")
+        if chosen in (None, start["mlflow_run_id"], folder.state().get("run_id")):
+            recovery.mark_if_dead(folder)
+            return folder, Journal(folder)
+    folder = new_folder(runs_dir)
+    try:
+        return folder, Journal(folder)
+    except OSError as error:
+        raise ValueError(f"runs_dir {runs_dir} cannot be written ({error}); give another with --runs_dir") from None
+
+
+def _begin(question: Question, journal: Journal, sender: Sender) -> None:
+    environ = os.environ
+    about = {"baseline": question.baseline, "seeds": ", ".join(map(str, question.seeds))}
+    about["variants"] = ", ".join(question.variants)
+    tags = {
+        "mlflow.runName": question.name,
+        "mlflow.note.content": question.question,
+        QUESTION: question.name,
+        "experiment": question.name,
+        "variant": "(all)",
+        "code": code_digest(),
+        **git_tags(),
+    }
+    if journal.folder.started():
+        journal.append("resume", params={}, tags=tags)
+    else:
+        journal.append(
+            "start",
+            run_key=uuid.uuid4().hex,
+            mlflow_run_id=environ.get("MLFLOW_RUN_ID"),
+            experiment_id=environ.get("MLFLOW_EXPERIMENT_ID"),
+            experiment_name=environ.get("MLFLOW_EXPERIMENT_NAME") or question.name,
+            params=about,
+            parent="",
+            tags=tags,
+        )
+    path = journal.folder.artifacts / f"{question.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(question.text)
+    journal.artifact(path)
+    sender.poke()
+
+
+def _plan(question: Question, digests: dict[str, str], runs_dir: str, parent: RunFolder, sender: Sender) -> list[Child]:
+    """Every run that the question asks for, seed by seed, with what is there of it already."""
+    known = _known_runs(question.name, runs_dir)
+    children = []
+    for seed in question.seeds:
+        for variant, first in question.variants.items():
+            name = f"{variant} seed={seed}"
+            config = replace(first, seed=seed, run_name=name, experiment_name=question.name)
+            tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
+            child = Child(variant, seed, config, tags)
+            found = [folder for folder, same in known if same == _identity(child, digests[config.dataset])]
+            if found:
+                _take_up(child, found[-1], parent, sender)
+            children.append(child)
+    return children
+
+
+def _identity(child: Child, digest: str) -> tuple[Any, ...]:
+    """What must be the same for a run not to be trained again: variant, knobs, data, code."""
+    return (child.variant, _deciding(child.config.as_dict()), digest, code_digest())
+
+
+def _deciding(knobs: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(
+        sorted((name, value) for name, value in knobs.items() if name not in comparison.SAME_IN_KIND - {"seed"})
+    )
+
+
+def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ...]]]:
+    """The experiment's runs that lie in runs_dir, oldest first, each with its identity."""
+    found = []
+    for folder in all_folders(runs_dir):
+        events = folder.events()
+        start = next((event for event in events if event["kind"] == "start"), None)
+        data = next((event for event in events if event["kind"] == "dataset"), None)
+        if start and data and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
+            digest = data["inputs"][0]["dataset"]["digest"]
+            identity = (start["tags"]["variant"], _deciding(start["params"]), digest, start["tags"]["code"])
+            found.append((folder, identity))
+    return found
+
+
+def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Sender) -> None:
+    """Go on with a run that is there: it is finished, or interrupted; if it still lives it is about to end."""
+    until = time.monotonic() + ALIVE_PATIENCE_S
+    while folder.is_alive():
+        if time.monotonic() > until:
+            raise RunIsAliveError(f"run {folder.path.name} ({child.name}) is still running in another process")
+        time.sleep(0.2)
+    recovery.mark_if_dead(folder)
+    end = folder.ended()
+    child.folder = folder
+    child.state = "finished" if end and end["status"] == "FINISHED" else "interrupted"
+    child.epochs_done = max(values_of(folder.events()).get("train_loss", {0: 0.0}))
+    start = folder.started()
+    assert start is not None
+    if start["parent"] != parent.path.name:  # `mlflow run` opened a new run for the same question
+        journal = Journal(folder)
+        journal.append("parent", parent=parent.path.name)
+        journal.close()
+    os.write(sender.descriptor, f"{folder.path}\n".encode())
+
+
+def _train(
+    question: Question, children: list[Child], jobs: int, sender: Sender, parent: RunFolder, runs_dir: Path
+) -> None:
+    """Train what is missing, so many at a time, and show how it goes."""
+    missing = [child for child in children if child.state != "finished"]
+    size = min(jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs or 1, len(missing))
+    with Progress(question.name, children, max(1, size)) as progress:
+        if missing:
+            Crew(size, sender, parent, runs_dir).run(missing, progress.changed)
+
+
+def _answer(question: Question, children: list[Child], journal: Journal, sender: Sender) -> int:
+    """Compare what is there, record it with the parent, tell it."""
+    failed = [child for child in children if child.state != "finished"]
+    try:
+        found = comparison_of(question, [run_of(child.folder) for child in children if child.folder])
+    except ValueError as error:
+        found = None
+        print(f"nothing to compare: {error}", file=sys.stderr)
+    if found:
+        _record_answer(question, found, journal)
+    reason = f"{len(failed)} of {len(children)} runs failed: {failed[0].name}: {failed[0].reason}" if failed else ""
+    _end(journal, sender, "FAILED" if failed else "FINISHED", reason)
+    delivered = sender.finish()
+    if found:
+        tables.print_comparison(found)
+        print(f"\nanswer     {tables.sentence(found)}")
+        print(f"report     {console.shown(journal.folder.artifacts / 'comparison/report.html')}")
+    state = journal.folder.state()
+    if state.get("run_id"):
+        print(f"run        {state['run_id']} in {state['tracking_uri']}, experiment {question.name}")
+    for child in failed:
+        print(f"failed: {child.name}: {child.reason}", file=sys.stderr)
+    if failed:
+        print("start the same command again: what is finished is not trained twice", file=sys.stderr)
+    console.tell_delivery(journal.folder, delivered)
+    return 1 if failed else 0
+
+
+def comparison_of(question: Question, runs: list[Run]) -> Comparison:
+    """The question's comparison of its runs."""
+    return comparison.compare(runs, title=question.question, baseline=question.baseline)
+
+
+def _record_answer(question: Question, found: Comparison, journal: Journal) -> None:
+    folder = journal.folder.artifacts / "comparison"
+    for path in report.write_files(
+        found, folder, made=f"python -m pipeline experiment experiments/{question.name}.yaml"
+    ):
+        sync_to_disk(path)
+    journal.artifact(folder)
+    answer = tables.sentence(found)
+    note = f"**{question.question}**\n\n{answer}\n\n{tables.markdown(found)}"
+    journal.append("tags", tags={"answer": answer, "mlflow.note.content": note})
+
+
+def _end(journal: Journal, sender: Sender, status: str, reason: str) -> None:
+    journal.append("end", status=status, tags={"failure_reason": reason} if reason else {})
+    sender.poke()
+
+
+def run_of(folder: RunFolder) -> Run:
+    """What a run's own folder knows of it, curves included."""
+    events = folder.events()
+    start, end, state = folder.started(), folder.ended(), folder.state()
+    assert start is not None
+    data = next((event for event in events if event["kind"] == "dataset"), None)
+    values = values_of(events)
+    return Run(
+        run_id=state.get("run_id", ""),
+        name=start["tags"]["mlflow.runName"],
+        status=end["status"] if end else "RUNNING",
+        started_ms=start["time"],
+        params={name: str(value) for name, value in recovery.recorded_config(folder).as_dict().items()},
+        tags=start["tags"],
+        metrics={name: steps[max(steps)] for name, steps in values.items()},
+        data=data["inputs"][0]["dataset"]["digest"] if data else "",
+        curves=values,
+    )

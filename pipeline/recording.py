@@ -1,0 +1,151 @@
+"""A training with its record: opened, filled epoch by epoch, given its outcome. What every verb that trains shares."""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from pipeline import recovery
+from pipeline.config import RunConfig
+from pipeline.record import CONFIG, Journal, RunFolder
+from pipeline.sender import AnySender
+
+if TYPE_CHECKING:
+    from pipeline.data import MNISTDataModule
+    from pipeline.tracking import RunRecord
+
+# What Lightning's other processes of a distributed run, which start with the same command, need to know.
+RUN_FOLDER, RESUME_FROM = "PIPELINE_RUN_FOLDER", "PIPELINE_RESUME_FROM"
+Report = Callable[[int, dict[str, float]], None]
+
+
+def open_journal(folder: RunFolder) -> Journal:
+    """The folder's journal.
+
+    Raises:
+        ValueError: if the folder cannot be written, or another process holds it.
+    """
+    try:
+        return Journal(folder)
+    except OSError as error:
+        raise ValueError(
+            f"runs_dir {folder.path.parent} cannot be written ({error}); give another with --runs_dir"
+        ) from None
+
+
+def ready_data(config: RunConfig) -> "MNISTDataModule":
+    """Everything that a user may have to put right, before a record is opened."""
+    with _no_garbage_collection():
+        from pipeline import training
+
+    training.check_hardware(config)
+    data = training.make_data(config)
+    data.setup()
+    return data
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Import without looking for garbage among half a million new objects, and leave them out of later looks: 0.4 s."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def open_record(
+    config: RunConfig,
+    journal: Journal,
+    sender: AnySender,
+    data: "MNISTDataModule",
+    tags: Mapping[str, str] | None = None,
+    parent: str = "",
+) -> "RunRecord":
+    """Begin the record of a new run; `parent` is the name of the folder of the run that it belongs to."""
+    from pipeline.tracking import RunRecord
+
+    assert data.source is not None
+    record = RunRecord(journal, sender)
+    record.start(config, data.source, tags or {}, parent)
+    _record_config(config, record)
+    return record
+
+
+def reopen_record(
+    config: RunConfig, journal: Journal, sender: AnySender, data: "MNISTDataModule"
+) -> tuple["RunRecord", Path | None]:
+    """Go on with the record of an interrupted run; returns it and the checkpoint to continue, if there is one.
+
+    Raises:
+        ValueError: if the data is not that which the run began with.
+    """
+    from pipeline import checkpoints
+    from pipeline.tracking import RunRecord
+
+    assert data.source is not None
+    folder = journal.folder
+    recovery.check_same_data(folder, data.source.digest)
+    changes = {} if config.epochs == recovery.recorded_config(folder).epochs else {"epochs": config.epochs}
+    checkpoint, damaged = checkpoints.latest(folder.checkpoints)
+    for path in damaged:
+        print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
+    record = RunRecord(journal, sender)
+    record.resume(checkpoints.epoch_of(checkpoint) if checkpoint else 0, changes)
+    _record_config(config, record)
+    return record, checkpoint
+
+
+def _record_config(config: RunConfig, record: "RunRecord") -> None:
+    text = yaml.safe_dump(config.as_dict(), sort_keys=False)
+    (record.folder.path / CONFIG).write_text(text)
+    record.text_artifact(CONFIG, text)
+
+
+def fit_and_record(
+    config: RunConfig,
+    record: "RunRecord",
+    data: "MNISTDataModule",
+    resume_from: Path | None,
+    report: Report | None = None,
+    progress_bar: bool = False,
+) -> dict[str, float]:
+    """Train, record every epoch and what a finished training leaves; returns the test metrics."""
+    from pipeline import training
+    from pipeline.outcome import write_outcome
+    from pipeline.tracking import RunLogger
+
+    os.environ |= {RUN_FOLDER: str(record.folder.path), RESUME_FROM: str(resume_from or "")}
+    result = training.fit(
+        config,
+        data=data,
+        logger=RunLogger(record),
+        folder=record.folder.checkpoints,
+        resume_from=resume_from,
+        report=report,
+        progress_bar=progress_bar,
+    )
+    write_outcome(config, record, result)
+    return result.test
+
+
+def is_helper() -> bool:
+    """Whether this process is one that Lightning started to help a distributed run."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def train_as_helper() -> int:
+    """Train along; the record is rank 0's."""
+    from pipeline import training
+
+    folder = RunFolder(os.environ[RUN_FOLDER])
+    config = RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
+    resume_from = os.environ[RESUME_FROM]
+    training.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
+    return 0

@@ -1,0 +1,139 @@
+"""Runs as MLflow has them, read back for a comparison."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import mlflow
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+
+from pipeline.comparison import Run
+from pipeline.config import did_you_mean
+from pipeline.connection import connect, in_words
+
+PAGE = 1000
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+
+
+class StoreError(ValueError):
+    """MLflow's store cannot be asked, or does not have what was asked for."""
+
+
+def open_store() -> mlflow.MlflowClient:
+    """A client of the store that the environment names, or of the file `mlflow.db` here.
+
+    Raises:
+        StoreError: if there is no such file: nothing has been recorded here yet.
+    """
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):  # noqa: PTH110
+        raise StoreError(
+            f"no runs in {uri}: the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI"
+        )
+    return connect()
+
+
+def find_runs(client: mlflow.MlflowClient, words: Sequence[str], filter_text: str = "") -> list[Run]:
+    """The runs that the words name, parents of experiments left out.
+
+    Args:
+        client: the store.
+        words: names of MLflow experiments, run ids or run names; none: every experiment.
+        filter_text: MLflow's own filter language, `params.optimizer = 'sgd'`.
+
+    Raises:
+        StoreError: if a word names nothing, nothing is found, or the filter is not understood.
+    """
+    try:
+        experiments = {each.name: each.experiment_id for each in client.search_experiments()}
+        chosen = [word for word in words if word in experiments]
+        run_words = [word for word in words if word not in experiments]
+        ids = [experiments[word] for word in chosen] or list(experiments.values())
+        found = [] if run_words and not chosen else _search(client, ids, filter_text)
+        for word in run_words:
+            found += _named(client, word, list(experiments.values()), experiments)
+    except MlflowException as error:
+        if "filter" in str(error).lower() or error.error_code == "INVALID_PARAMETER_VALUE":
+            reason = " ".join(str(error).split())
+            raise StoreError(f"filter {filter_text!r}: {reason}; write it like params.optimizer = 'sgd'") from None
+        raise StoreError(in_words(error)) from None
+    runs = {run.info.run_id: run_of(run) for run in found if "question" not in run.data.tags}
+    if not runs:
+        where = f"in {', '.join(chosen)}" if chosen else "in any experiment"
+        matching = f" with {filter_text!r}" if filter_text else ""
+        raise StoreError(f"no runs {where}{matching}; experiments here: {', '.join(sorted(experiments))}")
+    return list(runs.values())
+
+
+def _search(client: mlflow.MlflowClient, ids: list[str], filter_text: str) -> list[Any]:
+    """Every run of the experiments that passes the filter, page by page."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs(ids, filter_text, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _named(client: mlflow.MlflowClient, word: str, ids: list[str], experiments: dict[str, str]) -> list[Any]:
+    """The run of that id, or the runs of that name."""
+    try:
+        return [client.get_run(word)]
+    except MlflowException:
+        found = _search(client, ids, f"attributes.run_name = '{word}'") if "'" not in word else []
+    if not found:
+        raise StoreError(
+            f"{word!r} is no experiment, run id or run name{did_you_mean(word, experiments)} "
+            f"(experiments here: {', '.join(sorted(experiments))})"
+        )
+    return found
+
+
+def run_of(run: Any) -> Run:
+    """An MLflow run as the comparison takes it, without curves."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    metrics = dict(run.data.metrics)
+    metrics.setdefault("seconds_per_epoch", metrics.get("epoch_seconds", float("nan")))
+    return Run(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        started_ms=run.info.start_time,
+        params=run.data.params,
+        tags=run.data.tags,
+        metrics={name: value for name, value in metrics.items() if value == value},
+        data=inputs[0].dataset.digest if inputs else "",
+        experiment_id=run.info.experiment_id,
+    )
+
+
+def with_curves(client: mlflow.MlflowClient, run: Run) -> Run:
+    """The run with its values of every epoch."""
+    curves = {
+        name: {metric.step: metric.value for metric in client.get_metric_history(run.run_id, name)}
+        for name in CURVES
+        if name in run.metrics
+    }
+    return Run(**{**vars(run), "curves": curves})
+
+
+def parent_of(client: mlflow.MlflowClient, experiment_id: str, name: str) -> Any:
+    """The newest run that holds the question of that name, or None."""
+    found = client.search_runs([experiment_id], f"tags.question = '{name}'", max_results=1)
+    return found[0] if found else None
+
+
+def log_comparison(client: mlflow.MlflowClient, run_id: str, folder: str, tags: dict[str, str]) -> None:
+    """Put a comparison's files and its answer on the run that holds the question."""
+    client.log_artifacts(run_id, folder, "comparison")
+    for name, text in tags.items():
+        client.set_tag(run_id, name, text)
+
+
+def ui_link() -> str:
+    """Where MLflow's UI answers: the server itself, or `make ui` for a file."""
+    uri = mlflow.get_tracking_uri()
+    return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"

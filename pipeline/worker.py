@@ -1,0 +1,100 @@
+"""A process that trains runs of an experiment one after another, on one thread, and pays its imports once.
+
+It reads a job a line (JSON) from its standard input and writes what happens, a line each, to the standard output it was
+started with. The end of its input without a `null` line means that the experiment died: it then stops as for SIGTERM,
+its run's last whole epoch saved.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.interrupts import Interrupted, interruptions
+from pipeline.record import Journal, RunFolder
+from pipeline.recording import fit_and_record, open_journal, open_record, ready_data, reopen_record
+from pipeline.sender import SharedSender
+
+Job = dict[str, Any]
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, sender_descriptor: int) -> None:
+        """Keep the output for what the experiment reads; whatever else is printed goes to the error output."""
+        self.sender_descriptor = sender_descriptor
+        self.output = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+        self.jobs: queue.Queue[Job | None] = queue.Queue()
+
+    def listen(self) -> None:
+        """Take in jobs; ends the process if the experiment is gone."""
+        for line in sys.stdin:
+            job = json.loads(line)
+            self.jobs.put(job)
+            if job is None:
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(self) -> int:
+        """Train until there is nothing more to do; returns the exit code."""
+        with interruptions():
+            threading.Thread(target=self.listen, daemon=True).start()
+            try:
+                while (job := self.jobs.get()) is not None:
+                    self._train(job)
+            except Interrupted as interruption:
+                return interruption.exit_code
+        return 0
+
+    def _say(self, **news: Any) -> None:
+        self.output.write(json.dumps(news) + "\n")
+
+    def _train(self, job: Job) -> None:
+        """Train one run; an error ends that run, not the worker."""
+        folder = RunFolder(job["folder"])
+        sender = SharedSender(folder, self.sender_descriptor)
+        try:
+            journal = open_journal(folder)
+        except ValueError as error:
+            self._say(end="FAILED", reason=str(error))
+            return
+        try:
+            self._train_in(job, journal, sender)
+        finally:
+            journal.close()
+
+    def _train_in(self, job: Job, journal: Journal, sender: SharedSender) -> None:
+        config = RunConfig.from_mapping(job["config"])
+        record = None
+        try:
+            data = ready_data(config)
+            checkpoint = None
+            if job["resume"]:
+                record, checkpoint = reopen_record(config, journal, sender, data)
+            else:
+                record = open_record(config, journal, sender, data, job["tags"], job["parent"])
+            self._say(begun=journal.folder.path.name)
+            fit_and_record(config, record, data, checkpoint, self._report)
+            record.end("FINISHED")
+            self._say(end="FINISHED")
+        except Interrupted as interruption:
+            if record:
+                record.end("KILLED", str(interruption))
+            raise
+        except Exception as error:
+            if record:
+                record.fail(error)
+            self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+
+    def _report(self, epoch: int, metrics: dict[str, float]) -> None:
+        self._say(epoch=epoch, seconds=metrics["epoch_seconds"], accuracy=metrics["val_accuracy"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(Worker(int(sys.argv[1])).run())
