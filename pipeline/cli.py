@@ -1,6 +1,7 @@
 """The only reader of argv. A ValueError becomes one message on stderr and exit code 2."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,6 +101,7 @@ def _compare(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
     options = _parsed(parser, arguments)
+    gc.disable()  # a short life: collecting what the imports made would take a tenth of it
     from pipeline.answers import compare
 
     return compare(options.what, options.filter, options.baseline, options.metric, options.smallest, options.out)
@@ -119,6 +121,65 @@ def _report(arguments: list[str]) -> int:
     return report(options.files, options.folder)
 
 
+def _promote(arguments: list[str]) -> int:
+    parser = _verb_parser("promote", "Let a version take the alias champion, if it is shown to be no worse.")
+    parser.add_argument("target", nargs="?", metavar="RUN_OR_VERSION", help="default: the newest version")
+    parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
+    parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
+    parser.add_argument("--dry-run", "--dry_run", action="store_true", help="compare and tell, change nothing")
+    parser.add_argument(
+        "--force", metavar="REASON", help="promote whatever the comparison says; the reason is recorded"
+    )
+    parser.add_argument("--rollback", action="store_true", help="give the alias back to the version that had it before")
+    options = _parsed(parser, arguments)
+    if options.rollback and (options.target or options.force or options.dry_run):
+        raise ValueError("--rollback goes alone: it takes the version that has the alias `previous`")
+    if options.force is not None and not options.force.strip():
+        raise ValueError("--force needs a reason, which is recorded: --force 'bug in the old preprocessing'")
+    from pipeline.promotion import promote, rollback
+
+    if options.rollback:
+        return rollback(options.model)
+    data_dir = options.data_dir or RunConfig().data_dir
+    return promote(options.target, options.model, options.runs_dir, data_dir, options.dry_run, options.force or "")
+
+
+def _serve(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="python -m pipeline serve",
+        description="Serve the champion over HTTP, and whichever version becomes it. PIPELINE_TOKEN asks for a token.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
+    parser.add_argument("--alias", default="champion", help="which of its versions (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=5000, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--poll", type=_seconds, default=1.0, help="seconds between looks at the alias (default: 1)")
+    parser.add_argument("--log_level", default="info", choices=("debug", "info", "warning", "error"))
+    options = _parsed(parser, arguments)
+    gc.disable()  # half a million objects are made by the imports, and stay
+    from pipeline.serving.server import serve
+
+    gc.enable()
+    return serve(options.model, options.alias, options.host, options.port, options.poll, options.log_level)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.05 to 3600")
+    return seconds
+
+
 VERBS = {
     "train": _train,
     "sync": _sync,
@@ -126,6 +187,8 @@ VERBS = {
     "experiment": _experiment,
     "compare": _compare,
     "report": _report,
+    "promote": _promote,
+    "serve": _serve,
 }
 HELP = """usage: python -m pipeline VERB ...
 
@@ -137,6 +200,8 @@ Keras' MNIST MLP as an experiment-tracked pipeline.
   experiment  train a question's variants x seeds and compare them
   compare     compare runs, with error bars
   report      write the lab book, experiments/README.md, from the records
+  promote     let a version become the champion, if it is shown to be no worse; or roll back
+  serve       serve the champion over HTTP, with a page to draw on; follows the alias
 
 Each verb has its own --help."""
 

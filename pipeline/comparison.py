@@ -5,7 +5,6 @@ where there are none; Holm's correction for the number of comparisons; sample si
 at 80 % power.
 """
 
-import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 
 CONFIDENCE, POWER = 0.95, 0.8
 MIN_RUNS, MAX_RUNS = 3, 1000
+PLAIN_EFFECT = 20.0  # in standard deviations: three runs show it, and the noncentral t gets slow
 # The smallest difference that a comparison should be able to see; where it could not, it says how many runs it takes.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
 # What does not make two runs different in kind.
@@ -246,14 +246,21 @@ class _Test:
         if self.sd == 0:
             return MIN_RUNS
         effect = smallest / self.sd
+        if effect > PLAIN_EFFECT:
+            return MIN_RUNS
         power = TTestPower().power if self.paired else TTestIndPower().power
 
         def enough(n: int) -> bool:
             reached = power(effect, n, alpha)
             return bool(math.isnan(reached) or reached >= POWER)  # nan: so sure that the distribution overflows
 
-        found = bisect.bisect_left(range(MIN_RUNS, MAX_RUNS), True, key=enough)
-        return MIN_RUNS + found
+        normal = (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) / effect
+        n = int(min(MAX_RUNS, max(MIN_RUNS, normal**2 * (1 if self.paired else 2))))
+        while n < MAX_RUNS and not enough(n):
+            n += 1
+        while n > MIN_RUNS and enough(n - 1):
+            n -= 1
+        return n
 
 
 def _test(values: Mapping[str, float], base: Mapping[str, float]) -> _Test:

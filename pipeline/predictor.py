@@ -24,8 +24,12 @@ def check_images(images: Any) -> NDArray[np.float32]:
         ValueError: for another shape, NaN, values outside 0..255, or images that were scaled to 0..1 already.
     """
     try:
-        pixels = np.asarray(images, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        found = np.asarray(images)
+        if found.dtype.kind not in "uif":
+            raise ValueError(f"they are {found.dtype.name}")
+        with np.errstate(over="ignore"):  # too large a number becomes infinite, which is told below
+            pixels = found.astype(np.float32, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the images are not numbers of one shape ({error}); {SEND}") from None
     if pixels.ndim != 3 or pixels.shape[1:] != (28, 28):
         raise ValueError(f"found shape {pixels.shape}; {SEND}")
@@ -48,8 +52,9 @@ class DigitPredictor(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,mi
         self.session = onnxruntime.InferenceSession(context.artifacts[NETWORK], providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
 
-    # Type hints here would be read by MLflow as a schema; the signature says it better.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(
+        self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> NDArray[np.float32]:
         """(N, 28, 28) raw pixels -> (N, 10) float32 probabilities, one for each class.
 
         Raises:
@@ -59,7 +64,8 @@ class DigitPredictor(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,mi
             images = check_images(model_input)
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        return self.session.run(None, {self.input: images})[0]
+        probabilities: NDArray[np.float32] = self.session.run(None, {self.input: images})[0]
+        return probabilities
 
 
 mlflow.models.set_model(DigitPredictor())

@@ -1,6 +1,5 @@
 """The model registry: a run's network as an MLflow model, its version, its alias."""
 
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow asks for type hints; the signature says it better
-    from pipeline import predictor
+from pipeline import predictor
+from pipeline.versions import CHAMPION
 
-CHAMPION = "champion"
 MODEL = "model"
 
 SIGNATURE = ModelSignature(

@@ -1,0 +1,124 @@
+"""An image file as the network wants it: the steps by which MNIST's authors made their images from NIST's.
+
+Y. LeCun, C. Cortes, C. Burges, "The MNIST database": digits "size normalized to fit in a 20x20 pixel box while
+preserving their aspect ratio", grey levels from the anti-aliasing, "centered in a 28x28 image by computing the center
+of mass".
+"""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SIDE, BOX = 28, 20
+MAX_PIXELS, MAX_SIDE = 16_000_000, 8_000
+FORMATS = ("PNG", "JPEG")
+INK = 0.2  # of the strongest stroke; what is weaker is paper, shade or noise
+WORK_SIDE = 1_000
+SEND = "send a PNG or JPEG file of one digit, dark on light or light on dark, at most 16 megapixels"
+
+
+class ImageError(ValueError):
+    """A file that shows no digit."""
+
+
+def read_image(content: bytes) -> NDArray[np.float32]:
+    """The digit of an image file as (28, 28) float32 in 0..255, light on dark; 28x28 on black is taken as it is.
+
+    Raises:
+        ImageError: if it is no PNG or JPEG, is damaged, too large or blank.
+    """
+    grey = _decode(content)
+    if grey.shape == (SIDE, SIDE) and _paper(grey) < 128:
+        return grey
+    return fit(grey)
+
+
+def _decode(content: bytes) -> NDArray[np.float32]:
+    """Grey levels (H, W) in 0..255; its size is looked at before it is unpacked."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Pillow warns of decompression bombs
+            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            width, height = image.size
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                raise ImageError(f"the image has {width} x {height} pixels; {SEND}")
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image)
+            image = _eight_bit(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"this is neither PNG nor JPEG; {SEND}") from None
+    except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the sender
+        raise ImageError(f"the image cannot be read ({type(error).__name__}: {str(error)[:80]}); {SEND}") from None
+    if max(image.size) > WORK_SIDE:
+        image.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX)
+    return np.asarray(image, dtype=np.float32)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey levels of 8 bits; 16-bit greys keep their range."""
+    if image.mode.startswith(("I", "F")):
+        levels = np.asarray(image, dtype=np.float64)
+        return Image.fromarray((levels / 257).clip(0, 255).round().astype(np.uint8))
+    return image.convert("L")
+
+
+def _paper(grey: NDArray[np.float32]) -> float:
+    """The grey level of the background: the median along the edges."""
+    edges = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    return float(np.median(edges))
+
+
+def fit(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A digit on any even background, (H, W) in 0..255, as MNIST's authors would have stored it, (28, 28).
+
+    Raises:
+        ImageError: if nothing stands out from the background.
+    """
+    paper = _paper(grey)
+    ink = np.maximum(0, paper - grey if paper >= 128 else grey - paper)
+    strongest = float(ink.max())
+    if strongest < 32:
+        raise ImageError(f"the image is blank: nothing stands out from its background; {SEND}")
+    ink = np.clip((ink / strongest - INK) / (1 - INK), 0, 1) * 255
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return _centred(_into_box(digit))
+
+
+def _into_box(digit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The longer side as 20 pixels, the other in proportion."""
+    height, width = digit.shape
+    scale = BOX / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = Image.fromarray(digit.astype(np.float32)).resize(size, Image.Resampling.BOX if scale < 1 else 2)
+    levels: NDArray[np.float32] = np.asarray(small, dtype=np.float32)
+    return levels * (255 / max(1.0, float(levels.max())))
+
+
+def _centred(digit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """In the middle of 28x28 by its centre of mass, as near as it fits."""
+    height, width = digit.shape
+    mass = digit.sum()
+    centre_y = float((digit.sum(axis=1) * (np.arange(height) + 0.5)).sum() / mass)
+    centre_x = float((digit.sum(axis=0) * (np.arange(width) + 0.5)).sum() / mass)
+    top = min(max(round(SIDE / 2 - centre_y), 0), SIDE - height)
+    left = min(max(round(SIDE / 2 - centre_x), 0), SIDE - width)
+    canvas = np.zeros((SIDE, SIDE), np.float32)
+    canvas[top : top + height, left : left + width] = digit
+    return canvas.round()
+
+
+def as_png(pixels: NDArray[np.float32]) -> bytes:
+    """(28, 28) in 0..255 as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,86 @@
+"""The serve verb: uvicorn around the service."""
+
+import gc
+import logging
+import os
+import socket
+import warnings
+
+import uvicorn
+
+from pipeline.connection import connect
+from pipeline.serving.app import make_app
+from pipeline.serving.follower import Follower
+from pipeline.serving.telemetry import Telemetry, log_as_json
+from pipeline.versions import NotServableError, UnknownModelError
+
+TOKEN = "PIPELINE_TOKEN"
+FINISH_WITHIN_S = 10
+log = logging.getLogger("pipeline.serving")
+
+
+def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level: str) -> int:
+    """Serve the version that has the alias until SIGTERM or Ctrl-C; returns the exit code.
+
+    Args:
+        model: the registered model.
+        alias: which of its versions.
+        host: the address to listen at; loopback unless the user says otherwise.
+        port: the port; 0: a free one.
+        poll_s: seconds between looks at the alias.
+        log_level: debug, info, warning, error.
+
+    Raises:
+        ValueError: if there is no such model or alias, it does not open, or the port is taken.
+    """
+    log_as_json(log_level)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="mlflow")
+    listening = _listen(host, port)
+    telemetry = Telemetry()
+    follower = Follower(connect(), model, alias, poll_s, telemetry)
+    try:
+        follower.look()
+        telemetry.follow_ok(True)
+    except (UnknownModelError, NotServableError):
+        listening.close()
+        raise
+    except Exception as error:  # the registry does not answer: begin all the same, not ready until it does
+        follower.note(error)
+    app = make_app(follower, telemetry, os.environ.get(TOKEN, ""), log_access=True)
+    _tell(host, listening.getsockname()[1], follower)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=FINISH_WITHIN_S,
+        timeout_keep_alive=30,
+        limit_concurrency=1000,
+    )
+    gc.freeze()
+    uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that a port that is taken is told before anything is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}); give another with --port") from None
+    listening.listen(1024)
+    return listening
+
+
+def _tell(host: str, port: int, follower: Follower) -> None:
+    loaded = follower.current
+    shown = f"[{host}]" if ":" in host else host
+    what = f"{follower.name} version {loaded.version}" if loaded else f"nothing yet ({follower.trouble})"
+    print(f"serving {what} at http://{shown}:{port} - draw a digit there, or POST /invocations, /predict", flush=True)
+    if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get(TOKEN):
+        print(f"warning: open to the network without a token; set {TOKEN} to ask clients for one", flush=True)
