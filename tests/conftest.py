@@ -2,8 +2,10 @@
 
 import gzip
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,73 @@ def project_run(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return folder, done
+
+
+@pytest.fixture(scope="session")
+def model_store(tmp_path_factory):
+    """A store with the model `mnist-mlp` in two versions of random weights, 1 the champion; returns its URI.
+
+    Every test that moves an alias puts it back.
+    """
+    import mlflow
+    import torch
+
+    from pipeline import registry
+    from pipeline.connection import connect
+    from pipeline.export import export_onnx
+    from pipeline.network import MLP
+
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    try:
+        client = connect(uri)
+        experiment = client.create_experiment("models", artifact_location=str(folder / "artifacts"))
+        np.save(folder / "example.npy", np.zeros((2, 28, 28), np.uint8))
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            export_onnx(MLP(16), folder / f"{seed}.onnx")
+            run_id = client.create_run(experiment).info.run_id
+            model_id = registry.log_model(client, run_id, folder / f"{seed}.onnx", folder / "example.npy")
+            registry.register(client, "mnist-mlp", run_id, model_id, {"dataset": "digits", "network": f"{seed}.onnx"})
+    finally:
+        mlflow.set_tracking_uri(before)
+    return uri
+
+
+class Service:
+    """`python -m pipeline serve` as a process of its own."""
+
+    def __init__(self, uri, folder, *arguments, **variables):
+        self.log = Path(folder) / "serve.log"
+        command = [sys.executable, "-m", "pipeline", "serve", "--port", "0", "--poll", "0.1", *arguments]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment(MLFLOW_TRACKING_URI=uri, **variables), stdout=log, stderr=log
+            )
+        self.address = self._address()
+
+    def _address(self):
+        for _ in range(600):
+            found = re.search(r"at (http://\S+) ", self.log.read_text())
+            if found:
+                return found[1]
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def service(model_store, tmp_path_factory):
+    """The service of `mnist-mlp@champion`, for all tests that do not break it."""
+    blocked = tmp_path_factory.mktemp("no_torch")
+    for name in ("torch", "pytorch_lightning"):
+        (blocked / f"{name}.py").write_text(f"raise ImportError('{name} must not be needed')")
+    path = f"{ROOT}{os.pathsep}{blocked}"
+    running = Service(model_store, tmp_path_factory.mktemp("service"), PYTHONPATH=path)
+    yield running
+    assert running.stop() == 0

@@ -54,6 +54,8 @@ def _decode(content: bytes) -> NDArray[np.float32]:
             image = _eight_bit(image)
     except ImageError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"the image has far too many pixels; {SEND}") from None
     except UnidentifiedImageError:
         raise ImageError(f"this is neither PNG nor JPEG; {SEND}") from None
     except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the sender

@@ -3,8 +3,10 @@
 import gc
 import logging
 import os
+import signal
 import socket
 import warnings
+from types import FrameType
 
 import uvicorn
 
@@ -59,8 +61,14 @@ def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level
         limit_concurrency=1000,
     )
     gc.freeze()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_well)
     uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def _end_well(number: int, frame: FrameType | None) -> None:
+    """Nothing: uvicorn has finished what was in flight when it raises the signal that stopped it again."""
 
 
 def _listen(host: str, port: int) -> socket.socket:
