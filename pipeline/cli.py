@@ -79,7 +79,7 @@ def _reproduce(arguments: list[str]) -> int:
 def _experiment(arguments: list[str]) -> int:
     parser = _verb_parser("experiment", "Train a question's variants x seeds, where missing, and compare them.")
     parser.add_argument("file", metavar="FILE", help="the question: experiments/dropout.yaml, for example")
-    parser.add_argument("--jobs", type=_count, default=0, help="runs at a time (default: one for each core)")
+    parser.add_argument("--jobs", type=_count, default=0, help="runs at a time (default: auto, one for each core)")
     parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
     options = _parsed(parser, arguments)
     from pipeline.experiment import experiment
@@ -123,7 +123,9 @@ def _report(arguments: list[str]) -> int:
 
 def _promote(arguments: list[str]) -> int:
     parser = _verb_parser("promote", "Let a version take the alias champion, if it is shown to be no worse.")
-    parser.add_argument("target", nargs="?", metavar="RUN_OR_VERSION", help="default: the newest version")
+    parser.add_argument(
+        "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: %(default)s version)"
+    )
     parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
     parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="compare and tell, change nothing")
@@ -132,7 +134,7 @@ def _promote(arguments: list[str]) -> int:
     )
     parser.add_argument("--rollback", action="store_true", help="give the alias back to the version that had it before")
     options = _parsed(parser, arguments)
-    if options.rollback and (options.target or options.force or options.dry_run):
+    if options.rollback and (options.target != "newest" or options.force or options.dry_run):
         raise ValueError("--rollback goes alone: it takes the version that has the alias `previous`")
     if options.force is not None and not options.force.strip():
         raise ValueError("--force needs a reason, which is recorded: --force 'bug in the old preprocessing'")
@@ -207,8 +209,10 @@ Each verb has its own --help."""
 
 
 def _count(text: str) -> int:
+    if text == "auto":
+        return 0
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1, or auto")
     return int(text)
 
 

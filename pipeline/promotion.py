@@ -79,11 +79,11 @@ def judge(labels: NDArray[Any], champion: NDArray[Any], candidate: NDArray[Any])
     return Verdict(len(labels), int(right.sum()), int(other.sum()), table[0][1], table[1][0], p)
 
 
-def promote(target: str | None, name: str, runs_dir: str, data_dir: str, dry_run: bool, force: str) -> int:
+def promote(target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool, force: str) -> int:
     """Let a version take the alias `champion`, if it earns it; returns 0 if it did or would, 1 if it is refused.
 
     Args:
-        target: a version, or a run (id, folder name, `last`); None: the newest version.
+        target: a version, a run (id, folder name, `last`), or `newest`: the newest version.
         name: the registered model.
         runs_dir: where runs lie, to find one by its folder's name.
         data_dir: where the data lies.
@@ -161,15 +161,15 @@ class _Entry:
     tags: dict[str, str]
 
 
-def _candidate(client: mlflow.MlflowClient, target: str | None, name: str, runs_dir: str, dry_run: bool) -> _Entry:
+def _candidate(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, dry_run: bool) -> _Entry:
     """What the target means.
 
     Raises:
         UnknownModelError: with what there is instead.
     """
     entries = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda each: int(each.version))
-    if target is None or target.isdigit():
-        found = [each for each in entries if target is None or str(each.version) == target]
+    if target == "newest" or target.isdigit():
+        found = [each for each in entries if target in ("newest", str(each.version))]
         if not found:
             if not entries:
                 version_by_alias(client, name, CHAMPION)  # says what models there are

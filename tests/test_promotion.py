@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline import promotion
+from pipeline import cli, promotion, registry, training
+from pipeline.config import RunConfig
 from pipeline.connection import connect
+from pipeline.export import export_onnx
 from pipeline.promotion import judge
-from tests.conftest import run_pipeline
 
 
 def predictions(both, only_champion, only_candidate, neither):
@@ -45,17 +46,26 @@ def test_only_what_is_as_accurate_and_not_shown_to_be_worse_is_promoted(b, c, pr
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A store with three digits networks: version 1 good and champion, 2 worse, 3 better."""
+    """A store with three digits networks: version 1 good, 2 worse, 3 better."""
     folder = tmp_path_factory.mktemp("promotion")
-    for epochs, seed in ((3, 1), (1, 1), (8, 1)):
-        knobs = ["--dataset", "digits", "--hidden_units", "32", "--epochs", epochs, "--seed", seed]
-        done = run_pipeline("train", *knobs, cwd=folder)
-        assert done.returncode == 0, done.stderr
+    before = mlflow.get_tracking_uri()
+    client = connect(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment("digits", artifact_location=str(folder / "artifacts"))
+    np.save(folder / "example.npy", np.zeros((2, 28, 28), np.uint8))
+    for epochs in (3, 1, 8):
+        result = training.fit(RunConfig(dataset="digits", hidden_units=32, epochs=epochs, accelerator="cpu"))
+        export_onnx(result.classifier.network, folder / "network.onnx")
+        run_id = client.create_run(experiment).info.run_id
+        model_id = registry.log_model(client, run_id, folder / "network.onnx", folder / "example.npy")
+        tags = {"dataset": "digits", "data_digest": result.data.source.digest}
+        registry.register(client, "digits-mlp", run_id, model_id, tags)
+    mlflow.set_tracking_uri(before)
     return folder
 
 
 @pytest.fixture
 def client(trained):
+    """A client of the store, where version 1 is champion."""
     before = mlflow.get_tracking_uri()
     client = connect(f"sqlite:///{trained}/mlflow.db")
     client.set_registered_model_alias("digits-mlp", "champion", "1")
@@ -69,47 +79,65 @@ def aliases(client):
     return {name: str(version) for name, version in client.get_registered_model("digits-mlp").aliases.items()}
 
 
-def promote(folder, *arguments):
-    return run_pipeline("promote", *arguments, "--model", "digits-mlp", cwd=folder)
+@pytest.fixture
+def promote(client, capsys):
+    """`python -m pipeline promote` in this process: (exit code, output, error output)."""
+
+    def run(*arguments):
+        code = cli.main(["promote", *arguments, "--model", "digits-mlp"])
+        return code, *capsys.readouterr()
+
+    return run
 
 
-def test_a_worse_version_is_refused_and_the_verdict_is_kept_with_it(trained, client):
-    done = promote(trained, "2")
-    assert done.returncode == 1
-    assert "refuse: shown to be worse (p = " in done.stderr
-    assert "exact McNemar test on " in done.stdout
+def test_a_worse_version_is_refused_and_the_verdict_is_kept_with_it(promote, client):
+    code, out, err = promote("2")
+    assert code == 1
+    assert "refuse: shown to be worse (p = " in err
+    assert "exact McNemar test on " in out
     assert aliases(client) == {"champion": "1"}
     tags = client.get_model_version("digits-mlp", "2").tags
     assert tags["promotion.verdict"].startswith("refuse: shown to be worse")
     assert tags["promotion.against"] == "version 1"
 
 
-def test_a_better_version_becomes_champion_and_is_rolled_back(trained, client):
-    done = promote(trained)
-    assert done.returncode == 0, done.stderr
-    assert "version 3 is champion now, version 1 previous" in done.stdout
+def test_a_better_version_becomes_champion_and_is_rolled_back(promote, client):
+    code, out, _ = promote()
+    assert code == 0
+    assert "version 3 is champion now, version 1 previous" in out
     assert aliases(client) == {"champion": "3", "previous": "1"}
-    assert promote(trained, "3").stdout == "digits-mlp version 3 is the champion already: nothing to do\n"
-    assert promote(trained, "--rollback").returncode == 0
+    assert promote("3") == (0, "digits-mlp version 3 is the champion already: nothing to do\n", "")
+    assert promote("--rollback")[0] == 0
     assert aliases(client) == {"champion": "1", "previous": "3"}
     assert "in favour of version 1" in client.get_model_version("digits-mlp", "3").tags["promotion.rolled_back"]
 
 
-def test_a_dry_run_changes_nothing(trained, client):
-    done = promote(trained, "3", "--dry-run")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "dry run: nothing was changed")
+def test_a_dry_run_changes_nothing(promote, client):
+    code, out, _ = promote("3", "--dry-run")
+    assert (code, out.splitlines()[-1]) == (0, "dry run: nothing was changed")
     assert aliases(client) == {"champion": "1"}
 
 
-def test_force_promotes_all_the_same_and_its_reason_is_recorded(trained, client):
-    done = promote(trained, "2", "--force", "the old one cannot be explained")
-    assert done.returncode == 0
+def test_force_promotes_all_the_same_and_its_reason_is_recorded(promote, client):
+    assert promote("2", "--force", "the old one cannot be explained")[0] == 0
     assert aliases(client) == {"champion": "2", "previous": "1"}
     assert client.get_model_version("digits-mlp", "2").tags["promotion.forced"] == "the old one cannot be explained"
 
 
-def test_a_run_can_be_named_by_its_folder_or_as_the_last(trained, client):
-    assert "version 3, candidate" in promote(trained, "last", "--dry-run").stdout
+def test_a_run_stands_for_its_version(promote, client):
+    run_id = client.get_model_version("digits-mlp", "3").run_id
+    assert "version 3, candidate" in promote(run_id, "--dry-run")[1]
+
+
+def test_models_of_other_data_are_not_compared(promote, client):
+    digest = client.get_model_version("digits-mlp", "2").tags["data_digest"]
+    client.set_model_version_tag("digits-mlp", "2", "data_digest", "other")
+    try:
+        code, _, err = promote("2")
+    finally:
+        client.set_model_version_tag("digits-mlp", "2", "data_digest", digest)
+    assert code == 2
+    assert "they cannot be compared here" in err
 
 
 @pytest.mark.parametrize(
@@ -123,17 +151,15 @@ def test_a_run_can_be_named_by_its_folder_or_as_the_last(trained, client):
         (["--dryrun"], "unknown flag '--dryrun'; did you mean 'dry_run'?"),
     ],
 )
-def test_a_mistake_is_one_clear_line(trained, client, arguments, words):
-    done = promote(trained, *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_mistake_is_one_clear_line(promote, client, arguments, words):
+    code, out, err = promote(*arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
     assert aliases(client) == {"champion": "1"}
 
 
-def test_two_at_once_leave_one_champion_and_the_one_before(trained, client, monkeypatch):
-    monkeypatch.chdir(trained)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trained}/mlflow.db")
+def test_two_at_once_leave_one_champion_and_the_one_before(client):
     versions = ("2", "3")
 
     def forced(version):
@@ -148,8 +174,7 @@ def test_two_at_once_leave_one_champion_and_the_one_before(trained, client, monk
     assert {found["champion"], found["previous"]} == {"2", "3"}
 
 
-def test_the_first_version_of_a_model_without_champion_becomes_it(trained, client):
+def test_the_first_version_of_a_model_without_champion_becomes_it(promote, client):
     client.delete_registered_model_alias("digits-mlp", "champion")
-    done = promote(trained, "2")
-    assert done.stdout == "digits-mlp has no champion; version 2 becomes it\n"
+    assert promote("2") == (0, "digits-mlp has no champion; version 2 becomes it\n", "")
     assert aliases(client) == {"champion": "2"}
