@@ -5,8 +5,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import mlflow
+from typing import Any
 
 from pipeline import comparison, store, tables
 from pipeline.comparison import Comparison, Run
@@ -50,14 +49,15 @@ def compare(
     title = "" if parent is None else _question_of(parent)
     if parent is not None and baseline is None:
         baseline = parent.data.params.get("baseline")
-    found = comparison.compare(
-        runs, title=title or _title(words, filter_text), baseline=baseline, metric=metric, smallest=smallest
-    )
+    order = [] if parent is None else parent.data.params.get("variants", "").split(", ")
+    title = title or _title(words, filter_text)
+    found = comparison.compare(runs, title=title, baseline=baseline, metric=metric, smallest=smallest, order=order)
     tables.print_comparison(found)
     print(f"\nanswer     {tables.sentence(found)}")
     if parent is not None or out:
+        runs = _with_curves(client, runs)
         found = comparison.compare(
-            _with_curves(client, runs), title=found.title, baseline=found.baseline, metric=metric, smallest=smallest
+            runs, title=title, baseline=found.baseline, metric=metric, smallest=smallest, order=order
         )
     if out:
         print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
@@ -66,7 +66,7 @@ def compare(
     return 0
 
 
-def _question_of(parent: mlflow.entities.Run) -> str:
+def _question_of(parent: Any) -> str:
     note = str(parent.data.tags.get("mlflow.note.content", ""))
     return note.splitlines()[0].strip("* ") if note else ""
 
@@ -75,7 +75,7 @@ def _title(words: Sequence[str], filter_text: str) -> str:
     return " ".join(filter(None, [", ".join(words), f"where {filter_text}" if filter_text else ""])) or "all runs"
 
 
-def _with_curves(client: mlflow.MlflowClient, runs: list[Run]) -> list[Run]:
+def _with_curves(client: Any, runs: list[Run]) -> list[Run]:
     return [store.with_curves(client, run) for run in runs] if len(runs) <= MANY_RUNS else runs
 
 
@@ -89,7 +89,7 @@ def _write(found: Comparison, folder: Path) -> Path:
     return folder.absolute()
 
 
-def _log(client: mlflow.MlflowClient, parent: mlflow.entities.Run, found: Comparison) -> None:
+def _log(client: Any, parent: Any, found: Comparison) -> None:
     """Put the comparison on the run that holds the question, so that the MLflow UI shows it too."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = _write(found, Path(scratch) / "comparison")
@@ -130,13 +130,13 @@ def _questions_in(home: Path) -> list[Question]:
     return [read_question(path) for path in files]
 
 
-def _measure(client: mlflow.MlflowClient, question: Question, folder: Path) -> bool:
+def _measure(client: Any, question: Question, folder: Path) -> bool:
     """Write the question's section, table and pictures; False if the store has no finished run of it."""
     from pipeline import report as pages
 
     try:
         runs = [run for run in store.find_runs(client, [question.name]) if _belongs(run, question)]
-        found = comparison.compare(_with_curves(client, runs), title=question.question, baseline=question.baseline)
+        found = question.compare(_with_curves(client, runs))
     except ValueError as error:
         print(f"{question.name}: left as it is ({error})", file=sys.stderr)
         return False

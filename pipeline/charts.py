@@ -7,7 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.comparison import Comparison, Estimate, Group, estimate
+from pipeline.comparison import Comparison, Group
+from pipeline.inference import Estimate, estimate
 from pipeline.tables import difference_text
 
 COLOURS = ("#3b6fb6", "#d1702a", "#3f8f4f", "#b03a48", "#7a5ca8", "#7c5a3c", "#c2629e", "#6f6f6f", "#9a9a2b", "#2d9aa8")

@@ -1,22 +1,11 @@
-"""What runs have shown, with error bars: groups of seeds, their means and intervals, each against a baseline. Pure.
+"""What runs have shown, with error bars: groups of seeds, their means and intervals, each against a baseline. Pure."""
 
-Methods, all SciPy's and statsmodels': Student's t interval of the mean; paired t test over common seeds, Welch's t test
-where there are none; Holm's correction for the number of comparisons; sample sizes from the noncentral t distribution
-at 80 % power.
-"""
-
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestIndPower, TTestPower
+from pipeline import inference
+from pipeline.inference import CONFIDENCE, MAX_RUNS, MIN_RUNS, Estimate, corrected, estimate
 
-CONFIDENCE, POWER = 0.95, 0.8
-MIN_RUNS, MAX_RUNS = 3, 1000
-PLAIN_EFFECT = 20.0  # in standard deviations: three runs show it, and the noncentral t gets slow
 # The smallest difference that a comparison should be able to see; where it could not, it says how many runs it takes.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
 # What does not make two runs different in kind.
@@ -47,17 +36,6 @@ class Run:
     def seed(self) -> str:
         """The seed, as recorded."""
         return self.params.get("seed", "")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its spread; low and high bound the 95 % confidence interval (nan for one value)."""
-
-    n: int
-    mean: float
-    sd: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -134,6 +112,7 @@ def compare(
     baseline: str | None = None,
     metric: str = "val_accuracy",
     smallest: float | None = None,
+    order: Sequence[str] = (),
 ) -> Comparison:
     """Group the runs and compare each group with the baseline.
 
@@ -143,6 +122,7 @@ def compare(
         baseline: a group's label; None: the group with the most runs, of those the oldest.
         metric: the final value that decides.
         smallest: the smallest difference of interest in the metric; None: see `SMALLEST`.
+        order: labels in the order wanted; groups that it does not name come last, the oldest first.
 
     Raises:
         ValueError: if there is nothing to compare, or no such baseline or metric.
@@ -155,6 +135,7 @@ def compare(
             f"none of {len(runs)} runs is finished and has {metric}; metrics there: {', '.join(known) or 'none'}"
         )
     groups, common = group(finished)
+    groups.sort(key=lambda each: order.index(each.label) if each.label in order else len(order))
     labels = [each.label for each in groups]
     if baseline is None:
         baseline = max(groups, key=lambda each: (len(each.runs), -min(run.started_ms for run in each.runs))).label
@@ -199,99 +180,18 @@ def _knobs_label(knobs: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in knobs.items()) or "all"
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, standard deviation (n - 1) and the t interval of the mean."""
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return Estimate(n, mean, math.nan, math.nan, math.nan)
-    sd = float(np.std(values, ddof=1))
-    if sd == 0:
-        return Estimate(n, mean, sd, mean, mean)
-    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
-    return Estimate(n, mean, sd, float(low), float(high))
-
-
 def _contrasts(groups: Sequence[Group], baseline: str, metric: str, smallest: float) -> list[Contrast]:
     base = next(each for each in groups if each.label == baseline).values(metric)
     others = [each for each in groups if each.label != baseline]
-    tested = [_test(each.values(metric), base) for each in others]
-    ps = [each.p for each in tested if not math.isnan(each.p)]
-    corrected = iter(multipletests(ps, alpha=1 - CONFIDENCE, method="holm")[1] if ps else [])
+    tested = [inference.test(each.values(metric), base) for each in others]
     contrasts = []
-    for other, result in zip(others, tested, strict=True):
-        p = math.nan if math.isnan(result.p) else float(next(corrected))
-        needed = result.needed(smallest, (1 - CONFIDENCE) / max(1, len(ps)))
+    for other, result, p in zip(others, tested, corrected([each.p for each in tested]), strict=True):
+        needed = result.needed(smallest, (1 - CONFIDENCE) / len(others))
         verdict = _verdict(result.difference, p, result.n, needed, higher_is_better(metric))
         contrasts.append(
             Contrast(other.label, result.difference, result.low, result.high, p, result.name, verdict, needed)
         )
     return contrasts
-
-
-@dataclass(frozen=True)
-class _Test:
-    name: str
-    paired: bool
-    n: int
-    difference: float
-    sd: float
-    low: float = math.nan
-    high: float = math.nan
-    p: float = math.nan
-
-    def needed(self, smallest: float, alpha: float) -> int | None:
-        """Runs per group at which a difference of `smallest` would be shown with 80 % power."""
-        if math.isnan(self.sd):
-            return None
-        if self.sd == 0:
-            return MIN_RUNS
-        effect = smallest / self.sd
-        if effect > PLAIN_EFFECT:
-            return MIN_RUNS
-        power = TTestPower().power if self.paired else TTestIndPower().power
-
-        def enough(n: int) -> bool:
-            reached = power(effect, n, alpha)
-            return bool(math.isnan(reached) or reached >= POWER)  # nan: so sure that the distribution overflows
-
-        normal = (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) / effect
-        n = int(min(MAX_RUNS, max(MIN_RUNS, normal**2 * (1 if self.paired else 2))))
-        while n < MAX_RUNS and not enough(n):
-            n += 1
-        while n > MIN_RUNS and enough(n - 1):
-            n -= 1
-        return n
-
-
-def _test(values: Mapping[str, float], base: Mapping[str, float]) -> _Test:
-    seeds = [seed for seed in values if seed in base]
-    if len(seeds) >= 2:
-        return _paired([values[seed] for seed in seeds], [base[seed] for seed in seeds])
-    return _welch(list(values.values()), list(base.values()))
-
-
-def _paired(values: list[float], base: list[float]) -> _Test:
-    name, n = f"paired over {len(values)} seeds", len(values)
-    differences = np.subtract(values, base)
-    mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    if sd <= 1e-12 * max(1.0, abs(mean)):  # every pair differs by the same amount, so the t test would divide by zero
-        return _Test(name, True, n, mean, 0.0, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0)
-    result = stats.ttest_rel(values, base)
-    interval = result.confidence_interval(CONFIDENCE)
-    return _Test(name, True, n, mean, sd, float(interval.low), float(interval.high), float(result.pvalue))
-
-
-def _welch(values: list[float], base: list[float]) -> _Test:
-    name, n = f"Welch, {len(values)} and {len(base)} runs", min(len(values), len(base))
-    difference = float(np.mean(values) - np.mean(base))
-    if n < 2:
-        return _Test(name, False, n, difference, math.nan)
-    sd = float(np.sqrt((np.var(values, ddof=1) + np.var(base, ddof=1)) / 2))
-    if sd == 0:
-        return _Test(name, False, n, difference, sd, difference, difference, 1.0 if difference == 0 else 0.0)
-    result = stats.ttest_ind(values, base, equal_var=False)
-    interval = result.confidence_interval(CONFIDENCE)
-    return _Test(name, False, n, difference, sd, float(interval.low), float(interval.high), float(result.pvalue))
 
 
 def _verdict(difference: float, p: float, n: int, needed: int | None, higher_better: bool) -> str:

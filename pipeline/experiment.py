@@ -198,7 +198,7 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
     """Compare what is there, record it with the parent, tell it."""
     failed = [child for child in children if child.state != "finished"]
     try:
-        found = comparison_of(question, [run_of(child.folder) for child in children if child.folder])
+        found = question.compare([run_of(child.folder) for child in children if child.folder])
     except ValueError as error:
         found = None
         print(f"nothing to compare: {error}", file=sys.stderr)
@@ -220,11 +220,6 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
         print("start the same command again: what is finished is not trained twice", file=sys.stderr)
     console.tell_delivery(journal.folder, delivered)
     return 1 if failed else 0
-
-
-def comparison_of(question: Question, runs: list[Run]) -> Comparison:
-    """The question's comparison of its runs."""
-    return comparison.compare(runs, title=question.question, baseline=question.baseline)
 
 
 def _record_answer(question: Question, found: Comparison, journal: Journal) -> None:

@@ -14,15 +14,14 @@ from typing import Any
 import mlflow
 import numpy as np
 from filelock import FileLock
-from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from statsmodels.stats.contingency_tables import mcnemar
 
-from pipeline import datasets, registry
+from pipeline import candidates, datasets
+from pipeline.candidates import Entry
 from pipeline.connection import connect
-from pipeline.record import find_folder
 from pipeline.versions import CHAMPION, PREVIOUS, UnknownModelError, load, version_by_alias
 
 ALPHA = 0.05
@@ -95,7 +94,7 @@ def promote(target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool,
     """
     client = connect()
     with _one_at_a_time(name):
-        candidate = _candidate(client, target, name, runs_dir, dry_run)
+        candidate = candidates.find(client, target, name, runs_dir, dry_run)
         champion = _champion(client, name)
         if champion and champion.version == candidate.version:
             print(f"{name} version {champion.version} is the champion already: nothing to do")
@@ -127,7 +126,9 @@ def rollback(name: str) -> int:
     """
     client = connect()
     with _one_at_a_time(name):
-        former, champion = (_of_version(version_by_alias(client, name, alias)) for alias in (PREVIOUS, CHAMPION))
+        former, champion = (
+            candidates.of_version(version_by_alias(client, name, alias)) for alias in (PREVIOUS, CHAMPION)
+        )
         tags = {"promotion.rolled_back": f"{_now()} by {getpass.getuser()}, in favour of version {former.version}"}
         _tag(client, name, champion.version, tags)
         _move(client, name, former.version, champion.version)
@@ -142,90 +143,23 @@ def _one_at_a_time(name: str) -> Iterator[None]:
         yield
 
 
-def _champion(client: mlflow.MlflowClient, name: str) -> "_Entry | None":
+def _champion(client: mlflow.MlflowClient, name: str) -> Entry | None:
     try:
-        return _of_version(version_by_alias(client, name, CHAMPION))
+        return candidates.of_version(version_by_alias(client, name, CHAMPION))
     except UnknownModelError as error:
         if f"no alias {CHAMPION!r}" in str(error):
             return None
         raise
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A version, or on a dry run a run's model that has none yet."""
-
-    version: str
-    run_id: str
-    uri: str
-    tags: dict[str, str]
-
-
-def _candidate(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, dry_run: bool) -> _Entry:
-    """What the target means.
-
-    Raises:
-        UnknownModelError: with what there is instead.
-    """
-    entries = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda each: int(each.version))
-    if target == "newest" or target.isdigit():
-        found = [each for each in entries if target in ("newest", str(each.version))]
-        if not found:
-            if not entries:
-                version_by_alias(client, name, CHAMPION)  # says what models there are
-            known = ", ".join(str(each.version) for each in entries) or "none"
-            raise UnknownModelError(f"model {name} has no version {target} (versions: {known})")
-        return _of_version(found[-1])
-    run = _run_of(client, target, runs_dir)
-    entry = registry.version_of_run(client, name, run.info.run_id)
-    if entry is None:
-        return _of_run(client, name, run, dry_run)
-    return _of_version(entry)
-
-
-def _of_version(entry: Any) -> _Entry:
-    return _Entry(str(entry.version), entry.run_id, f"models:/{entry.name}/{entry.version}", dict(entry.tags))
-
-
-def _run_of(client: mlflow.MlflowClient, target: str, runs_dir: str) -> Any:
-    try:
-        return client.get_run(target)
-    except MlflowException:
-        pass
-    folder = find_folder(runs_dir, target)
-    run_id = folder.state().get("run_id")
-    if not run_id:
-        raise UnknownModelError(f"MLflow has not heard of run {target} yet; python -m pipeline sync delivers it")
-    return client.get_run(run_id)
-
-
-def _of_run(client: mlflow.MlflowClient, name: str, run: Any, dry_run: bool) -> _Entry:
-    """A run whose model has no version yet, an experiment's for example: it gets one."""
-    run_id = run.info.run_id
-    models = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    if not models:
-        raise UnknownModelError(f"run {run_id} ({run.info.run_name}, {run.info.status}) has no model")
-    model_id = models[0].model_id
-    inputs = run.inputs.dataset_inputs
-    tags = {
-        "test_accuracy": repr(run.data.metrics.get("test_accuracy")),
-        "dataset": run.data.params.get("dataset", ""),
-        "data_digest": inputs[0].dataset.digest if inputs else "",
-    }
-    if dry_run:
-        return _Entry("(new)", run_id, f"models:/{model_id}", tags)
-    version = registry.register(client, name, run_id, model_id, {**tags, "run_id": run_id})
-    return _Entry(version, run_id, f"models:/{name}/{version}", tags)
-
-
-def _crown_the_first(client: mlflow.MlflowClient, name: str, candidate: _Entry, dry_run: bool) -> int:
+def _crown_the_first(client: mlflow.MlflowClient, name: str, candidate: Entry, dry_run: bool) -> int:
     print(f"{name} has no champion; version {candidate.version} {'would become' if dry_run else 'becomes'} it")
     if not dry_run:
         client.set_registered_model_alias(name, CHAMPION, candidate.version)
     return 0
 
 
-def _examine(name: str, candidate: _Entry, champion: _Entry, data_dir: str) -> Verdict:
+def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str) -> Verdict:
     """Let both predict the test images, which neither was trained on.
 
     Raises:
@@ -250,7 +184,7 @@ def _examine(name: str, candidate: _Entry, champion: _Entry, data_dir: str) -> V
     return judge(labels, *predicted)
 
 
-def _print_verdict(name: str, candidate: _Entry, champion: _Entry, verdict: Verdict) -> None:
+def _print_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdict) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in (name, "right", "accuracy", "right alone"):
         table.add_column(column)
@@ -267,7 +201,7 @@ def _print_verdict(name: str, candidate: _Entry, champion: _Entry, verdict: Verd
 
 
 def _record(
-    client: mlflow.MlflowClient, name: str, candidate: _Entry, champion: _Entry, verdict: Verdict, force: str
+    client: mlflow.MlflowClient, name: str, candidate: Entry, champion: Entry, verdict: Verdict, force: str
 ) -> None:
     candidate_share = verdict.candidate / verdict.images
     tags = {

@@ -1,11 +1,14 @@
 """An experiment file: a question, the knobs that all its runs share, the variants, the seeds; checked whole."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline import comparison
+from pipeline.comparison import Comparison, Run
 from pipeline.config import ConfigError, RunConfig, unknown_name
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds")
@@ -38,6 +41,14 @@ class Question:
     baseline: str
     seeds: tuple[int, ...]
     text: str
+
+    def compare(self, runs: Iterable[Run]) -> Comparison:
+        """What the runs say of it, its variants in the file's order.
+
+        Raises:
+            ValueError: if none of them is finished.
+        """
+        return comparison.compare(runs, title=self.question, baseline=self.baseline, order=list(self.variants))
 
 
 def read_question(path: Path | str, **everywhere: Any) -> Question:

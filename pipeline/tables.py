@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.comparison import Comparison, Contrast, Estimate, Group, higher_is_better
+from pipeline.comparison import Comparison, Contrast, Group, higher_is_better
+from pipeline.inference import Estimate
 
 SECONDS = "seconds_per_epoch"
 

@@ -11,11 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ["OMP_NUM_THREADS"] = "1"  # the tests' own processes share two cores; before torch is imported
+
 ROOT = Path(__file__).parent.parent
 SHARED_MNIST = ROOT.parent / "shared/data/mnist"
 MNIST_DIR = Path(os.environ["MNIST_DIR"]).absolute() if "MNIST_DIR" in os.environ else SHARED_MNIST
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 DELIVERED_WITHIN_S = 120
+
+
+# These share a run of `mlflow run`, and one of them stops the project's commands by their name.
+TOGETHER = {"test_mlproject.py", "test_model_server.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """Keep a file's tests in one process, so that its fixtures are made once."""
+    for item in items:
+        group = "project" if item.path.name in TOGETHER else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.comparison import Run, compare, estimate
+from pipeline.comparison import Run, compare
+from pipeline.inference import estimate
 
 
 def run(variant, seed, accuracy, *, status="FINISHED", started=0, data="d1", code="c1", **params):

@@ -4,35 +4,53 @@ import ast
 
 import pytest
 
+from pipeline.surroundings import DECIDING
 from tests.conftest import ROOT
 
-MODULES = {path.stem: path for path in (ROOT / "pipeline").glob("*.py") if path.stem not in ("__init__", "__main__")}
+PACKAGE = ROOT / "pipeline"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if path.stem not in ("__init__", "__main__")
+}
 # From the bottom to the top: a module may import those on lines before its own.
 LAYERS = [
-    {"interrupts"},
-    {
-        "config",
-        "record",
-        "randomness",
-        "predictor",
-        "speed",
-        "datasets",
-        "dropout",
-        "optimizer",
-        "pictures",
-    },
-    {"recovery", "registry", "network", "data", "checkpoints"},
-    {"sender", "delivery", "console", "classifier", "export"},
-    {"training", "tracking", "sync"},
-    {"outcome", "reproduction"},
-    {"workflow"},
+    {"config", "inference", "interrupts", "randomness", "speed", "surroundings"},
+    {"comparison", "connection", "datasets", "dropout", "flags", "optimizer", "pictures", "predictor"},
+    {"classifier", "data", "network", "questions", "record", "store", "tables", "versions"},
+    {"charts", "checkpoints", "console", "export", "recovery", "registry"},
+    {"candidates"},
+    {"delivery", "promotion", "report", "sender", "training"},
+    {"answers", "crew", "reproduction", "sync", "tracking"},
+    {"outcome", "progress"},
+    {"experiment", "recording"},
+    {"worker", "workflow"},
+    {"serving.images", "serving.telemetry"},
+    {"serving.follower", "serving.gate"},
+    {"serving.protocol"},
+    {"serving.app"},
+    {"serving.server"},
     {"cli"},
 ]
-LAZY = {("sender", "delivery")}  # the sender's own process imports MLflow's side, the training's does not
+# The sender's own process imports MLflow's side, the training's does not.
+LAZY = {("sender", "delivery"), ("sender", "connection")}
 ONLY = {
-    "mlflow": {"delivery", "registry", "predictor"},
-    "argparse": {"cli", "tracking"},  # tracking: the type of Lightning's log_hyperparams
+    "mlflow": {
+        "candidates",
+        "connection",
+        "delivery",
+        "predictor",
+        "promotion",
+        "registry",
+        "serving.follower",
+        "store",
+        "versions",
+    },
+    "argparse": {"cli", "flags", "tracking"},  # tracking: the type of Lightning's log_hyperparams
+    "fastapi": {"serving.app"},
+    "rich": {"progress", "promotion", "tables"},
 }
+LIGHT = {"torch", "pytorch_lightning"}
 NEVER = {
     "config": {"torch", "numpy", "pytorch_lightning", "yaml"},
     "record": {"torch", "numpy", "pytorch_lightning", "mlflow"},
@@ -42,6 +60,10 @@ NEVER = {
     "predictor": {"torch", "pipeline"},
     "delivery": {"torch", "pytorch_lightning"},
     "registry": {"torch", "pytorch_lightning"},
+    "comparison": {"mlflow", "matplotlib", *LIGHT},
+    "experiment": LIGHT,
+    **dict.fromkeys(("answers", "candidates", "crew", "promotion", "report", "store", "versions"), LIGHT),
+    **{name: LIGHT for name in MODULES if name.startswith("serving")},
 }
 
 
@@ -52,7 +74,8 @@ def imports_of(path):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            names |= {f"{base}.{alias.name}" for alias in node.names} if base == "pipeline" else {base}
+            packages = ("pipeline", "pipeline.serving")
+            names |= {f"{base}.{alias.name}" for alias in node.names} if base in packages else {base}
     return names
 
 
@@ -64,7 +87,7 @@ def test_every_module_has_its_layer():
 def test_imports_go_downwards_only(module):
     height = next(index for index, layer in enumerate(LAYERS) if module in layer)
     below = {name for layer in LAYERS[:height] for name in layer}
-    ours = {name.split(".")[1] for name in imports_of(MODULES[module]) if name.startswith("pipeline.")}
+    ours = {name.removeprefix("pipeline.") for name in imports_of(MODULES[module]) if name.startswith("pipeline.")}
     assert {name for name in ours if (module, name) not in LAZY} <= below
 
 
@@ -82,3 +105,15 @@ def test_functions_are_short_and_modules_are_rooms_not_halls():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_the_code_that_decides_a_trainings_numbers_is_all_in_its_digest():
+    """`surroundings.DECIDING`: whatever `training` imports of ours, but for what only names, writes or stops."""
+    reached, waiting = set(), {"training"}
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        ours = {name.removeprefix("pipeline.") for name in imports_of(MODULES[module]) if name.startswith("pipeline.")}
+        waiting |= ours - reached
+    assert reached - set(DECIDING) == {"checkpoints", "config", "interrupts", "record"}
+    assert set(DECIDING) <= reached

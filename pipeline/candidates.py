@@ -1,0 +1,79 @@
+"""Which version a person means: by number, as the newest, or by the run that made it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from pipeline import registry
+from pipeline.record import find_folder
+from pipeline.versions import CHAMPION, UnknownModelError, version_by_alias
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version, or on a dry run a run's model that has none yet."""
+
+    version: str
+    run_id: str
+    uri: str
+    tags: dict[str, str]
+
+
+def find(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, dry_run: bool) -> Entry:
+    """What the target means.
+
+    Raises:
+        UnknownModelError: with what there is instead.
+    """
+    entries = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda each: int(each.version))
+    if target == "newest" or target.isdigit():
+        found = [each for each in entries if target in ("newest", str(each.version))]
+        if not found:
+            if not entries:
+                version_by_alias(client, name, CHAMPION)  # says what models there are
+            known = ", ".join(str(each.version) for each in entries) or "none"
+            raise UnknownModelError(f"model {name} has no version {target} (versions: {known})")
+        return of_version(found[-1])
+    run = _run_of(client, target, runs_dir)
+    entry = registry.version_of_run(client, name, run.info.run_id)
+    if entry is None:
+        return _of_run(client, name, run, dry_run)
+    return of_version(entry)
+
+
+def of_version(entry: Any) -> Entry:
+    """The registry's entry of a version."""
+    return Entry(str(entry.version), entry.run_id, f"models:/{entry.name}/{entry.version}", dict(entry.tags))
+
+
+def _run_of(client: mlflow.MlflowClient, target: str, runs_dir: str) -> Any:
+    try:
+        return client.get_run(target)
+    except MlflowException:
+        pass
+    folder = find_folder(runs_dir, target)
+    run_id = folder.state().get("run_id")
+    if not run_id:
+        raise UnknownModelError(f"MLflow has not heard of run {target} yet; python -m pipeline sync delivers it")
+    return client.get_run(run_id)
+
+
+def _of_run(client: mlflow.MlflowClient, name: str, run: Any, dry_run: bool) -> Entry:
+    """A run whose model has no version yet, an experiment's for example: it gets one."""
+    run_id = run.info.run_id
+    models = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    if not models:
+        raise UnknownModelError(f"run {run_id} ({run.info.run_name}, {run.info.status}) has no model")
+    model_id = models[0].model_id
+    inputs = run.inputs.dataset_inputs
+    tags = {
+        "test_accuracy": repr(run.data.metrics.get("test_accuracy")),
+        "dataset": run.data.params.get("dataset", ""),
+        "data_digest": inputs[0].dataset.digest if inputs else "",
+    }
+    if dry_run:
+        return Entry("(new)", run_id, f"models:/{model_id}", tags)
+    version = registry.register(client, name, run_id, model_id, {**tags, "run_id": run_id})
+    return Entry(version, run_id, f"models:/{name}/{version}", tags)

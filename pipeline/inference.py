@@ -1,0 +1,123 @@
+"""The statistics of a comparison, all SciPy's and statsmodels': intervals, tests, sample sizes.
+
+Student's t interval of the mean; the paired t test over common seeds, Welch's t test where there are none; sample sizes
+from the noncentral t distribution at 80 % power.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower, TTestPower
+
+CONFIDENCE, POWER = 0.95, 0.8
+MIN_RUNS, MAX_RUNS = 3, 1000
+PLAIN_EFFECT = 20.0  # in standard deviations: three runs show it, and the noncentral t gets slow
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its spread; low and high bound the 95 % confidence interval (nan for one value)."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation (n - 1) and the t interval of the mean."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(n, mean, math.nan, math.nan, math.nan)
+    sd = float(np.std(values, ddof=1))
+    if sd == 0:
+        return Estimate(n, mean, sd, mean, mean)
+    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
+    return Estimate(n, mean, sd, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Test:
+    """Two samples compared.
+
+    Attributes:
+        n: pairs, or runs of the smaller sample.
+        sd: of the differences, or pooled.
+        p: two-sided, of this test alone.
+    """
+
+    name: str
+    paired: bool
+    n: int
+    difference: float
+    sd: float
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+
+    def needed(self, smallest: float, alpha: float) -> int | None:
+        """Runs per group at which a difference of `smallest` would be shown with 80 % power."""
+        if math.isnan(self.sd):
+            return None
+        if self.sd == 0:
+            return MIN_RUNS
+        effect = smallest / self.sd
+        if effect > PLAIN_EFFECT:
+            return MIN_RUNS
+        power = TTestPower().power if self.paired else TTestIndPower().power
+
+        def enough(n: int) -> bool:
+            reached = power(effect, n, alpha)
+            return bool(math.isnan(reached) or reached >= POWER)  # nan: so sure that the distribution overflows
+
+        normal = (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) / effect
+        n = int(min(MAX_RUNS, max(MIN_RUNS, normal**2 * (1 if self.paired else 2))))
+        while n < MAX_RUNS and not enough(n):
+            n += 1
+        while n > MIN_RUNS and enough(n - 1):
+            n -= 1
+        return n
+
+
+def test(values: Mapping[str, float], base: Mapping[str, float]) -> Test:
+    """Compare values with base, both seed -> value: in pairs where two or more seeds are common, else as Welch."""
+    seeds = [seed for seed in values if seed in base]
+    if len(seeds) >= 2:
+        return _paired([values[seed] for seed in seeds], [base[seed] for seed in seeds])
+    return _welch(list(values.values()), list(base.values()))
+
+
+def _paired(values: list[float], base: list[float]) -> Test:
+    name, n = f"paired over {len(values)} seeds", len(values)
+    differences = np.subtract(values, base)
+    mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    if sd <= 1e-12 * max(1.0, abs(mean)):  # every pair differs by the same amount, so the t test would divide by zero
+        return Test(name, True, n, mean, 0.0, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0)
+    result = stats.ttest_rel(values, base)
+    interval = result.confidence_interval(CONFIDENCE)
+    return Test(name, True, n, mean, sd, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def _welch(values: list[float], base: list[float]) -> Test:
+    name, n = f"Welch, {len(values)} and {len(base)} runs", min(len(values), len(base))
+    difference = float(np.mean(values) - np.mean(base))
+    if n < 2:
+        return Test(name, False, n, difference, math.nan)
+    sd = float(np.sqrt((np.var(values, ddof=1) + np.var(base, ddof=1)) / 2))
+    if sd == 0:
+        return Test(name, False, n, difference, sd, difference, difference, 1.0 if difference == 0 else 0.0)
+    result = stats.ttest_ind(values, base, equal_var=False)
+    interval = result.confidence_interval(CONFIDENCE)
+    return Test(name, False, n, difference, sd, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def corrected(ps: Sequence[float]) -> list[float]:
+    """Holm's correction for so many comparisons; nan (no test) stays nan and counts for none."""
+    tested = [p for p in ps if not math.isnan(p)]
+    after = iter(multipletests(tested, alpha=1 - CONFIDENCE, method="holm")[1] if tested else [])
+    return [p if math.isnan(p) else float(next(after)) for p in ps]
