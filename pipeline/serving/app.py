@@ -49,6 +49,7 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "", log_acce
         version=metadata.version("mlflow"),
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     _add_predictions(app, follower, telemetry)

@@ -1,0 +1,1 @@
+"""The service under load, malformed requests and moving aliases, beside `mlflow models serve` of the same version."""
