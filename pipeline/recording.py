@@ -40,8 +40,10 @@ def open_journal(folder: RunFolder) -> Journal:
 
 def ready_data(config: RunConfig) -> "MNISTDataModule":
     """Everything that a user may have to put right, before a record is opened."""
-    with _no_garbage_collection():
-        from pipeline import training
+    if "pipeline.training" not in sys.modules:
+        with _no_garbage_collection():
+            import pipeline.training  # noqa: F401
+    from pipeline import training
 
     training.check_hardware(config)
     data = training.make_data(config)

@@ -5,6 +5,7 @@ started with. The end of its input without a `null` line means that the experime
 its run's last whole epoch saved.
 """
 
+import gc
 import json
 import os
 import queue
@@ -68,6 +69,7 @@ class Worker:
             self._train_in(job, journal, sender)
         finally:
             journal.close()
+            gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
 
     def _train_in(self, job: Job, journal: Journal, sender: SharedSender) -> None:
         config = RunConfig.from_mapping(job["config"])
