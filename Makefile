@@ -17,10 +17,11 @@ READY := $(VENV)/installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test soak check bench bench-epoch bench-run bench-scaling bench-equivalence bench-delivery ui serve lock clean
+.PHONY: help train test experiment compare report promote serve ui check soak lock clean
+.PHONY: bench bench-epoch bench-run bench-scaling bench-equivalence bench-delivery bench-serving
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: $(READY)  ## train and record a run: make train EPOCHS=5 DROPOUT=0.5 SEED=2 ...
 	@$(BIN)/mlflow run . --env-manager local --experiment-name $(EXPERIMENT) $(PARAMETERS) $(ARGS)
@@ -31,9 +32,9 @@ test: $(READY)  ## run the tests
 soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
 	@$(BIN)/python -m tests.soak --n $(or $(N),100) $(ARGS)
 
-bench: bench-epoch bench-run bench-scaling bench-equivalence bench-delivery  ## measure speed and equivalence (an hour)
+bench: bench-epoch bench-run bench-scaling bench-equivalence bench-delivery bench-serving  ## measure speed and equivalence (an hour)
 
-bench-epoch bench-run bench-scaling bench-equivalence bench-delivery: $(READY) benchmarks/.venv/installed
+bench-epoch bench-run bench-scaling bench-equivalence bench-delivery bench-serving: $(READY) benchmarks/.venv/installed
 	@$(BIN)/python -m benchmarks.$(@:bench-%=%) $(ROUNDS)
 
 benchmarks/.venv/installed: benchmarks/requirements.txt
@@ -50,8 +51,20 @@ check: $(READY)  ## run the linters and the type checker
 ui: $(READY)  ## compare runs in the browser: make ui PORT=5000
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port $(PORT)
 
-serve: $(READY)  ## serve the champion: make serve MODEL=mnist-mlp PORT=5000
-	@$(BIN)/mlflow models serve -m models:/$(MODEL)@champion --env-manager local --port $(PORT)
+experiment: $(READY)  ## ask a question of many runs: make experiment FILE=experiments/dropout.yaml
+	@$(BIN)/python -m pipeline experiment $(or $(FILE),experiments/dropout.yaml) $(ARGS)
+
+compare: $(READY)  ## compare an experiment's runs: make compare WHAT=dropout
+	@$(BIN)/python -m pipeline compare $(WHAT) $(ARGS)
+
+report: $(READY)  ## write the lab book, experiments/README.md, from the records
+	@$(BIN)/python -m pipeline report $(ARGS)
+
+promote: $(READY)  ## let the newest version become champion, if it is no worse: make promote ARGS=--dry-run
+	@$(BIN)/python -m pipeline promote --model $(MODEL) $(ARGS)
+
+serve: $(READY)  ## serve the champion, with a page to draw on: make serve MODEL=mnist-mlp PORT=5000
+	@$(BIN)/python -m pipeline serve --model $(MODEL) --port $(PORT) $(ARGS)
 
 lock: $(READY)  ## make requirements.lock anew from the ranges in pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -16,7 +16,7 @@ def test_the_table_of_knobs_is_that_of_the_code(monkeypatch):
 
 def test_the_file_tree_names_every_module():
     tree = README.split("## The rooms")[1].split("## Make it yours")[0]
-    for path in (ROOT / "pipeline").glob("*.py"):
+    for path in (ROOT / "pipeline").rglob("*.py"):
         if path.stem != "__init__":
             assert re.search(rf"\b{path.name}\b", tree), path.name
 
