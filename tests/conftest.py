@@ -24,6 +24,7 @@ DELIVERED_WITHIN_S = 120
 TOGETHER = {"test_mlproject.py", "test_model_server.py"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one process, so that its fixtures are made once."""
     for item in items:

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from pipeline import datasets
+from tests import faults
 from tests.conftest import Service, environment, run_pipeline
 
 DIGITS = datasets.load("digits", "").test.images
@@ -119,9 +120,14 @@ def test_metrics_count_requests_errors_digits_and_batches(client):
 
 def test_each_request_is_a_line_of_json(client, service):
     client.post("/invocations", json={"inputs": DIGITS[:2].tolist()}, params={"secret": "x"})
-    lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
-    line = [each for each in lines if each.get("path") == "/invocations"][-1]
-    assert (line["method"], line["status"], line["version"], line["images"]) == ("POST", 200, "1", 2)
+
+    def last_line():  # it is written when the answer is out
+        lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+        return [each for each in lines if each.get("path") == "/invocations"][-1]
+
+    faults.wait_until(lambda: last_line().get("images") == 2)
+    line = last_line()
+    assert (line["method"], line["status"], line["version"]) == ("POST", 200, "1")
     assert "secret" not in json.dumps(line)
 
 
