@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from pipeline.serving import protocol
 from pipeline.serving.follower import Follower
-from pipeline.serving.gate import Gate, RefusalError
+from pipeline.serving.gate import Direct, Gate, RefusalError, Scope
 from pipeline.serving.protocol import refusals
 from pipeline.serving.telemetry import Telemetry
 from pipeline.versions import Loaded
@@ -52,11 +52,12 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "", log_acce
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    _add_predictions(app, follower, telemetry)
+    invoke = _invoker(follower, telemetry)
+    _add_predictions(app, follower, telemetry, invoke)
     _add_facts(app, follower, telemetry)
     _add_refusals(app, telemetry)
     routes = {path for route in app.routes if (path := getattr(route, "path", ""))}
-    return Gate(app, telemetry, token, routes, log_access)
+    return Gate(app, {("POST", "/invocations"): invoke}, telemetry, token, routes, log_access)
 
 
 def _serving(follower: Follower) -> Loaded:
@@ -68,8 +69,8 @@ def _serving(follower: Follower) -> Loaded:
     return follower.current
 
 
-def _note(request: Request, loaded: Loaded, images: int) -> None:
-    request.scope.setdefault("state", {})["facts"] = {"version": loaded.version, "images": images}
+def _note(scope: Scope, loaded: Loaded, images: int) -> None:
+    scope.setdefault("state", {})["facts"] = {"version": loaded.version, "images": images}
 
 
 def _answer(body: bytes, loaded: Loaded) -> Response:
@@ -77,23 +78,32 @@ def _answer(body: bytes, loaded: Loaded) -> Response:
     return Response(body, media_type="application/json", headers=headers)
 
 
-def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
+def _invoker(follower: Follower, telemetry: Telemetry) -> Direct:
+    """The answer to /invocations, which the gate gives itself: FastAPI's routing would take a third of its time."""
+
     def score(loaded: Loaded, content_type: str, body: bytes) -> tuple[bytes, NDArray[np.float32]]:
         probabilities = loaded.predict(protocol.images_of_json(content_type, body))
         return protocol.predictions_as_json(probabilities), probabilities
 
-    @app.post("/invocations", openapi_extra=protocol.INVOCATIONS, responses=refusals(400, 401, 408, 413, 415, 503))
-    async def invocations(request: Request) -> Response:
-        """Probabilities of raw pixels, as `mlflow models serve` gives them; X-Model-Version says whose."""
-        loaded, body = _serving(follower), await request.body()
-        content_type = request.headers.get("content-type", "")
+    async def invoke(scope: Scope, body: bytes) -> Response:
+        loaded = _serving(follower)
+        content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
         if len(body) <= SMALL_BODY:
             answer, probabilities = score(loaded, content_type, body)
         else:
             answer, probabilities = await to_thread.run_sync(score, loaded, content_type, body)
         telemetry.predicted(probabilities)
-        _note(request, loaded, len(probabilities))
+        _note(scope, loaded, len(probabilities))
         return _answer(answer, loaded)
+
+    return invoke
+
+
+def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry, invoke: Direct) -> None:
+    @app.post("/invocations", openapi_extra=protocol.INVOCATIONS, responses=refusals(400, 401, 408, 413, 415, 503))
+    async def invocations(request: Request) -> Response:
+        """Probabilities of raw pixels, as `mlflow models serve` gives them; X-Model-Version says whose."""
+        return await invoke(request.scope, await request.body())
 
     @app.post("/predict", openapi_extra=protocol.PREDICT, responses=refusals(400, 401, 408, 413, 415, 503))
     async def predict(request: Request, show: bool = False) -> Response:
@@ -102,7 +112,7 @@ def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> 
         names, seen = await protocol.images_of_files(request)
         probabilities = loaded.predict(seen)
         telemetry.predicted(probabilities)
-        _note(request, loaded, len(probabilities))
+        _note(request.scope, loaded, len(probabilities))
         return _answer(protocol.digits_as_json(names, seen, probabilities, loaded, show), loaded)
 
 

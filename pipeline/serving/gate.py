@@ -4,10 +4,11 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
 from pipeline.serving.telemetry import Telemetry
 
@@ -15,6 +16,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Direct = Callable[[Scope, bytes], Awaitable[Response]]
 
 MAX_BODY = 16 * 1024 * 1024
 BODY_WITHIN_S = 15.0
@@ -38,9 +40,17 @@ class RefusalError(Exception):
 class Gate:
     """ASGI middleware around the whole service."""
 
-    def __init__(self, app: App, telemetry: Telemetry, token: str, routes: set[str], log_access: bool) -> None:
-        """Guard the app; an empty token lets everyone in."""
-        self.app, self.telemetry, self.token = app, telemetry, token.encode()
+    def __init__(
+        self,
+        app: App,
+        direct: Mapping[tuple[str, str], Direct],
+        telemetry: Telemetry,
+        token: str,
+        routes: set[str],
+        log_access: bool,
+    ) -> None:
+        """Guard the app; (method, path) in `direct` are answered without it; an empty token lets everyone in."""
+        self.app, self.direct, self.telemetry, self.token = app, direct, telemetry, token.encode()
         self.routes, self.log_access = routes, log_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +70,11 @@ class Gate:
         try:
             self._check_token(scope)
             body = await _body(scope, receive)
-            await self.app(scope, _once(body, receive), noting)
+            if direct := self.direct.get((scope["method"], scope["path"])):
+                response = await direct(scope, body)
+                await response(scope, receive, noting)
+            else:
+                await self.app(scope, _once(body, receive), noting)
         except RefusalError as refusal:
             self.telemetry.errors.labels(refusal.code.lower()).inc()
             await _answer(refusal, noting)

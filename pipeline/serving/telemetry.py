@@ -1,12 +1,12 @@
 """What can be watched: Prometheus metrics and structured log lines."""
 
-import json
 import logging
 import sys
 import time
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -80,7 +80,7 @@ class JsonLines(logging.Formatter):
         line |= {"message": record.getMessage(), **getattr(record, "facts", {})}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return orjson.dumps(line, default=str).decode()
 
 
 def log_as_json(level: str) -> None:
