@@ -20,8 +20,8 @@ What the Keras sample's own page claims, asked of the machine: each question is 
 written by `python -m pipeline report` from the records in MLflow, never by hand. Variants are compared on held-out
 training images (`validation_size`); the test set is read once per run, at its end, and decides nothing. Intervals are
 95 % (Student's t over seeds), p values are of paired t tests over common seeds with Holm's correction, and a verdict of
-"too few runs" says how many would show a difference of 0.1 points. Runs train two at a time on one thread each, so
-their seconds per epoch compare with each other, not with a run that has the machine to itself.
+"too few runs" says how many would show a difference of 0.1 points. Runs train two at a time on one thread each, and
+whatever else the machine does meanwhile shows in their seconds per epoch: mind the standard deviation there.
 
 `baseline.yaml` is no question but the sample's knobs: `python -m pipeline train --config experiments/baseline.yaml`.
 """
