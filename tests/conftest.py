@@ -20,18 +20,6 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 DELIVERED_WITHIN_S = 120
 
 
-# These share a run of `mlflow run`, and one of them stops the project's commands by their name.
-TOGETHER = {"test_mlproject.py", "test_model_server.py"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one process, so that its fixtures are made once."""
-    for item in items:
-        group = "project" if item.path.name in TOGETHER else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
     """No variable of the caller's decides a test, and nothing is written into the project."""

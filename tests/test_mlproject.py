@@ -191,9 +191,10 @@ def test_mlflow_run_with_the_id_of_an_interrupted_run_goes_on_with_it(tmp_path):
     first.wait(timeout=60)
     before = faults.epochs_recorded(project)
     run_id = folder.state()["run_id"]
-    again = subprocess.Popen([*command[:3], "--run-id", run_id, *command[3:]], cwd=tmp_path, env=environment())
+    resume = [*command[:3], "--run-id", run_id, *command[3:], "-P", "verbose=2"]
+    again = subprocess.Popen(resume, cwd=tmp_path, env=environment())
     faults.wait_until(lambda: faults.epochs_recorded(project) > before)
-    subprocess.run(["pkill", "-TERM", "-f", "^python -m pipeline train --project_defaults"], check=True)
+    subprocess.run(["pkill", "-TERM", "-f", "^python -m pipeline train --project_defaults .*--verbose 2"], check=True)
     again.wait(timeout=60)
     faults.wait_until(lambda: folder.ended() and folder.state()["delivered"] == len(folder.events()))
     assert len(all_folders(project / "runs")) == 1
