@@ -1,6 +1,7 @@
 """Worker processes that train an experiment's runs, several at a time, and what is heard of them."""
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
@@ -15,7 +16,7 @@ from typing import Any
 from pipeline import recovery
 from pipeline.config import RunConfig
 from pipeline.record import RunFolder, new_folder
-from pipeline.sender import Sender
+from pipeline.sender import Sender, importable
 
 STOPPING_S = 8.0
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -54,8 +55,7 @@ class _Worker:
     """A worker process and the run that it is at."""
 
     def __init__(self, sender: Sender, log: Path) -> None:
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
-        kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
+        kept = {name: value for name, value in importable().items() if name != "MLFLOW_RUN_ID"}
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.worker", str(sender.descriptor)],
@@ -63,7 +63,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 pass_fds=(sender.descriptor,),
-                env={**kept, **THREADS, "PYTHONPATH": path},
+                env={**kept, **THREADS},
                 start_new_session=True,  # Ctrl-C reaches it through the experiment
             )
         assert self.process.stdin is not None
@@ -100,7 +100,7 @@ class Crew:
         """Train the children in their order; `changed` hears of each step. Whatever ends one does not end the rest."""
         waiting = iter(children)
         try:
-            for child in _first(waiting, self.size):
+            for child in itertools.islice(waiting, self.size):
                 self._hand_over(self._hire(), child, changed)
             while any(worker.child for worker in self.workers):
                 for key, _ in self.selector.select(timeout=1.0):
@@ -135,9 +135,8 @@ class Crew:
         news = worker.news()
         if news is None:
             self._bury(worker, changed)
-            worker = self._hire() if (following := next(waiting, None)) else worker
-            if following:
-                self._hand_over(worker, following, changed)
+            if following := next(waiting, None):
+                self._hand_over(self._hire(), following, changed)
             return
         for each in news:
             child = worker.child
@@ -177,7 +176,3 @@ class Crew:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-
-
-def _first(children: Iterator[Child], count: int) -> list[Child]:
-    return [child for _, child in zip(range(count), children, strict=False)]

@@ -15,7 +15,7 @@ from pipeline.interrupts import Interrupted, interruptions
 from pipeline.progress import Progress
 from pipeline.questions import Question, read_question
 from pipeline.record import Journal, RunFolder, RunIsAliveError, all_folders, new_folder, sync_to_disk, values_of
-from pipeline.sender import Sender
+from pipeline.sender import Sender, SharedSender
 from pipeline.surroundings import code_digest, git_tags
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
@@ -130,7 +130,8 @@ def _plan(question: Question, digests: dict[str, str], runs_dir: str, parent: Ru
             config = replace(first, seed=seed, run_name=name, experiment_name=question.name)
             tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
             child = Child(variant, seed, config, tags)
-            found = [folder for folder, same in known if same == _identity(child, digests[config.dataset])]
+            wanted = _identity(child, digests[config.dataset])
+            found = [folder for folder, identity in known if identity == wanted]
             if found:
                 _take_up(child, found[-1], parent, sender)
             children.append(child)
@@ -180,7 +181,7 @@ def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Sender)
         journal = Journal(folder)
         journal.append("parent", parent=parent.path.name)
         journal.close()
-    os.write(sender.descriptor, f"{folder.path}\n".encode())
+    SharedSender(folder, sender.descriptor).poke()
 
 
 def _train(

@@ -22,7 +22,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from pipeline import candidates, datasets
 from pipeline.candidates import Entry
 from pipeline.connection import connect
-from pipeline.versions import CHAMPION, PREVIOUS, UnknownModelError, load, version_by_alias
+from pipeline.versions import CHAMPION, PREVIOUS, UnknownAliasError, load, version_by_alias
 
 ALPHA = 0.05
 REFUSED = 1
@@ -146,10 +146,8 @@ def _one_at_a_time(name: str) -> Iterator[None]:
 def _champion(client: mlflow.MlflowClient, name: str) -> Entry | None:
     try:
         return candidates.of_version(version_by_alias(client, name, CHAMPION))
-    except UnknownModelError as error:
-        if f"no alias {CHAMPION!r}" in str(error):
-            return None
-        raise
+    except UnknownAliasError:
+        return None
 
 
 def _crown_the_first(client: mlflow.MlflowClient, name: str, candidate: Entry, dry_run: bool) -> int:

@@ -147,7 +147,7 @@ def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[s
 
 def _problems_of(knobs: dict[str, Any], written: dict[str, Any] | None = None) -> list[str]:
     """What is wrong with the knobs; `written` are those that the file itself gives at this place."""
-    meant = {"seed": "list seeds under `seeds`", "model_name": ""}
+    meant = {"seed": "list seeds under `seeds`"}
     problems = [
         f"{name} does not belong here; {meant.get(name, 'the experiment decides it')}"
         for name in (knobs if written is None else written)

@@ -27,14 +27,17 @@ LAST_PAUSE_S, GRACE_S = 1.0, 8.0
 INSIST, INSIST_S = "--insist", 15.0
 
 
+def importable() -> dict[str, str]:
+    """The environment of a process that imports this package, from whatever folder it is started in."""
+    path = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
 class AnySender(Protocol):
     """What a training asks of its sender."""
 
     def poke(self) -> None:
         """Say that there is something to deliver."""
-
-    def finish(self, patience_s: float | None = None) -> bool:
-        """Say that nothing more comes, wait for the rest to be delivered; returns whether it was."""
 
 
 class Sender:
@@ -43,15 +46,13 @@ class Sender:
     def __init__(self, folder: RunFolder) -> None:
         """Start the process; it begins to import MLflow at once."""
         self.folder = folder
-        package_home = str(Path(__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [package_home, os.environ.get("PYTHONPATH")]))
         with (folder.path / LOG).open("ab") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.sender", str(folder.path)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
+                env=importable(),
                 start_new_session=True,  # Ctrl-C is for the training; the sender has to deliver the news of it
             )
 
@@ -102,10 +103,6 @@ class SharedSender:
         """Say that there is something to deliver."""
         with contextlib.suppress(OSError):
             _tell(self.descriptor, self.folder)
-
-    def finish(self, patience_s: float | None = None) -> bool:
-        """Nothing: the experiment waits for its sender when all runs have ended."""
-        return True
 
 
 def _tell(descriptor: int, folder: RunFolder) -> None:

@@ -1,6 +1,7 @@
 """What a run's record says of where its numbers came from: commit, code, packages, machine."""
 
 import ast
+import functools
 import hashlib
 import os
 import platform
@@ -26,6 +27,7 @@ DECIDING = (
 )
 
 
+@functools.cache
 def code_digest() -> str:
     """Twelve hex digits of the code (comments and layout left out) and of the torch version that decide the numbers."""
     parts = [ast.unparse(ast.parse((HERE / f"{name}.py").read_text())) for name in DECIDING]

@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from pipeline.config import did_you_mean
+from pipeline.predictor import NETWORK
 
-NETWORK = "network"
 CHAMPION, PREVIOUS = "champion", "previous"
 
 
@@ -23,6 +23,10 @@ class NotServableError(ValueError):
 
 class UnknownModelError(ValueError):
     """The registry knows no such model, version or alias."""
+
+
+class UnknownAliasError(UnknownModelError):
+    """The registry knows the model, but not the alias."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def version_by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> Any:
         known = ", ".join(models) or "none; make train registers the first"
         raise UnknownModelError(f"no registered model {name!r}{did_you_mean(name, models)} (models there: {known})")
     known = ", ".join(models[name]) or "none"
-    raise UnknownModelError(
+    raise UnknownAliasError(
         f"model {name} has no alias {alias!r}{did_you_mean(alias, models[name])} (aliases: {known}); "
         "python -m pipeline promote gives it one"
     )

@@ -81,7 +81,6 @@ class Worker:
                 record, checkpoint = reopen_record(config, journal, sender, data)
             else:
                 record = open_record(config, journal, sender, data, job["tags"], job["parent"])
-            self._say(begun=journal.folder.path.name)
             fit_and_record(config, record, data, checkpoint, self._report)
             record.end("FINISHED")
             self._say(end="FINISHED")

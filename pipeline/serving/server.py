@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import warnings
 from types import FrameType
 
 import uvicorn
@@ -36,8 +35,6 @@ def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level
         ValueError: if there is no such model or alias, it does not open, or the port is taken.
     """
     log_as_json(log_level)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="mlflow")
     listening = _listen(host, port)
     telemetry = Telemetry()
     follower = Follower(connect(), model, alias, poll_s, telemetry)
