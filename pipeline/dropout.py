@@ -40,6 +40,10 @@ class Dropout(nn.Module):
             return F.dropout(values, self.p)
         return values * self._masks.next_like(values)
 
+    def drop_(self, values: Tensor) -> Tensor:
+        """`forward` in training and on the CPU, in place and without autograd."""
+        return values.mul_(self._masks.next_like(values)) if self.p else values
+
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
         return f"p={self.p}"
@@ -57,27 +61,28 @@ class Masks:
         """Draw with probability p; until `reseed` is called, the sequence follows torch's own seed."""
         self.p = p
         self._bits: np.random.SFC64 | None = None
-        self._ready = torch.empty(0)
+        self._kind: tuple[torch.Size, torch.dtype] | None = None
+        self._ready: list[Tensor] = []
 
     def reseed(self, seed: int) -> None:
         """Begin the sequence that belongs to the seed."""
         self._bits = np.random.SFC64(seed)
-        self._ready = torch.empty(0)
+        self._ready = []
 
     def next_like(self, values: Tensor) -> Tensor:
         """The next mask, of the shape and type of the values."""
-        size = values.numel()
-        if len(self._ready) < size or self._ready.dtype != values.dtype:
-            ahead = min(STEPS_AHEAD * size, max(size, MASKS_AHEAD))
-            self._ready = self._draw(ahead, values.dtype)
-        mask, self._ready = self._ready[:size], self._ready[size:]
-        return mask.view(values.shape)
+        kind = (values.shape, values.dtype)
+        if not self._ready or self._kind != kind:
+            self._kind = kind
+            self._ready = self._draw(*kind)
+        return self._ready.pop()
 
-    def _draw(self, size: int, dtype: torch.dtype) -> Tensor:
+    def _draw(self, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
         if self._bits is None:
             self.reseed(int(torch.randint(1 << 62, ())))
         assert self._bits is not None
-        words = self._bits.random_raw(-(-size // 4))
-        levels = torch.from_numpy(words.view(np.int16))[:size]
+        count = max(1, min(STEPS_AHEAD, MASKS_AHEAD // max(1, shape.numel())))
+        size = count * shape.numel()
+        levels = torch.from_numpy(self._bits.random_raw(-(-size // 4)).view(np.int16))[:size]
         kept = torch.ge(levels, round(self.p * LEVELS) - LEVELS // 2, out=torch.empty(size, dtype=dtype))
-        return kept.mul_(1 / (1 - self.p))
+        return list(kept.mul_(1 / (1 - self.p)).view(count, *shape).unbind())

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+LONG_AGO = torch.tensor(1e9)
+
 
 class RMSprop(torch.optim.Optimizer):
     """Divide the gradient by a running average of its recent magnitude (Tieleman and Hinton, 2012, lecture 6e).
@@ -75,14 +77,13 @@ def _adam_without_momentum(
     torch has no fused RMSprop, but a fused Adam, and with beta1 = 0, epsilon = 0 and no bias correction (so many steps
     behind it that 1 - rho**steps is 1) Adam is this. Its first moment is then the gradient itself.
     """
-    long_ago = [torch.tensor(1e9)] * len(weights)
     torch._fused_adam_(
         weights,
         gradients,
         gradients,
         averages,
         [],
-        long_ago,
+        [LONG_AGO] * len(weights),
         lr=lr,
         beta1=0.0,
         beta2=rho,

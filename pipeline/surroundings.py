@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 
 # The modules whose code decides a training's numbers. A change elsewhere leaves finished runs comparable and reusable.
 DECIDING = (
+    "backprop",
     "classifier",
     "data",
     "datasets",
