@@ -199,7 +199,8 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
     """Compare what is there, record it with the parent, tell it."""
     failed = [child for child in children if child.state != "finished"]
     try:
-        found = question.compare([run_of(child.folder) for child in children if child.folder])
+        begun = [child.folder for child in children if child.folder and child.folder.started()]
+        found = question.compare([run_of(folder) for folder in begun])
     except ValueError as error:
         found = None
         print(f"nothing to compare: {error}", file=sys.stderr)

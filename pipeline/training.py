@@ -159,8 +159,7 @@ def fit(
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from)
         except BaseException:
-            if trainer.strategy.launcher is not None:  # the other ranks wait for this one
-                trainer.strategy.launcher.kill(signal.SIGTERM)
+            _end_other_ranks(trainer)
             raise
         if epoch_end.best_path:
             best = torch.load(epoch_end.best_path, weights_only=True)
@@ -174,6 +173,14 @@ def fit(
         seconds = statistics.median(metrics["epoch_seconds"] for metrics in epoch_end.history.values())
         trainer.logger.log_metrics({**test, "seconds_per_epoch": seconds}, step=max(epoch_end.history))
     return Result(classifier, data, trainer, epoch_end.history, test)
+
+
+def _end_other_ranks(trainer: Trainer) -> None:
+    """They wait for this one. Lightning's observer of them is to leave this one alive, which has its record to end."""
+    launcher = trainer.strategy.launcher
+    if launcher is not None:
+        launcher.kill(signal.SIGTERM)
+        getattr(launcher, "procs", []).clear()
 
 
 def make_data(config: RunConfig) -> MNISTDataModule:

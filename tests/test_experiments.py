@@ -9,7 +9,7 @@ import sys
 import mlflow
 import pytest
 
-from pipeline.record import all_folders
+from pipeline.record import all_folders, values_of
 from tests import faults
 from tests.conftest import ROOT, environment, run_pipeline
 
@@ -109,21 +109,25 @@ def test_killed_twice_and_started_again_it_ends_as_one_left_alone(undisturbed, t
     assert (len(runs), {run.info.status for run in runs}) == (7, {"FINISHED"})
 
 
+def workers(running):
+    """The process ids of the experiment's workers, oldest first."""
+    found = subprocess.run(["pgrep", "-P", str(running.pid), "-f", "pipeline.worker"], capture_output=True, text=True)
+    return list(map(int, found.stdout.split()))
+
+
 def test_a_worker_that_is_killed_ends_its_run_not_the_experiment(tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL.replace("epochs: 8", "epochs: 40"))
     running = start(tmp_path, "--jobs", "2")
-    faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 2)
-    (victim, *_) = subprocess.run(
-        ["pgrep", "-P", str(running.pid), "-f", "pipeline.worker"], capture_output=True, text=True, check=True
-    ).stdout.split()
-    os.kill(int(victim), signal.SIGKILL)
+    faults.wait_until(lambda: workers(running))
+    os.kill(workers(running)[0], signal.SIGKILL)  # before its run has begun
+    faults.wait_until(lambda: sum("train_loss" in values_of(each.events()) for each in children(tmp_path)) >= 2)
+    os.kill(workers(running)[0], signal.SIGKILL)
     assert running.wait(timeout=120) == 1
     output = (tmp_path / "output").read_text()
-    assert "failed: its process died (exit code -9); start the experiment again" in output
+    assert output.count("failed: its process died (exit code -9); start the experiment again") >= 2
     assert "start the same command again: what is finished is not trained twice" in output
     statuses = [each.ended()["status"] for each in children(tmp_path)]
-    assert sorted(statuses) == ["FAILED", *["FINISHED"] * 5]
-    assert parent(tmp_path).ended()["status"] == "FAILED"
+    assert sorted(statuses) == ["FAILED", *["FINISHED"] * 4]
 
 
 def test_ctrl_c_stops_the_runs_with_their_last_epoch_and_a_second_command_is_refused_meanwhile(tmp_path):

@@ -27,7 +27,7 @@ LAYERS = [
     {"worker", "workflow"},
     {"serving.images", "serving.telemetry"},
     {"serving.follower", "serving.gate"},
-    {"serving.protocol"},
+    {"serving.batcher", "serving.protocol"},
     {"serving.app"},
     {"serving.server"},
     {"cli"},

@@ -6,35 +6,33 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from pipeline.serving import protocol
+from pipeline.serving.batcher import Batcher
 from pipeline.serving.follower import Follower
-from pipeline.serving.gate import Direct, Gate, RefusalError, Scope
+from pipeline.serving.gate import Answer, Direct, Gate, RefusalError
 from pipeline.serving.protocol import refusals
 from pipeline.serving.telemetry import Telemetry
 from pipeline.versions import Loaded
 
 PAGE = Path(__file__).parent / "page.html"
-SMALL_BODY = 128 * 1024  # a larger one is parsed beside the event loop, so that small ones need not wait for it
+SMALL_BODY = 256 * 1024  # a larger one is parsed beside the event loop, so that small ones need not wait for it
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'"
 )
 
 
-def make_app(follower: Follower, telemetry: Telemetry, token: str = "", log_access: bool = True) -> Gate:
+def make_app(follower: Follower, telemetry: Telemetry, token: str = "") -> Gate:
     """The service as an ASGI application.
 
     Args:
         follower: knows the version that serves.
         telemetry: counts.
         token: what clients must send; empty: nothing.
-        log_access: write a line for each request.
     """
 
     @asynccontextmanager
@@ -42,6 +40,7 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "", log_acce
         follower.start()
         yield
         follower.stop()
+        telemetry.access.flush()
 
     app = FastAPI(
         title="Digits",
@@ -52,71 +51,58 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "", log_acce
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    invoke = _invoker(follower, telemetry)
-    _add_predictions(app, follower, telemetry, invoke)
-    _add_facts(app, follower, telemetry)
+    batcher = Batcher(follower)
+    invoke = _invoker(batcher, telemetry)
+    _add_predictions(app, batcher, telemetry, invoke)
+    _add_facts(app, follower, telemetry, batcher)
     _add_refusals(app, telemetry)
     routes = {path for route in app.routes if (path := getattr(route, "path", ""))}
-    return Gate(app, {("POST", "/invocations"): invoke}, telemetry, token, routes, log_access)
+    return Gate(app, {("POST", "/invocations"): invoke}, telemetry, token, routes)
 
 
-def _serving(follower: Follower) -> Loaded:
-    if follower.current is None:
-        reason = follower.trouble or "it is being loaded"
-        raise RefusalError(
-            503, "TEMPORARILY_UNAVAILABLE", f"no model serves yet ({reason}); ask /ready, try again later"
-        )
-    return follower.current
-
-
-def _note(scope: Scope, loaded: Loaded, images: int) -> None:
-    scope.setdefault("state", {})["facts"] = {"version": loaded.version, "images": images}
-
-
-def _answer(body: bytes, loaded: Loaded) -> Response:
-    headers = {"X-Model-Name": loaded.name, "X-Model-Version": loaded.version}
-    return Response(body, media_type="application/json", headers=headers)
-
-
-def _invoker(follower: Follower, telemetry: Telemetry) -> Direct:
+def _invoker(batcher: Batcher, telemetry: Telemetry) -> Direct:
     """The answer to /invocations, which the gate gives itself: FastAPI's routing would take a third of its time."""
 
-    def score(loaded: Loaded, content_type: str, body: bytes) -> tuple[bytes, NDArray[np.float32]]:
-        probabilities = loaded.predict(protocol.images_of_json(content_type, body))
-        return protocol.predictions_as_json(probabilities), probabilities
-
-    async def invoke(scope: Scope, body: bytes) -> Response:
-        loaded = _serving(follower)
-        content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+    async def invoke(content_type: str, body: bytes) -> Answer:
+        batcher.serving()
         if len(body) <= SMALL_BODY:
-            answer, probabilities = score(loaded, content_type, body)
+            images = protocol.images_of_json(content_type, body)
         else:
-            answer, probabilities = await to_thread.run_sync(score, loaded, content_type, body)
+            images = await to_thread.run_sync(protocol.images_of_json, content_type, body)
+        loaded, probabilities = await batcher.predict(images)
         telemetry.predicted(probabilities)
-        _note(scope, loaded, len(probabilities))
-        return _answer(answer, loaded)
+        return _answer(protocol.predictions_as_json(probabilities), loaded, len(images))
 
     return invoke
 
 
-def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry, invoke: Direct) -> None:
+def _answer(body: bytes, loaded: Loaded, images: int) -> Answer:
+    headers = {"x-model-name": loaded.name, "x-model-version": loaded.version}
+    return Answer(body, headers, {"version": loaded.version, "images": images})
+
+
+def _add_predictions(app: FastAPI, batcher: Batcher, telemetry: Telemetry, invoke: Direct) -> None:
+    def respond(request: Request, answer: Answer) -> Response:
+        request.scope.setdefault("state", {})["facts"] = answer.facts
+        return Response(answer.body, media_type="application/json", headers=answer.headers)
+
     @app.post("/invocations", openapi_extra=protocol.INVOCATIONS, responses=refusals(400, 401, 408, 413, 415, 503))
     async def invocations(request: Request) -> Response:
         """Probabilities of raw pixels, as `mlflow models serve` gives them; X-Model-Version says whose."""
-        return await invoke(request.scope, await request.body())
+        return respond(request, await invoke(request.headers.get("content-type", ""), await request.body()))
 
     @app.post("/predict", openapi_extra=protocol.PREDICT, responses=refusals(400, 401, 408, 413, 415, 503))
     async def predict(request: Request, show: bool = False) -> Response:
         """The digit of a PNG or JPEG, or of several; `show=true`: with the 28x28 that the model saw."""
-        loaded = _serving(follower)
+        batcher.serving()
         names, seen = await protocol.images_of_files(request)
-        probabilities = loaded.predict(seen)
+        loaded, probabilities = await batcher.predict(seen)
         telemetry.predicted(probabilities)
-        _note(request.scope, loaded, len(probabilities))
-        return _answer(protocol.digits_as_json(names, seen, probabilities, loaded, show), loaded)
+        body = protocol.digits_as_json(names, seen, probabilities, loaded, show)
+        return respond(request, _answer(body, loaded, len(seen)))
 
 
-def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
+def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry, batcher: Batcher) -> None:
     @app.get("/ping")
     async def ping() -> Response:
         """200 while the process lives."""
@@ -125,13 +111,13 @@ def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
     @app.get("/ready", responses=refusals(503))
     async def ready() -> dict[str, str]:
         """200 once a model is loaded."""
-        loaded = _serving(follower)
+        loaded = batcher.serving()
         return {"model": loaded.name, "version": loaded.version}
 
     @app.get("/health", responses=refusals(503))
     async def health() -> dict[str, Any]:
         """Which version serves, and what is in the way of following the alias, if anything."""
-        loaded = _serving(follower)
+        loaded = batcher.serving()
         return {
             "status": "following" if follower.trouble is None else "not following",
             "model": loaded.name,

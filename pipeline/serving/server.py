@@ -46,7 +46,7 @@ def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level
         raise
     except Exception as error:  # the registry does not answer: begin all the same, not ready until it does
         follower.note(error)
-    app = make_app(follower, telemetry, os.environ.get(TOKEN, ""), log_access=True)
+    app = make_app(follower, telemetry, os.environ.get(TOKEN, ""))
     _tell(host, listening.getsockname()[1], follower)
     config = uvicorn.Config(
         app,

@@ -1,19 +1,27 @@
 """What can be watched: Prometheus metrics and structured log lines."""
 
+import asyncio
+import functools
 import logging
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, float("inf"))
+BOUNDS = np.array(CONFIDENCES, np.float32)
+WRITTEN_WITHIN_S = 0.05
+access = logging.getLogger("pipeline.access")
 
 
 class Telemetry:
@@ -29,27 +37,27 @@ class Telemetry:
         self.errors = Counter("errors", "Refused or failed requests by kind.", ["kind"], **kept)
         self.seconds = Histogram("request_seconds", "Time to answer.", ["route"], buckets=SECONDS, **kept)
         self.images = Histogram("batch_images", "Images per request.", buckets=IMAGES, **kept)
-        self.digits = Counter("predicted_digit", "Predictions by digit.", ["digit"], **kept)
-        self.confidence = Histogram("confidence", "Probability of the predicted digit.", buckets=CONFIDENCES, **kept)
         self.version = Gauge("model_version", "1 for the version that serves.", ["model", "version"], **kept)
         self.registry_up = Gauge("following", "1 if the last look at the alias went well.", **kept)
         self.follow_failures = Counter("follow_failures", "Looks at the alias that failed.", ["reason"], **kept)
         self.exchanges = Counter("model_exchanges", "Times that a version began to serve.", **kept)
-        self._digits = [self.digits.labels(str(digit)) for digit in range(10)]
+        self.predictions = Predictions()
+        self.registry.register(self.predictions)
+        self.access = AccessLog()
+        self._by_answer: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        self.requests.labels(route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        if (route, status) not in self._by_answer:
+            self._by_answer[route, status] = self.requests.labels(route, str(status)), self.seconds.labels(route)
+        requests, durations = self._by_answer[route, status]
+        requests.inc()
+        durations.observe(seconds)
 
     def predicted(self, probabilities: NDArray[np.float32]) -> None:
         """Count predictions (N, 10)."""
         self.images.observe(len(probabilities))
-        for digit, count in enumerate(np.bincount(probabilities.argmax(axis=1), minlength=10)):
-            if count:
-                self._digits[digit].inc(int(count))
-        for value in probabilities.max(axis=1).tolist():
-            self.confidence.observe(value)
+        self.predictions.add(probabilities)
 
     def serving(self, model: str, version: str) -> None:
         """Note the version that serves now."""
@@ -70,13 +78,75 @@ class Telemetry:
         return generate_latest(self.registry)
 
 
+class Predictions(Collector):
+    """Digits and confidences, counted a whole request at a time: `Histogram` would take them one by one."""
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self.digits = np.zeros(10, np.int64)
+        self.confidences = np.zeros(len(CONFIDENCES), np.int64)
+        self.sum = 0.0
+
+    def add(self, probabilities: NDArray[np.float32]) -> None:
+        """Count (N, 10) probabilities."""
+        sure = probabilities.max(axis=1)
+        np.add.at(self.digits, probabilities.argmax(axis=1), 1)
+        np.add.at(self.confidences, np.searchsorted(BOUNDS, sure), 1)
+        self.sum += float(sure.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """The two metrics, for Prometheus."""
+        digits = CounterMetricFamily("pipeline_predicted_digit", "Predictions by digit.", labels=["digit"])
+        for digit, count in enumerate(self.digits.tolist()):
+            digits.add_metric([str(digit)], count)
+        yield digits
+        upto = np.cumsum(self.confidences).tolist()
+        buckets = [(str(bound), count) for bound, count in zip(CONFIDENCES, upto, strict=True)]
+        yield HistogramMetricFamily(
+            "pipeline_confidence", "Probability of the predicted digit.", [*buckets[:-1], ("+Inf", upto[-1])], self.sum
+        )
+
+
+class AccessLog:
+    """A JSON line for each request, written by the event loop a few at a time."""
+
+    def __init__(self, stream: BinaryIO | None = None) -> None:
+        """Write to the stream, by default the error output; nothing where the log level keeps back information."""
+        self.stream = stream or sys.stderr.buffer
+        self._lines: list[bytes] = []
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """Note a request."""
+        if not access.isEnabledFor(logging.INFO):
+            return
+        if not self._lines:
+            asyncio.get_running_loop().call_later(WRITTEN_WITHIN_S, self.flush)
+        self._lines.append(orjson.dumps({"time": _instant(time.time()), "level": "info", **facts}))
+
+    def flush(self) -> None:
+        """Write what is there."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self.stream.write(b"\n".join(lines) + b"\n")
+            self.stream.flush()
+
+
+def _instant(seconds: float) -> str:
+    """`2026-11-23T16:16:28.123Z`."""
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, message and whatever facts the record carries."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line: dict[str, Any] = {"time": f"{when}.{record.msecs:03.0f}Z", "level": record.levelname.lower()}
+        line: dict[str, Any] = {"time": _instant(record.created), "level": record.levelname.lower()}
         line |= {"message": record.getMessage(), **getattr(record, "facts", {})}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
