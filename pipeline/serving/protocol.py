@@ -59,10 +59,10 @@ def _whole_pixels(images: Any) -> NDArray[np.float32] | None:
         rows = list(chain.from_iterable(images))
         if set(map(len, images)) != {28} or set(map(type, rows)) != {list} or set(map(len, rows)) != {28}:
             return None
-        pixels = np.frombuffer(b"".join(map(bytes, rows)), np.uint8).reshape(-1, 28, 28)
+        pixels = np.frombuffer(b"".join(map(bytes, rows)), np.uint8).reshape(len(images), 28 * 28)
     except (TypeError, ValueError):
         return None
-    return pixels.astype(np.float32) if pixels.max(axis=(1, 2)).min() > 1 else None
+    return pixels.astype(np.float32).reshape(-1, 28, 28) if pixels.max(axis=1).min() > 1 else None
 
 
 def predictions_as_json(probabilities: NDArray[np.float32]) -> bytes:
