@@ -14,6 +14,7 @@ from pipeline.questions import Question, read_question
 
 MANY_RUNS = 100  # more are compared without their curves, which cost MLflow four requests a run
 LAB_BOOK, RESULTS = "README.md", "results"
+BOOK_FILES = ("curves.png", "intervals.png", "runs.csv", "comparison.json")
 INTRODUCTION = """# The lab book
 
 What the Keras sample's own page claims, asked of the machine: each question is a YAML file here, its answer below was
@@ -51,14 +52,11 @@ def compare(
         baseline = parent.data.params.get("baseline")
     order = [] if parent is None else parent.data.params.get("variants", "").split(", ")
     title = title or _title(words, filter_text)
+    if parent is not None or out:
+        runs = _with_curves(client, runs)
     found = comparison.compare(runs, title=title, baseline=baseline, metric=metric, smallest=smallest, order=order)
     tables.print_comparison(found)
     print(f"\nanswer     {tables.sentence(found)}")
-    if parent is not None or out:
-        runs = _with_curves(client, runs)
-        found = comparison.compare(
-            runs, title=title, baseline=found.baseline, metric=metric, smallest=smallest, order=order
-        )
     if out:
         print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
     if parent is not None:
@@ -140,10 +138,7 @@ def _measure(client: Any, question: Question, folder: Path) -> bool:
     except ValueError as error:
         print(f"{question.name}: left as it is ({error})", file=sys.stderr)
         return False
-    written = pages.write_files(found, folder)
-    for path in written:
-        if path.name in ("report.html", "table.md"):
-            path.unlink()
+    pages.write_files(found, folder, only=BOOK_FILES)
     (folder / "section.md").write_text(_section(question, found))
     return True
 
@@ -155,7 +150,7 @@ def _belongs(run: Run, question: Question) -> bool:
 
 def _section(question: Question, found: Comparison) -> str:
     where = f"{RESULTS}/{question.name}"
-    facts = [line for line in tables.facts(found) if not line.startswith("common")]
+    facts = [*tables.how_tested(found), *tables.notes(found)]
     return "\n".join(
         [
             f"## {question.name}: {question.question}",

@@ -14,7 +14,16 @@ from pipeline.crew import Child, Crew
 from pipeline.interrupts import Interrupted, interruptions
 from pipeline.progress import Progress
 from pipeline.questions import Question, read_question
-from pipeline.record import Journal, RunFolder, RunIsAliveError, all_folders, new_folder, sync_to_disk, values_of
+from pipeline.record import (
+    Journal,
+    RunFolder,
+    RunIsAliveError,
+    all_folders,
+    data_digest,
+    new_folder,
+    sync_to_disk,
+    values_of,
+)
 from pipeline.sender import Sender, SharedSender
 from pipeline.surroundings import code_digest, git_tags
 
@@ -155,9 +164,8 @@ def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ..
     for folder in all_folders(runs_dir):
         events = folder.events()
         start = next((event for event in events if event["kind"] == "start"), None)
-        data = next((event for event in events if event["kind"] == "dataset"), None)
-        if start and data and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
-            digest = data["inputs"][0]["dataset"]["digest"]
+        digest = data_digest(events)
+        if start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
             identity = (start["tags"]["variant"], _deciding(start["params"]), digest, start["tags"]["code"])
             found.append((folder, identity))
     return found
@@ -246,7 +254,6 @@ def run_of(folder: RunFolder) -> Run:
     events = folder.events()
     start, end, state = folder.started(), folder.ended(), folder.state()
     assert start is not None
-    data = next((event for event in events if event["kind"] == "dataset"), None)
     values = values_of(events)
     return Run(
         run_id=state.get("run_id", ""),
@@ -256,6 +263,6 @@ def run_of(folder: RunFolder) -> Run:
         params={name: str(value) for name, value in recovery.recorded_config(folder).as_dict().items()},
         tags=start["tags"],
         metrics={name: steps[max(steps)] for name, steps in values.items()},
-        data=data["inputs"][0]["dataset"]["digest"] if data else "",
+        data=data_digest(events) or "",
         curves=values,
     )

@@ -277,3 +277,9 @@ def values_of(events: Iterable[Event]) -> dict[str, dict[int, float]]:
             for name, value in event["values"].items():
                 values.setdefault(name, {})[event["step"]] = value
     return values
+
+
+def data_digest(events: Iterable[Event]) -> str | None:
+    """The digest of the data that the run trains on; None before it has looked at them."""
+    dataset = next((event for event in events if event["kind"] == "dataset"), None)
+    return str(dataset["inputs"][0]["dataset"]["digest"]) if dataset else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ConfigError, RunConfig
-from pipeline.record import Journal, RunFolder, RunIsAliveError, all_folders, never_begun, remove
+from pipeline.record import Journal, RunFolder, RunIsAliveError, all_folders, data_digest, never_begun, remove
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
 FREE = {"verbose", "data_dir", "runs_dir"}  # where things lie and what is printed changes no number
@@ -97,7 +97,6 @@ def check_same_data(folder: RunFolder, digest: str) -> None:
     Raises:
         ValueError: naming both digests.
     """
-    dataset = next((event for event in folder.events() if event["kind"] == "dataset"), None)
-    recorded = dataset["inputs"][0]["dataset"]["digest"] if dataset else digest
-    if recorded != digest:
+    recorded = data_digest(folder.events())
+    if recorded not in (None, digest):
         raise ValueError(f"run {folder.path.name} began on data with digest {recorded}, here lies {digest}")

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
@@ -9,11 +10,14 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from pipeline import charts, tables
 from pipeline.comparison import Comparison
 
+ALL_FILES = ("report.html", "intervals.png", "curves.png", "table.md", "runs.csv", "comparison.json")
 PAGES = Path(__file__).parent / "pages"
 RUN_METRICS = ("val_accuracy", "val_loss", "train_loss", "test_accuracy", tables.SECONDS)
 
 
-def write_files(comparison: Comparison, folder: Path, links: str = "", made: str = "") -> list[Path]:
+def write_files(
+    comparison: Comparison, folder: Path, links: str = "", made: str = "", only: Sequence[str] = ALL_FILES
+) -> list[Path]:
     """Write the comparison into the folder; returns the files.
 
     Args:
@@ -21,26 +25,34 @@ def write_files(comparison: Comparison, folder: Path, links: str = "", made: str
         folder: made if it is not there.
         links: where MLflow's UI answers, for links to the runs; empty: no links.
         made: a line that says how and where the page was made.
+        only: which of the files; curves.png is written where the runs' curves are there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    has_curves = any(run.curves for group in comparison.groups for run in group.runs)
+    pictures = _pictures(comparison)
     contents: dict[str, bytes] = {
-        "report.html": html(comparison, links, made).encode(),
-        "intervals.png": charts.intervals(comparison),
+        **pictures,
         "table.md": (tables.markdown(comparison) + "\n").encode(),
         "runs.csv": tables.as_csv(comparison).encode(),
         "comparison.json": tables.as_json(comparison).encode(),
     }
-    if has_curves:
-        contents["curves.png"] = charts.curves(comparison)
-    for name, content in contents.items():
-        partial = folder / f"{name}.partial"
+    if "report.html" in only:
+        contents["report.html"] = _html(comparison, pictures, links, made).encode()
+    written = {folder / name: content for name, content in contents.items() if name in only}
+    for path, content in written.items():
+        partial = path.with_name(f"{path.name}.partial")
         partial.write_bytes(content)
-        partial.replace(folder / name)
-    return [folder / name for name in contents]
+        partial.replace(path)
+    return list(written)
 
 
-def html(comparison: Comparison, links: str = "", made: str = "") -> str:
+def _pictures(comparison: Comparison) -> dict[str, bytes]:
+    pictures = {"intervals.png": charts.intervals(comparison)}
+    if any(run.curves for group in comparison.groups for run in group.runs):
+        pictures["curves.png"] = charts.curves(comparison)
+    return pictures
+
+
+def _html(comparison: Comparison, pictures: Mapping[str, bytes], links: str, made: str) -> str:
     """The page: needs no network and no other file."""
     environment = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
     runs = [run for group in comparison.groups for run in group.runs]
@@ -51,10 +63,9 @@ def html(comparison: Comparison, links: str = "", made: str = "") -> str:
         notes=comparison.notes,
         header=tables.header(comparison),
         rows=tables.rows(comparison),
-        facts=[line for line in tables.facts(comparison) if not line.startswith("note")],
+        facts=[*tables.how_tested(comparison), tables.in_common(comparison)],
         metric=comparison.metric.replace("_", " "),
-        intervals=base64.b64encode(charts.intervals(comparison)).decode(),
-        curves=base64.b64encode(charts.curves(comparison)).decode() if any(run.curves for run in runs) else "",
+        **{path.removesuffix(".png"): base64.b64encode(picture).decode() for path, picture in pictures.items()},
         run_metrics=[name.replace("_", " ") for name in shown],
         runs=[
             {

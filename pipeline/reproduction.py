@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import training
 from pipeline.datasets import ImageData
-from pipeline.record import RunFolder, find_folder, values_of
+from pipeline.record import RunFolder, data_digest, find_folder, values_of
 from pipeline.recovery import recorded_config
 from pipeline.surroundings import git_tags, machine_tags
 
@@ -67,10 +67,9 @@ def _differences(folder: RunFolder, source: ImageData) -> list[str]:
     """What is not as it was: commit, packages, data, device."""
     start = folder.started()
     assert start is not None
-    dataset = next((event for event in folder.events() if event["kind"] == "dataset"), None)
     here = {**git_tags(), **machine_tags()}
     then = {name: text for name, text in start["tags"].items() if name in here and name != "host"}
     now = {name: here[name] for name in then}
-    if dataset:
-        then["data digest"], now["data digest"] = dataset["inputs"][0]["dataset"]["digest"], source.digest
+    if recorded := data_digest(folder.events()):
+        then["data digest"], now["data digest"] = recorded, source.digest
     return [f"{name} was {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]

@@ -140,13 +140,25 @@ def _table(names: list[str], lines: list[list[str]]) -> Table:
 
 def facts(comparison: Comparison) -> list[str]:
     """The lines under a table: tests, notes, what all runs have in common."""
+    return [*how_tested(comparison), *notes(comparison), in_common(comparison)]
+
+
+def how_tested(comparison: Comparison) -> list[str]:
+    """Which test gave the p values, and how they were corrected; nothing where there are none."""
     tests = ", ".join(dict.fromkeys(each.test for each in comparison.contrasts))
     count = len(comparison.contrasts)
     correction = f"; Holm's correction for {count} comparisons" if count > 1 else ""
-    lines = [f"p: {tests}{correction}"] if tests else []
-    lines += [f"note: {note}" for note in comparison.notes]
-    common = ", ".join(f"{name}={value}" for name, value in comparison.common.items() if value != "")
-    return [*lines, f"common to all: {common}"]
+    return [f"p: {tests}{correction}"] if tests else []
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What to mind: runs left out, other data, other code."""
+    return [f"note: {note}" for note in comparison.notes]
+
+
+def in_common(comparison: Comparison) -> str:
+    """The knobs that no group has to itself."""
+    return "common to all: " + ", ".join(f"{name}={value}" for name, value in comparison.common.items() if value != "")
 
 
 def markdown(comparison: Comparison) -> str:
