@@ -122,7 +122,8 @@ def _checked(split: Split, images_name: str, labels_name: str) -> Split:
 def _read_idx(path: Path, dimensions: int) -> Bytes:
     """Read an IDX file of unsigned bytes (format: two zeros, 0x08, number of dimensions, big-endian sizes, data)."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        stored = path.read_bytes()
+        content = bytearray(gzip.decompress(stored) if path.suffix == ".gz" else stored)  # torch takes it as it lies
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path}: found a truncated or corrupted file ({error}), expected a whole gzip file; fetch it again"
