@@ -19,7 +19,14 @@ MNIST_DIR = Path(os.environ["MNIST_DIR"]).absolute() if "MNIST_DIR" in os.enviro
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 DELIVERED_WITHIN_S = 120
 # Two processes take the files in turn: the long ones first, so that none is left alone with one at the end.
-SLOW_FIRST = ("test_faults", "test_experiments", "test_mlproject", "test_model_server", "test_promotion", "test_serving")
+SLOW_FIRST = (
+    "test_faults",
+    "test_experiments",
+    "test_mlproject",
+    "test_model_server",
+    "test_promotion",
+    "test_serving",
+)
 
 
 def pytest_collection_modifyitems(items):
