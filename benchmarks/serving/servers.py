@@ -69,9 +69,9 @@ class Server:
             subprocess.run(["pkill", "-KILL", "-s", str(self.process.pid)], check=False)
 
 
-def ours(uri, folder):
+def ours(uri, folder, *flags):
     """`python -m pipeline serve`, one process."""
-    return Server([OURS, "-m", "pipeline", "serve", "--model", MODEL, "--poll", "0.1"], uri, folder)
+    return Server([OURS, "-m", "pipeline", "serve", "--model", MODEL, *flags], uri, folder)
 
 
 def mlflows(uri, folder):
