@@ -21,11 +21,11 @@ DELIVERED_WITHIN_S = 120
 # Two processes take the files in turn: the long ones first, so that none is left alone with one at the end.
 SLOW_FIRST = (
     "test_faults",
-    "test_experiments",
     "test_mlproject",
     "test_model_server",
-    "test_promotion",
     "test_serving",
+    "test_promotion",
+    "test_experiments",
 )
 
 
