@@ -49,7 +49,9 @@ def server(tmp_path):
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
 def test_a_signal_ends_the_run_as_killed_with_its_last_whole_epoch(tmp_path, number, word):
     training = faults.start_pipeline("train", *LONG, cwd=tmp_path)
-    faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 3 and "run_id" in faults.only_folder(tmp_path).state())
+    faults.wait_until(
+        lambda: faults.epochs_recorded(tmp_path) >= 3 and "run_id" in faults.only_folder(tmp_path).state()
+    )
     training.send_signal(number)
     assert training.wait(timeout=faults.PROMISED_EXIT_S) == 128 + number
     run, folder = status_of(tmp_path), faults.only_folder(tmp_path)
