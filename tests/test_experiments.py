@@ -128,6 +128,7 @@ def test_a_worker_that_is_killed_ends_its_run_not_the_experiment(tmp_path):
     assert "start the same command again: what is finished is not trained twice" in output
     statuses = [each.ended()["status"] for each in children(tmp_path)]
     assert sorted(statuses) == ["FAILED", *["FINISHED"] * 4]
+    assert parent(tmp_path).ended()["status"] == "FAILED"
 
 
 def test_ctrl_c_stops_the_runs_with_their_last_epoch_and_a_second_command_is_refused_meanwhile(tmp_path):
