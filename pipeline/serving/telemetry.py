@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
@@ -110,9 +110,9 @@ class Predictions(Collector):
 class AccessLog:
     """A JSON line for each request, written by the event loop a few at a time."""
 
-    def __init__(self, stream: BinaryIO | None = None) -> None:
-        """Write to the stream, by default the error output; nothing where the log level keeps back information."""
-        self.stream = stream or sys.stderr.buffer
+    def __init__(self) -> None:
+        """Write to the error output; nothing where the log level keeps back information."""
+        self.stream = sys.stderr.buffer
         self._lines: list[bytes] = []
 
     def write(self, facts: dict[str, Any]) -> None:
