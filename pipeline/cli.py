@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from pipeline.config import RunConfig, unknown_name
 from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
+from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
 
 USER_ERROR = 2
@@ -159,10 +160,9 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--poll", type=_seconds, default=1.0, help="seconds between looks at the alias (default: 1)")
     parser.add_argument("--log_level", default="info", choices=("debug", "info", "warning", "error"))
     options = _parsed(parser, arguments)
-    gc.disable()  # half a million objects are made by the imports, and stay
-    from pipeline.serving.server import serve
+    with in_haste():
+        from pipeline.serving.server import serve
 
-    gc.enable()
     return serve(options.model, options.alias, options.host, options.port, options.poll, options.log_level)
 
 

@@ -1,5 +1,6 @@
 """The connection to MLflow: a client that is quiet and does not wait long, and what its errors mean in words."""
 
+import importlib
 import logging
 import os
 import warnings
@@ -15,6 +16,13 @@ QUIET_AND_IMPATIENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
+
+
+def import_store() -> None:
+    """Import what `connect` will need, a second's worth, without touching the store."""
+    if mlflow.get_tracking_uri().startswith(SQLITE):
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+        importlib.import_module("mlflow.store.model_registry.sqlalchemy_store")
 
 
 def connect(uri: str | None = None) -> mlflow.MlflowClient:

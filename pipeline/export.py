@@ -47,8 +47,16 @@ def predict(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return probabilities
 
 
-def check_same(path: Path, network: nn.Module, images: NDArray[np.uint8]) -> None:
+def check_same(path: Path, network: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Make sure that the exported network answers as the torch network does.
+
+    Args:
+        path: the ONNX file.
+        network: what it was made of; takes (N, 784) in 0..1, gives logits (N, 10).
+        images: (N, 28, 28) to try both on.
+
+    Returns:
+        The exported network's probabilities (N, 10).
 
     Raises:
         RuntimeError: if a probability differs by more than 1e-4.
@@ -56,6 +64,8 @@ def check_same(path: Path, network: nn.Module, images: NDArray[np.uint8]) -> Non
     served = DigitProbabilities(network).to("cpu", torch.float32).eval()
     with torch.no_grad():
         expected = served(torch.from_numpy(images.astype(np.float32))).numpy()
-    difference = float(np.abs(predict(path, images) - expected).max())
+    probabilities = predict(path, images)
+    difference = float(np.abs(probabilities - expected).max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the exported network differs from the trained one by {difference:g} in a probability")
+    return probabilities

@@ -32,7 +32,7 @@ def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> N
     model.mkdir(exist_ok=True)
     network, example = model / "network.onnx", model / "example.npy"
     export.export_onnx(result.classifier.network, network)
-    export.check_same(network, result.classifier.network, images)
+    probabilities = export.check_same(network, result.classifier.network, images)
     np.save(example, images[:EXAMPLES])
     tags = {
         "test_accuracy": repr(result.test["test_accuracy"]),
@@ -41,7 +41,6 @@ def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> N
     }
     record.model(network, example, config.model_name, tags)
 
-    probabilities = export.predict(network, images)
     artifacts = record.folder.artifacts
     _write_predictions(artifacts / "test_predictions.csv", labels, probabilities)
     pictures.learning_curves(result.history, artifacts / "pictures/learning_curves.png", not config.validation_size)

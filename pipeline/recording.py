@@ -1,10 +1,8 @@
 """A training with its record: opened, filled epoch by epoch, given its outcome. What every verb that trains shares."""
 
-import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import yaml
 
 from pipeline import recovery
 from pipeline.config import RunConfig
+from pipeline.imports import in_haste
 from pipeline.record import CONFIG, Journal, RunFolder
 from pipeline.sender import AnySender
 
@@ -41,7 +40,7 @@ def open_journal(folder: RunFolder) -> Journal:
 def ready_data(config: RunConfig) -> "MNISTDataModule":
     """Everything that a user may have to put right, before a record is opened."""
     if "pipeline.training" not in sys.modules:
-        with _no_garbage_collection():
+        with in_haste():
             import pipeline.training  # noqa: F401
     from pipeline import training
 
@@ -49,17 +48,6 @@ def ready_data(config: RunConfig) -> "MNISTDataModule":
     data = training.make_data(config)
     data.setup()
     return data
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Import without looking for garbage among half a million new objects, and leave them out of later looks: 0.4 s."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def open_record(

@@ -10,6 +10,7 @@ from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils import requirements_utils
 
 from pipeline import predictor
 from pipeline.versions import CHAMPION
@@ -39,6 +40,8 @@ def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: 
     model_id = client.create_logged_model(
         experiment_id, name=MODEL, source_run_id=run_id, model_type="classifier"
     ).model_id
+    # Else MLflow reads the file lists of all installed packages, 1.1 s, to check pins that are read from them here.
+    requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
     Model.log(
         artifact_path=None,
         flavor=mlflow.pyfunc,

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from pipeline.imports import in_haste
 from pipeline.record import RunFolder, now_ms
 from pipeline.recovery import mark_if_dead
 
@@ -211,8 +212,10 @@ def main(path: str) -> int:
     """Be the sender of a run folder, and of whatever folders are named to it later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = RunFolder(path)
-    with FileLock(first.path / DELIVERING):  # a sender of the run's former process may not have ended yet
-        from pipeline import delivery  # noqa: F401  # MLflow's import: begin it before there is anything to send
+    with FileLock(first.path / DELIVERING), in_haste():  # a sender of the run's former process may not have ended yet
+        from pipeline import connection, delivery  # noqa: F401
+
+        connection.import_store()  # before there is anything to send, while the training imports as well
     sending = Sending(first)
     code = sending.run()
     for folder in sending.folders.values():
