@@ -1,6 +1,8 @@
 import numpy as np
+import onnx
 import pytest
 import torch
+from torch import nn
 
 from pipeline import export
 from pipeline.network import MLP
@@ -24,6 +26,55 @@ def test_the_exported_network_answers_as_the_trained_one_without_dropout(exporte
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(IMAGES.reshape(-1, 784)).float() / 255).softmax(1).numpy()
     assert np.abs(export.predict(path, IMAGES) - expected).max() < 1e-6
+
+
+class Doubled(MLP):
+    def forward(self, pixels):
+        return 2 * super().forward(pixels)
+
+
+class Convolved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 2, 5), nn.Flatten(), nn.Linear(1152, 10))
+
+    def forward(self, pixels):
+        return self.layers(pixels)
+
+
+def squashed():
+    network = MLP(hidden_units=32)
+    network.layers[1] = nn.Tanh()
+    return network
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Doubled(hidden_units=32), Convolved, squashed],
+    ids=["another forward", "other layers", "another activation"],
+)
+def test_a_network_that_was_changed_is_exported_as_it_is_now(make, tmp_path):
+    torch.manual_seed(0)
+    network = make()
+    path = tmp_path / "network.onnx"
+    export.export_onnx(network, path)
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(IMAGES.reshape(-1, 784)).float() / 255).softmax(1).numpy()
+    assert np.abs(export.predict(path, IMAGES) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("hidden_layers", [0, 1, 3])
+def test_the_graph_is_what_torch_s_exporter_makes_of_the_network(hidden_layers, tmp_path):
+    torch.manual_seed(0)
+    network = MLP(hidden_units=32, hidden_layers=hidden_layers)
+    own, traced = tmp_path / "own.onnx", tmp_path / "traced.onnx"
+    export.export_onnx(network, own)
+    export._trace(network, traced)
+    assert (export.predict(own, IMAGES) == export.predict(traced, IMAGES)).all()
+    for kind in ("input", "output"):
+        one, other = ([(v.name, v.type) for v in getattr(onnx.load(path).graph, kind)] for path in (own, traced))
+        assert one == other
+    onnx.checker.check_model(own, full_check=True)
 
 
 @pytest.mark.parametrize("size", [1, 7])
