@@ -53,6 +53,11 @@ def ratios(numbers, name, base):
     return (statistics.median(pairs), min(pairs), max(pairs)) if pairs else None
 
 
+def quickest_ratio(numbers, name, base):
+    """The ratio of the quickest of each, which a machine that is slow for a while spoils least; as text."""
+    return f"{min(numbers[name]) / min(numbers[base]):.2f}" if numbers.get(name) and numbers.get(base) else ""
+
+
 def ratio_text(ratio):
     """`0.93 (0.88 to 0.97)`."""
     return "" if ratio is None else f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})"

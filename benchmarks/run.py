@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.common import OURS, PEERS, ROOT, interleaved, publish, ratio_text, ratios, run, table
+from benchmarks.common import OURS, PEERS, ROOT, interleaved, publish, quickest_ratio, ratio_text, ratios, run, table
 from pipeline.record import all_folders, values_of
 
 HERE = ROOT / "benchmarks"
@@ -91,6 +91,7 @@ def main(rounds):
     lines = [
         f"tracked / Keras on JAX: {ratio_text(ratios(numbers, ours, keras))}",
         f"tracked / untracked: {ratio_text(ratios(numbers, ours, untracked))}",
+        f"tracked / untracked, the quickest of each: {quickest_ratio(numbers, ours, untracked)}",
         f"outside the epochs: {statistics.median(OUTSIDE):.1f} s, after the last: {statistics.median(AFTER):.1f} s",
         f"peak memory: training {memory.get('pipeline')} MB, sender {memory.get('pipeline.sender')} MB",
     ]
