@@ -1,6 +1,7 @@
 """12 seeds of the sample against 12 runs of Keras: are the test accuracies equivalent? `make bench-equivalence`.
 
-Resumable: each seed's result is kept in benchmarks/results/equivalence_seeds.jsonl and not trained again.
+Resumable: each seed's result is kept in benchmarks/results/equivalence_seeds.jsonl and not trained again, unless the
+code that decides the numbers has changed since.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import MNIST_DIR, RESULTS, ROOT, publish, table
+from pipeline.surroundings import code_digest
 
 MARGIN = 0.10  # percentage points
 SEEDS = range(1, 13)
@@ -23,16 +25,28 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def own_runs():
+    """Our runs of the code as it is now."""
+    return [run for run in read(OWN) if run["code"] == code_digest()]
+
+
 def train_missing():
     """Train the seeds that are not there yet."""
     from pipeline.config import RunConfig
     from pipeline.training import fit
 
     RESULTS.mkdir(exist_ok=True)
-    done = {run["seed"] for run in read(OWN)}
+    runs = own_runs()
+    OWN.write_text("".join(json.dumps(run) + "\n" for run in runs))
+    done = {run["seed"] for run in runs}
     for seed in (seed for seed in SEEDS if seed not in done):
         result = fit(RunConfig(seed=seed, data_dir=str(MNIST_DIR), accelerator="cpu"))
-        run = {"seed": seed, "acc": result.test["test_accuracy"], "loss": result.test["test_loss"]}
+        run = {
+            "code": code_digest(),
+            "seed": seed,
+            "acc": result.test["test_accuracy"],
+            "loss": result.test["test_loss"],
+        }
         for ours, theirs in (("train_loss", "train_loss"), ("val_accuracy", "val_acc")):
             run[theirs] = [metrics[ours] for metrics in result.history.values()]
         with OWN.open("a") as file:
@@ -44,6 +58,7 @@ def draw(own, keras, path):
     """Both sets of curves in one picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, name, title in zip(
@@ -55,6 +70,7 @@ def draw(own, keras, path):
             axes.plot(epochs, curves.T, color=colour, alpha=0.2, linewidth=0.8)
             axes.plot(epochs, curves.mean(axis=0), color=colour, label=f"{label}, mean of {len(runs)}")
         axes.set(xlabel="epoch", title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.axes[0].set_yscale("log")
@@ -65,10 +81,10 @@ def main():
     """Train, test, publish."""
     from scipy import stats
 
-    train_missing()
-    own, keras = read(OWN), read(REFERENCE)
-    if not keras:
+    if not (keras := read(REFERENCE)):
         sys.exit(f"left out: no Keras runs in {REFERENCE}; say where with KERAS_RUNS")
+    train_missing()
+    own = own_runs()
     ours, theirs = (np.array([100 * run["acc"] for run in runs]) for runs in (own, keras))
     interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.90)
     difference = ours.mean() - theirs.mean()
