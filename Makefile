@@ -18,7 +18,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help train test experiment compare report promote serve ui check soak lock clean
-.PHONY: bench bench-epoch bench-run bench-scaling bench-equivalence bench-delivery bench-serving
+.PHONY: bench bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,9 +32,9 @@ test: $(READY)  ## run the tests
 soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
 	@$(BIN)/python -m tests.soak --n $(or $(N),100) $(ARGS)
 
-bench: bench-epoch bench-run bench-scaling bench-equivalence bench-delivery bench-serving  ## measure speed and equivalence (an hour)
+bench: bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving  ## measure speed and equivalence (an hour)
 
-bench-epoch bench-run bench-scaling bench-equivalence bench-delivery bench-serving: $(READY) benchmarks/.venv/installed
+bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving: $(READY) benchmarks/.venv/installed
 	@$(BIN)/python -m benchmarks.$(@:bench-%=%) $(ROUNDS)
 
 benchmarks/.venv/installed: benchmarks/requirements.txt

@@ -22,16 +22,16 @@ BLOCK = 1_024
 
 
 class ImageTensors(Dataset[Batch]):
-    """Images and labels that lie in memory; a batch is one indexing operation, not B of them.
+    """Images and labels that lie in the device's memory; a batch is one indexing operation there, not B of them.
 
     Shapes: images (N, 784) uint8, labels (N,) int64. A batch is (B, 784) float32 in 0..1 and (B,) int64.
     """
 
-    def __init__(self, split: Split) -> None:
-        """Take the split's images as rows of 784 pixels."""
+    def __init__(self, split: Split, device: torch.device | str = "cpu") -> None:
+        """Take the split's images as rows of 784 pixels to the device, once: 47 MB of MNIST."""
         images = np.ascontiguousarray(split.images).reshape(len(split.images), -1)
-        self.images = torch.from_numpy(images.copy() if not images.flags.writeable else images)
-        self.labels = torch.from_numpy(split.labels.astype(np.int64))
+        self.images = torch.from_numpy(images.copy() if not images.flags.writeable else images).to(device)
+        self.labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
 
     def __len__(self) -> int:
         """The number of images, N."""
@@ -43,7 +43,7 @@ class ImageTensors(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The whole batch at once; DataLoader calls this instead of `__getitem__` where it exists."""
-        rows = torch.tensor(indices)
+        rows = torch.tensor(indices).to(self.images.device, non_blocking=True)
         return self.images.index_select(0, rows).float().div_(255), self.labels.index_select(0, rows)
 
 
@@ -110,7 +110,7 @@ class MNISTDataModule(LightningDataModule):
         self._load()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the files and split off the validation images.
+        """Read the files, split off the validation images, and take all to the trainer's device if there is one.
 
         Raises:
             DataError: if files are missing or damaged, or validation_size leaves nothing to train on.
@@ -123,10 +123,11 @@ class MNISTDataModule(LightningDataModule):
             )
         held_out = np.random.RandomState(0).permutation(size)[: self.validation_size]
         kept = np.setdiff1d(np.arange(size), held_out) if self.validation_size else slice(None)
-        self.train_images = ImageTensors(_part(source.train, kept))
-        self.test_images = ImageTensors(source.test)
+        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        self.train_images = ImageTensors(_part(source.train, kept), device)
+        self.test_images = ImageTensors(source.test, device)
         self.val_images = (
-            ImageTensors(_part(source.train, np.sort(held_out))) if self.validation_size else self.test_images
+            ImageTensors(_part(source.train, np.sort(held_out)), device) if self.validation_size else self.test_images
         )
 
     def _load(self) -> ImageData:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,17 @@ def test_the_order_is_decided_by_seed_and_epoch_not_by_history(tmp_path, arrays)
     assert order(3, before=(0, 1, 2)) == order(3)
     assert order(3) != order(4)
     assert order(3) != order(3, seed=2)
+
+
+def test_the_images_lie_on_the_trainer_s_device_once_and_batches_are_made_there(tmp_path, arrays):
+    data = MNISTDataModule("mnist", str(tmp_path), batch_size=8, validation_size=6)
+    data.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1
+    )
+    data.setup()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert loader.dataset.images.device.type == "meta"
+        assert {part.device.type for part in next(iter(loader))} == {"meta"}
 
 
 def test_without_a_hold_out_validation_is_the_test_set(tmp_path, arrays):

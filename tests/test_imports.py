@@ -1,0 +1,57 @@
+"""Big libraries are imported without what they load in vain, and nothing is lost by it."""
+
+import subprocess
+import sys
+
+import importlib_metadata
+import mlflow
+import numpy as np
+import torch
+from mlflow.utils import requirements_utils
+
+from pipeline import export, registry
+from pipeline.connection import connect
+from pipeline.network import MLP
+
+TRAINING = """
+import sys
+from pipeline.imports import in_haste
+with in_haste():
+    import pipeline.training
+print("scipy.signal" in sys.modules, "pytorch_lightning" in sys.modules)
+import scipy.signal
+print(scipy.signal.convolve([1, 2], [1, 3]).tolist())
+"""
+
+
+def test_lightning_comes_without_signal_processing_which_is_the_real_one_for_whoever_asks_later():
+    done = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False True", "[1, 5, 6]"]
+
+
+def test_signal_processing_that_is_there_already_stays():
+    code = f"import scipy.signal as before\n{TRAINING}\nassert scipy.signal is before"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True True", "[1, 5, 6]"]
+
+
+def test_a_model_is_logged_without_reading_the_file_lists_of_all_packages(tmp_path, monkeypatch):
+    def read():
+        raise AssertionError("every installed package is looked through")
+
+    monkeypatch.setattr(importlib_metadata, "packages_distributions", read)
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    example = tmp_path / "example.npy"
+    np.save(example, np.zeros((2, 28, 28), np.uint8))
+    torch.manual_seed(0)
+    export.export_onnx(MLP(hidden_units=8), tmp_path / "network.onnx")
+    before = mlflow.get_tracking_uri()
+    try:
+        client = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        experiment_id = client.create_experiment("one", artifact_location=str(tmp_path / "artifacts"))
+        run_id = client.create_run(experiment_id).info.run_id
+        model_id = registry.log_model(client, run_id, tmp_path / "network.onnx", example)
+        answer = mlflow.pyfunc.load_model(f"models:/{model_id}").predict(np.load(example).astype(np.float32))
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert np.asarray(answer).shape == (2, 10)
