@@ -12,6 +12,7 @@ from mlflow.utils import requirements_utils
 from pipeline import export, registry
 from pipeline.connection import connect
 from pipeline.network import MLP
+from tests.conftest import environment
 
 TRAINING = """
 import sys
@@ -24,15 +25,19 @@ print(scipy.signal.convolve([1, 2], [1, 3]).tolist())
 """
 
 
+def printed_by(code):
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_lightning_comes_without_signal_processing_which_is_the_real_one_for_whoever_asks_later():
-    done = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["False True", "[1, 5, 6]"]
+    assert printed_by(TRAINING) == ["False True", "[1, 5, 6]"]
 
 
 def test_signal_processing_that_is_there_already_stays():
-    code = f"import scipy.signal as before\n{TRAINING}\nassert scipy.signal is before"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["True True", "[1, 5, 6]"]
+    code = f"import scipy.signal as before\n{TRAINING}\nprint(scipy.signal is before)"
+    assert printed_by(code) == ["True True", "[1, 5, 6]", "True"]
 
 
 def test_a_model_is_logged_without_reading_the_file_lists_of_all_packages(tmp_path, monkeypatch):
