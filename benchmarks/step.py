@@ -16,7 +16,7 @@ from pipeline import backprop, speed
 from pipeline.config import RunConfig
 from pipeline.training import make_classifier
 
-SECONDS, STEPS, PROBES = 60, 40, 200
+SECONDS, STEPS, PROBES = 90, 40, 200
 APART = 1.4  # times the quickest probe
 SHOWN_US = 5
 
@@ -66,7 +66,7 @@ def main():
     while time.monotonic() < until:
         before = probe()
         times = block(step)
-        blocks.append((max(before, probe()), times))
+        blocks.append((min(before, probe()), times))
     together = APART * statistics.quantiles([each for each, _ in blocks], n=20)[0]
     phases = {"cores together": [], "cores apart": []}
     for waited, times in blocks:
