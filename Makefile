@@ -34,7 +34,6 @@ soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (hal
 
 bench: bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving  ## measure speed and equivalence (an hour)
 
-bench-step: export KINETO_LOG_LEVEL = 5  # torch's profiler tells of each start and stop
 bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving: $(READY) benchmarks/.venv/installed
 	@$(BIN)/python -m benchmarks.$(@:bench-%=%) $(ROUNDS)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import MNIST_DIR, OURS, ROOT, interleaved, publish, run, table
+from benchmarks.common import MNIST_DIR, OURS, ROOT, interleaved, publish, ratio_text, ratios, run, table
 
 SWEEPS = {
     "hidden_units": [128, 256, 512, 1024, 2048, 4096],
@@ -58,13 +58,11 @@ def measure(knob, value, memory):
     return measured["seconds"]
 
 
-def main():
-    """Measure and publish."""
-    results, memory, rows = {}, {}, []
-    for knob, values in SWEEPS.items():
-        contenders = {value: functools.partial(measure, knob, value, memory) for value in values}
-        results[knob] = interleaved(contenders, ROUNDS.get(knob, 1))
-        for value, seconds in results[knob].items():
+def tell(results, memory):
+    """The table, and how far from linear the time is in the number of images."""
+    rows = []
+    for knob, values in results.items():
+        for value, seconds in values.items():
             if seconds:
                 images = value if knob == "images" else 60_000
                 median = statistics.median(seconds)
@@ -72,7 +70,20 @@ def main():
                 per_image = f"{median / images * 1e6:.1f}"
                 rows.append([knob, f"{value:,}", f"{median:.2f}", spread, per_image, memory[knob][value]])
     header = ["knob", "value", "seconds per epoch", "lowest to highest", "microseconds per image", "peak memory, MB"]
-    publish("scaling", table(header, rows), {"seconds": results, "memory_mb": memory})
+    per_image = {size: [each / size for each in seconds] for size, seconds in results["images"].items()}
+    least, *larger = per_image
+    linear = [f"- {size:,} images: {ratio_text(ratios(per_image, size, least))}" for size in larger]
+    title = f"Time per image, as a multiple of that of {least:,} images in the same round (lowest to highest):"
+    return "\n".join([table(header, rows), "", title, "", *linear])
+
+
+def main():
+    """Measure and publish."""
+    results, memory = {}, {}
+    for knob, values in SWEEPS.items():
+        contenders = {value: functools.partial(measure, knob, value, memory) for value in values}
+        results[knob] = interleaved(contenders, ROUNDS.get(knob, 1))
+    publish("scaling", tell(results, memory), {"seconds": results, "memory_mb": memory})
 
 
 if __name__ == "__main__":

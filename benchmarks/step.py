@@ -5,6 +5,8 @@ moved apart while it runs. A probe before each block of steps tells the two apar
 both threads takes half as long again when they are apart.
 """
 
+import contextlib
+import os
 import statistics
 import time
 
@@ -29,13 +31,26 @@ def probe(values=torch.rand(40_000)):  # noqa: B008
     return (time.perf_counter() - began) / PROBES * 1e6
 
 
+@contextlib.contextmanager
+def unheard():
+    """torch's profiler writes two lines to the error output at each start and stop, past Python."""
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+
+
 def block(step):
     """Operator -> microseconds per step; the whole step, undisturbed by the profiler, among them."""
     began = time.perf_counter()
     for _ in range(STEPS):
         step()
     times = {"the whole step": (time.perf_counter() - began) / STEPS * 1e6}
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with unheard(), profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(STEPS):
             step()
     return times | {event.key: event.self_cpu_time_total / STEPS for event in profiler.key_averages()}
