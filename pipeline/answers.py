@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline import comparison, store, tables
 from pipeline.comparison import Comparison, Run
-from pipeline.console import shown
 from pipeline.questions import Question, read_question
+from pipeline.shell import shown
 
 MANY_RUNS = 100  # more are compared without their curves, which cost MLflow four requests a run
 LAB_BOOK, RESULTS = "README.md", "results"

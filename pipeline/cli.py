@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig, unknown_name
 from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
 from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
-
-USER_ERROR = 2
+from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,8 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except ValueError as error:
-        print(f"pipeline: {error}", file=sys.stderr)
+        print(f"pipeline: {without_secrets(str(error))}", file=sys.stderr)
         return USER_ERROR
+    except UnreachableError as error:
+        print(f"pipeline: {without_secrets(str(error))}", file=sys.stderr)
+        return UNREACHABLE
     except BrokenPipeError:
         return 1
     except Interrupted as interruption:

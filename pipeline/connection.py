@@ -9,6 +9,8 @@ from pathlib import Path
 import mlflow
 from filelock import FileLock
 
+from pipeline.addresses import without_secrets
+
 SQLITE = "sqlite:///"
 QUIET_AND_IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -55,8 +57,8 @@ def _create_database(path: Path) -> None:
 
 
 def in_words(error: BaseException) -> str:
-    """An error in one line that fits a terminal."""
-    text = " ".join(str(error).split())
+    """An error in one line that fits a terminal and tells no secret."""
+    text = without_secrets(" ".join(str(error).split()))
     if "failed with exception" in text or isinstance(error, OSError):
-        return f"no answer from {mlflow.get_tracking_uri()}"
+        return f"no answer from {without_secrets(mlflow.get_tracking_uri())}"
     return f"{type(error).__name__}: {text}"[:160]

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.record import Journal, RunFolder, now_ms
+from pipeline.shell import shown
 
 
 def verbosity(config: RunConfig) -> int:
@@ -100,8 +101,3 @@ def tell_delivery(folder: RunFolder, delivered: bool) -> None:
             f"when MLflow answers again: python -m pipeline sync",
             file=sys.stderr,
         )
-
-
-def shown(path: Path) -> str:
-    """The path, relative to here if it lies below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
 from pipeline import registry
+from pipeline.addresses import without_secrets
 from pipeline.record import Event, RunFolder
 
 RUN_KEY = "pipeline.run"
@@ -48,8 +49,8 @@ class Delivery:
 
     @property
     def tracking_uri(self) -> str:
-        """Where it goes."""
-        return str(mlflow.get_tracking_uri())
+        """Where it goes, as it may be told."""
+        return without_secrets(mlflow.get_tracking_uri())
 
     def deliver(self) -> None:
         """Deliver every event that the journal has.
@@ -65,7 +66,7 @@ class Delivery:
             except MlflowException as error:
                 if not _is_final(error) or event["kind"] == "start":
                     raise
-                self.refused.append(f"{event['kind']}: {str(error).splitlines()[0]}")
+                self.refused.append(without_secrets(f"{event['kind']}: {str(error).splitlines()[0]}"))
             self.delivered += 1
             self._save()
 

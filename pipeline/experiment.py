@@ -25,6 +25,7 @@ from pipeline.record import (
     values_of,
 )
 from pipeline.sender import Sender, SharedSender
+from pipeline.shell import shown
 from pipeline.surroundings import code_digest, git_tags
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
@@ -220,7 +221,7 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
     if found:
         tables.print_comparison(found)
         print(f"\nanswer     {tables.sentence(found)}")
-        print(f"report     {console.shown(journal.folder.artifacts / 'comparison/report.html')}")
+        print(f"report     {shown(journal.folder.artifacts / 'comparison/report.html')}")
     state = journal.folder.state()
     if state.get("run_id"):
         print(f"run        {state['run_id']} in {state['tracking_uri']}, experiment {question.name}")

@@ -1,6 +1,5 @@
 """The promote verb: a version becomes the champion if it is shown to be no worse on the same held-out images."""
 
-import getpass
 import hashlib
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from pipeline import candidates, datasets
 from pipeline.candidates import Entry
 from pipeline.connection import connect
+from pipeline.shell import user_name
 from pipeline.versions import CHAMPION, PREVIOUS, UnknownAliasError, load, version_by_alias
 
 ALPHA = 0.05
@@ -129,7 +129,7 @@ def rollback(name: str) -> int:
         former, champion = (
             candidates.of_version(version_by_alias(client, name, alias)) for alias in (PREVIOUS, CHAMPION)
         )
-        tags = {"promotion.rolled_back": f"{_now()} by {getpass.getuser()}, in favour of version {former.version}"}
+        tags = {"promotion.rolled_back": f"{_now()} by {user_name()}, in favour of version {former.version}"}
         _tag(client, name, champion.version, tags)
         _move(client, name, former.version, champion.version)
     return 0
@@ -207,7 +207,7 @@ def _record(
         "promotion.against": f"version {champion.version}",
         "promotion.accuracy": f"{candidate_share:.4f} against {verdict.champion / verdict.images:.4f}",
         "promotion.mcnemar": f"p = {verdict.p:.6g}, {verdict.only_candidate} to {verdict.only_champion}",
-        "promotion.when": f"{_now()} by {getpass.getuser()}",
+        "promotion.when": f"{_now()} by {user_name()}",
     }
     if force:
         tags["promotion.forced"] = force

@@ -8,6 +8,7 @@ import mlflow
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
+from pipeline.addresses import without_secrets
 from pipeline.comparison import Run
 from pipeline.config import did_you_mean
 from pipeline.connection import connect, in_words
@@ -29,7 +30,7 @@ def open_store() -> mlflow.MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):  # noqa: PTH110
         raise StoreError(
-            f"no runs in {uri}: the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI"
+            f"no runs in {without_secrets(uri)}: the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI"
         )
     return connect()
 
@@ -135,5 +136,5 @@ def log_comparison(client: mlflow.MlflowClient, run_id: str, folder: str, tags: 
 
 def ui_link() -> str:
     """Where MLflow's UI answers: the server itself, or `make ui` for a file."""
-    uri = mlflow.get_tracking_uri()
+    uri = without_secrets(mlflow.get_tracking_uri())
     return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"

@@ -7,10 +7,10 @@ from filelock import FileLock, Timeout
 
 from pipeline import recovery
 from pipeline.connection import connect, in_words
-from pipeline.console import shown
 from pipeline.delivery import Delivery
 from pipeline.record import RunFolder, all_folders, find_folder
 from pipeline.sender import DELIVERING
+from pipeline.shell import shown
 
 
 def sync(runs: list[str], runs_dir: str) -> int:

@@ -4,7 +4,6 @@ Nothing here waits for a server or imports MLflow: everything goes into the run'
 """
 
 import contextlib
-import getpass
 import json
 import os
 import traceback
@@ -17,10 +16,12 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig
 from pipeline.datasets import ImageData, Split
 from pipeline.record import Journal, RunFolder
 from pipeline.sender import AnySender
+from pipeline.shell import user_name
 from pipeline.surroundings import code_digest, git, git_tags, installed, machine_tags
 
 
@@ -96,8 +97,8 @@ class RunRecord:
     def fail(self, error: BaseException) -> None:
         """Close the record as FAILED with the reason as a tag and the traceback as an artifact."""
         with contextlib.suppress(OSError):  # a full disk may be the very reason
-            self.text_artifact("traceback.txt", "".join(traceback.format_exception(error)))
-        self.end("FAILED", f"{type(error).__name__}: {error}")
+            self.text_artifact("traceback.txt", without_secrets("".join(traceback.format_exception(error))))
+        self.end("FAILED", without_secrets(f"{type(error).__name__}: {error}"))
 
     def end(self, status: str, reason: str = "") -> None:
         """Close the record: FINISHED, FAILED or KILLED."""
@@ -153,7 +154,7 @@ def run_name(config: RunConfig) -> str:
 def _identity_tags(config: RunConfig) -> dict[str, str]:
     return {
         "mlflow.runName": run_name(config),
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": user_name(),
         "mlflow.source.name": "pipeline",
         "mlflow.source.type": "LOCAL",
     }

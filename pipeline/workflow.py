@@ -22,6 +22,7 @@ from pipeline.recording import (
     train_as_helper,
 )
 from pipeline.sender import Sender
+from pipeline.shell import shown
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -141,7 +142,7 @@ def _tell_full_disk(record: "RunRecord") -> int:
     folder = record.folder.path
     print(
         f"pipeline: no space left on the disk of {folder}; make room, then go on with: "
-        f"python -m pipeline train --resume {folder.name} --runs_dir {console.shown(folder.parent)}",
+        f"python -m pipeline train --resume {folder.name} --runs_dir {shown(folder.parent)}",
         file=sys.stderr,
     )
     return 1

@@ -15,7 +15,7 @@ MODULES = {
 }
 # From the bottom to the top: a module may import those on lines before its own.
 LAYERS = [
-    {"config", "imports", "inference", "interrupts", "randomness", "speed", "surroundings"},
+    {"addresses", "config", "imports", "inference", "interrupts", "randomness", "shell", "speed", "surroundings"},
     {"comparison", "connection", "datasets", "dropout", "flags", "optimizer", "pictures", "predictor"},
     {"data", "network", "questions", "record", "store", "tables", "versions"},
     {"backprop", "charts", "checkpoints", "console", "export", "recovery", "registry"},

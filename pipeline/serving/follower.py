@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 
+from pipeline.addresses import without_secrets
 from pipeline.connection import in_words
 from pipeline.serving.telemetry import Telemetry
 from pipeline.versions import Loaded, NotServableError, UnknownModelError, load, version_by_alias
@@ -85,7 +86,7 @@ class Follower:
     def note(self, error: Exception | None) -> None:
         """Say how a look went, where it can be seen: health, metrics, log."""
         if isinstance(error, NotServableError | UnknownModelError):
-            kind, words = "version", str(error)
+            kind, words = "version", without_secrets(str(error))
         else:
             kind, words = "registry", in_words(error) if error else ""
         if error is not None:
