@@ -10,6 +10,7 @@ SYSTEMS = "pipeline: this runs on Linux, macOS and Windows' WSL (wsl --install),
 if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
     sys.exit(print(SYSTEMS, file=sys.stderr) or 2)  # before an import fails for want of what other systems have
 
+from pipeline.account import settle  # noqa: E402
 from pipeline.cli import main  # noqa: E402
 
 
@@ -25,4 +26,5 @@ def leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    settle()
     leave(main())

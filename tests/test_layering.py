@@ -27,7 +27,7 @@ LAYERS = [
         "shell",
         "speed",
     },
-    {"archives", "known_data", "surroundings"},
+    {"account", "archives", "known_data", "surroundings"},
     {"comparison", "connection", "downloads", "dropout", "flags", "optimizer", "pictures", "predictor"},
     {"datasets", "network", "questions", "record", "store", "tables", "versions"},
     {"backprop", "charts", "checkpoints", "console", "data", "export", "recovery", "registry"},

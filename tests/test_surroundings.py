@@ -3,12 +3,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from pipeline import checkout, speed, surroundings
-from tests.conftest import environment
+from pipeline import account, checkout, speed, surroundings
+from tests.conftest import ROOT, environment
 
 SETTINGS = {
     "color.ui": "always",
@@ -373,3 +374,63 @@ def test_an_unsupported_system_is_told_in_one_line_before_any_import_fails(tmp_p
     assert done.stderr == (
         "pipeline: this runs on Linux, macOS and Windows' WSL (wsl --install), not on Windows itself\n"
     )
+
+
+# A user id that the system has no name for, without HOME and USER.
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may write; the tests' own lies where only its owner may go."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def as_nobody(folder, *words, **variables):
+    """Run Python as a uid without a passwd entry; root's right to read stays, so that Python itself is found."""
+    if os.getuid() or not shutil.which("setpriv"):
+        pytest.skip("only root can become a user without a name")
+    caps = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
+    become = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", *caps]
+    bare = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    done = subprocess.run(
+        [*become, sys.executable, *words], cwd=folder, env=bare | variables, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_a_user_without_a_name_or_a_home_has_both_for_every_library_that_asks(open_folder):
+    code = "from pipeline import account; account.settle(); import getpass, matplotlib, pathlib; "
+    code += "print(getpass.getuser()); print(pathlib.Path.home()); print(matplotlib.get_configdir()); "
+    code += "from pipeline import checkout; print(checkout.checkout().commit)"
+    own = open_folder / "pipeline-home-54321"
+    (name, home, fonts, commit), errors = as_nobody(open_folder, "-c", code)
+    assert (name, home, errors) == ("uid 54321", str(own), "")
+    assert Path(fonts).is_relative_to(own)
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert commit == checkout.checkout().commit
+    (_, home, fonts, _), errors = as_nobody(open_folder, "-c", code, HOME="/")
+    assert (home, fonts, errors) == ("/", str(own), "")
+    own.chmod(0o777)
+    assert as_nobody(open_folder, "-c", code)[0][1] != str(own)  # anybody can put files there
+
+
+def test_a_user_without_a_name_or_a_home_trains_and_is_delivered(open_folder):
+    store = f"sqlite:///{open_folder}/mlflow.db"
+    knobs = ("--dataset", "digits", "--epochs", "1", "--hidden_units", "8")
+    told, errors = as_nobody(open_folder, "-m", "pipeline", "train", *knobs, MLFLOW_TRACKING_URI=store)
+    assert "Traceback" not in errors
+    assert "Matplotlib" not in errors
+    assert any("digits-mlp version 1" in line for line in told), told
+
+
+def test_a_user_with_a_name_and_a_home_keeps_both(tmp_path, monkeypatch):
+    for name in ("LOGNAME", "USER", "MPLCONFIGDIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(account, "user_name", lambda: "ann")
+    account.settle()
+    assert "USER" not in os.environ
+    assert "MPLCONFIGDIR" not in os.environ
