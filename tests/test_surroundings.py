@@ -417,6 +417,7 @@ def test_a_user_without_a_name_or_a_home_has_both_for_every_library_that_asks(op
     assert as_nobody(open_folder, "-c", code)[0][1] != str(own)  # anybody can put files there
 
 
+@pytest.mark.slow
 def test_a_user_without_a_name_or_a_home_trains_and_is_delivered(open_folder):
     store = f"sqlite:///{open_folder}/mlflow.db"
     knobs = ("--dataset", "digits", "--epochs", "1", "--hidden_units", "8")
