@@ -101,7 +101,7 @@ def read(here: Path) -> Checkout:
         commit, base = "unknown: there is no commit yet", _git(top, "hash-object", "-t", "tree", os.devnull).decode()
     try:
         diff, tree, left_out = _changes(top, base.strip())
-    except GitError as error:
+    except (GitError, OSError) as error:
         return Checkout(commit, left_out=(f"all changes ({error})",))
     return Checkout(commit, diff, tree, left_out)
 
@@ -114,7 +114,7 @@ def _changes(top: Path, base: str) -> tuple[bytes, str, tuple[str, ...]]:
     changed += [name for name in overlooked if os.path.lexists(top / name)]
     new, left_out = _new_files(top)
     left_out += _dirty_submodules(top, base)
-    with tempfile.TemporaryDirectory(prefix="pipeline-git-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="pipeline-git-", ignore_cleanup_errors=True) as scratch:
         apart = _store_apart(top, Path(scratch))
         _git(top, "read-tree", base, variables=apart)
         if names := sorted({*changed, *new}):

@@ -589,7 +589,7 @@ def test_files_and_folders_that_may_not_be_read_are_told(tmp_path):
         pytest.skip("only root can become another user")
     write_four_files(tmp_path / "data")
     for each in (*tmp_path.parents[:3], tmp_path):
-        if each != Path("/tmp"):
+        if each.name.startswith(("pytest-", "popen-")) or each == tmp_path:
             each.chmod(0o755)
     words = {}
     for path, mode in ((tmp_path / "data" / f"{IMAGES}.gz", 0), (tmp_path / "data", 0o311)):

@@ -277,6 +277,14 @@ def test_a_filter_that_fails_leaves_the_commit_and_says_that_the_changes_are_not
     assert found.tags()["git.dirty"] == "true"
 
 
+def test_a_full_or_forbidden_temporary_folder_costs_the_diff_not_the_run(repository, monkeypatch):
+    change(repository)
+    monkeypatch.setattr(checkout.tempfile, "tempdir", str(repository / "nowhere"))
+    found = checkout.read(repository)
+    assert found.commit == git(repository, "rev-parse", "HEAD")
+    assert found.left_out[0].startswith("all changes ([Errno 2] No such file")
+
+
 def test_where_git_cannot_tell_it_is_said_why(repository, tmp_path, monkeypatch):
     def commit(folder):
         return checkout.read(folder).tags()["git.commit"]
