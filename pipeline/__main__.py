@@ -1,11 +1,17 @@
 """`python -m pipeline VERB`."""
 
 import atexit
+import importlib.util
 import os
 import sys
 from typing import NoReturn
 
-from pipeline.cli import main
+SYSTEMS = "pipeline: this runs on Linux, macOS and Windows' WSL (wsl --install), not on Windows itself"
+if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
+    sys.exit(print(SYSTEMS, file=sys.stderr) or 2)  # before an import fails for want of what other systems have
+
+from pipeline.account import settle  # noqa: E402
+from pipeline.cli import main  # noqa: E402
 
 
 def leave(code: int) -> NoReturn:
@@ -20,4 +26,5 @@ def leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    settle()
     leave(main())

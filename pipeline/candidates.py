@@ -70,7 +70,7 @@ def _of_run(client: mlflow.MlflowClient, name: str, run: Any, dry_run: bool) -> 
     inputs = run.inputs.dataset_inputs
     tags = {
         "test_accuracy": repr(run.data.metrics.get("test_accuracy")),
-        "dataset": run.data.params.get("dataset", ""),
+        "dataset": run.data.params.get("data_name") or run.data.params.get("dataset", ""),
         "data_digest": inputs[0].dataset.digest if inputs else "",
     }
     if dry_run:

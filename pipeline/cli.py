@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.addresses import without_secrets
-from pipeline.config import RunConfig, unknown_name
+from pipeline.config import AUTO, RunConfig, unknown_name
 from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
 from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
@@ -84,7 +84,7 @@ def _experiment(arguments: list[str]) -> int:
     parser = _verb_parser("experiment", "Train a question's variants x seeds, where missing, and compare them.")
     parser.add_argument("file", metavar="FILE", help="the question: experiments/dropout.yaml, for example")
     parser.add_argument("--jobs", type=_count, default=0, help="runs at a time (default: auto, one for each core)")
-    parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
+    parser.add_argument("--data_dir", help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)")
     options = _parsed(parser, arguments)
     from pipeline.experiment import experiment
 
@@ -131,7 +131,7 @@ def _promote(arguments: list[str]) -> int:
         "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: %(default)s version)"
     )
     parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
-    parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
+    parser.add_argument("--data_dir", help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)")
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="compare and tell, change nothing")
     parser.add_argument(
         "--force", metavar="REASON", help="promote whatever the comparison says; the reason is recorded"
@@ -146,7 +146,7 @@ def _promote(arguments: list[str]) -> int:
 
     if options.rollback:
         return rollback(options.model)
-    data_dir = options.data_dir or RunConfig().data_dir
+    data_dir = options.data_dir or AUTO  # where the champion's data lie by default
     return promote(options.target, options.model, options.runs_dir, data_dir, options.dry_run, options.force or "")
 
 

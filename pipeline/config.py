@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 MATMUL_PRECISIONS = ("auto", "highest", "high", "medium")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 VERBOSITIES = ("auto", "0", "1", "2")
+
+AUTO = "auto"
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -49,6 +52,11 @@ def knob(
     return field(default=default, metadata=metadata)
 
 
+def default_data_dir(dataset: str) -> str:
+    """Where a data set lies by default. MNIST_DIR in the environment is MNIST's folder, no other's."""
+    return os.environ.get("MNIST_DIR", "data") if dataset == "mnist" else "data"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The knobs of one training run; the defaults are the Keras sample's.
@@ -59,8 +67,12 @@ class RunConfig:
 
     dataset: str = knob("mnist", "what to learn; digits is a small trial that needs no network", choices=DATASETS)
     data_dir: str = knob(
-        lambda: os.environ.get("MNIST_DIR", "data"),
-        "folder of the four IDX files or mnist.npz; what is missing is downloaded into it (environment: MNIST_DIR)",
+        AUTO,
+        "folder of the four IDX files or mnist.npz; what is missing is downloaded into it "
+        "(environment, for mnist: MNIST_DIR)",
+    )
+    data_name: str = knob(
+        "", "a name of their own for data of your own in MNIST's format; empty: the data must be the known ones"
     )
     validation_size: int = knob(
         0,
@@ -115,8 +127,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Settle what depends on other knobs, then check every range."""
-        if self.model_name == "auto":
-            object.__setattr__(self, "model_name", self.dataset.replace("_", "-") + "-mlp")
+        if self.data_dir == AUTO:
+            object.__setattr__(self, "data_dir", default_data_dir(self.dataset))
+        if self.model_name == AUTO:
+            object.__setattr__(self, "model_name", (self.data_name or self.dataset).replace("_", "-") + "-mlp")
         problems = [
             problem for knob in dataclasses.fields(self) if (problem := _range_problem(knob, getattr(self, knob.name)))
         ]
@@ -124,6 +138,22 @@ class RunConfig:
             raise ConfigError(problems)
 
     def _conflicts(self) -> list[str]:
+        return self._data_name_problems() + self._selection_problems()
+
+    def _data_name_problems(self) -> list[str]:
+        if not self.data_name:
+            return []
+        if self.dataset == "digits":
+            return ["data_name goes with files of your own; dataset digits comes with scikit-learn and has none"]
+        if self.data_name in DATASETS:
+            return [f"data_name {self.data_name!r} is that of known data; give --dataset {self.data_name}, or another"]
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.data_name):
+            return [
+                f"data_name {self.data_name!r} is not a name of up to 100 letters, digits, dots, dashes, underscores"
+            ]
+        return []
+
+    def _selection_problems(self) -> list[str]:
         if self.validation_size:
             return []
         why = (

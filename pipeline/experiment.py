@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import comparison, console, datasets, recovery, report, tables
 from pipeline.comparison import Comparison, Run
+from pipeline.config import RunConfig
 from pipeline.crew import Child, Crew
 from pipeline.interrupts import Interrupted, interruptions
 from pipeline.progress import Progress
@@ -26,7 +27,7 @@ from pipeline.record import (
 )
 from pipeline.sender import Sender, SharedSender
 from pipeline.shell import shown
-from pipeline.surroundings import code_digest, git_tags
+from pipeline.surroundings import code_digest, cores, git_tags
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
 QUESTION = "question"  # the tag that tells an experiment's own run from its children
@@ -47,7 +48,7 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
     """
     _leave_the_default_experiment()
     question = read_question(file, runs_dir=runs_dir, **everywhere)
-    digests = {config.dataset: _digest(config.dataset, config.data_dir) for config in question.variants.values()}
+    digests = {data: datasets.load(*data).digest for data in {_data(config) for config in question.variants.values()}}
     with interruptions():
         parent, journal = _open_parent(question, runs_dir)
         sender = Sender(parent)
@@ -74,8 +75,9 @@ def _leave_the_default_experiment() -> None:
         os.environ.pop("MLFLOW_RUN_ID", None)
 
 
-def _digest(dataset: str, data_dir: str) -> str:
-    return datasets.load(dataset, data_dir).digest
+def _data(config: RunConfig) -> tuple[str, str, str]:
+    """What decides which data a run gets, as `datasets.load` takes it."""
+    return config.dataset, config.data_dir, config.data_name
 
 
 def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]:
@@ -130,7 +132,9 @@ def _begin(question: Question, journal: Journal, sender: Sender) -> None:
     sender.poke()
 
 
-def _plan(question: Question, digests: dict[str, str], runs_dir: str, parent: RunFolder, sender: Sender) -> list[Child]:
+def _plan(
+    question: Question, digests: dict[tuple[str, str, str], str], runs_dir: str, parent: RunFolder, sender: Sender
+) -> list[Child]:
     """Every run that the question asks for, seed by seed, with what is there of it already."""
     known = _known_runs(question.name, runs_dir)
     children = []
@@ -140,7 +144,7 @@ def _plan(question: Question, digests: dict[str, str], runs_dir: str, parent: Ru
             config = replace(first, seed=seed, run_name=name, experiment_name=question.name)
             tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
             child = Child(variant, seed, config, tags)
-            wanted = _identity(child, digests[config.dataset])
+            wanted = _identity(child, digests[_data(config)])
             found = [folder for folder, identity in known if identity == wanted]
             if found:
                 _take_up(child, found[-1], parent, sender)
@@ -198,7 +202,7 @@ def _train(
 ) -> None:
     """Train what is missing, so many at a time, and show how it goes."""
     missing = [child for child in children if child.state != "finished"]
-    size = min(jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs or 1, len(missing))
+    size = min(jobs or cores(), len(missing))
     with Progress(question.name, children, max(1, size)) as progress:
         if missing:
             Crew(size, sender, parent, runs_dir).run(missing, progress.changed)

@@ -170,7 +170,8 @@ def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str) -> Ver
         raise ValueError(
             f"version {candidate.version} was made on {candidate.tags.get('dataset')} "
             f"(digest {candidate.tags.get('data_digest')}), version {champion.version} on {dataset} "
-            f"({champion.tags.get('data_digest')}), and {data_dir} holds {source.digest}: they cannot be compared here"
+            f"({champion.tags.get('data_digest')}), and {source.source} holds {source.digest}: "
+            "they cannot be compared here"
         )
     images, labels = source.test.images.astype(np.float32), source.test.labels.astype(np.int64)
     predicted = []

@@ -17,12 +17,13 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from pipeline.addresses import without_secrets
+from pipeline.checkout import checkout
 from pipeline.config import RunConfig
 from pipeline.datasets import ImageData, Split
 from pipeline.record import Journal, RunFolder
 from pipeline.sender import AnySender
 from pipeline.shell import user_name
-from pipeline.surroundings import code_digest, git, git_tags, installed, machine_tags
+from pipeline.surroundings import code_digest, git_tags, installed, machine_tags
 
 
 class RunRecord:
@@ -66,8 +67,10 @@ class RunRecord:
 
     def _record_surroundings(self) -> None:
         self.text_artifact("packages.txt", "".join(f"{line}\n" for line in installed()))
-        if diff := git("diff", "HEAD"):
-            self.text_artifact("uncommitted.diff", diff)
+        if diff := checkout().diff:
+            path = self.folder.artifacts / "uncommitted.diff"
+            path.write_bytes(diff)
+            self.artifact(path)
 
     def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
         """Record metrics of an epoch (from 1), those that do not stand already."""

@@ -185,7 +185,9 @@ def _end_other_ranks(trainer: Trainer) -> None:
 
 def make_data(config: RunConfig) -> MNISTDataModule:
     """The data module of the config."""
-    return MNISTDataModule(config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed)
+    return MNISTDataModule(
+        config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed, config.data_name
+    )
 
 
 def make_classifier(config: RunConfig) -> DigitClassifier:

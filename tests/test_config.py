@@ -58,11 +58,21 @@ def test_nothing_is_selected_on_the_test_set(knob):
     assert getattr(RunConfig.from_mapping({knob: 1, "validation_size": 100}), knob) == 1
 
 
-def test_mnist_dir_is_the_default_of_data_dir(monkeypatch):
+def test_mnist_dir_is_the_default_of_data_dir_for_mnist_alone(monkeypatch):
     assert RunConfig().data_dir == "data"
     monkeypatch.setenv("MNIST_DIR", "/somewhere")
     assert RunConfig().data_dir == "/somewhere"
     assert RunConfig(data_dir="here").data_dir == "here"
+    assert RunConfig(dataset="fashion_mnist").data_dir == RunConfig(dataset="digits").data_dir == "data"
+
+
+def test_data_of_ones_own_have_a_name_of_their_own():
+    assert RunConfig(data_name="my_digits").model_name == "my-digits-mlp"
+    for name, words in (("kmnist", "is that of known data"), ("a b", "is not a name"), ("a/b", "is not a name")):
+        with pytest.raises(ConfigError, match=words):
+            RunConfig(data_name=name)
+    with pytest.raises(ConfigError, match="comes with scikit-learn"):
+        RunConfig(data_name="mine", dataset="digits")
 
 
 def test_the_registered_model_is_named_after_the_dataset_unless_given():

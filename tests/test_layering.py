@@ -15,10 +15,22 @@ MODULES = {
 }
 # From the bottom to the top: a module may import those on lines before its own.
 LAYERS = [
-    {"addresses", "config", "imports", "inference", "interrupts", "randomness", "shell", "speed", "surroundings"},
-    {"comparison", "connection", "datasets", "dropout", "flags", "optimizer", "pictures", "predictor"},
-    {"data", "network", "questions", "record", "store", "tables", "versions"},
-    {"backprop", "charts", "checkpoints", "console", "export", "recovery", "registry"},
+    {
+        "addresses",
+        "checkout",
+        "config",
+        "image_files",
+        "imports",
+        "inference",
+        "interrupts",
+        "randomness",
+        "shell",
+        "speed",
+    },
+    {"account", "archives", "known_data", "surroundings"},
+    {"comparison", "connection", "downloads", "dropout", "flags", "optimizer", "pictures", "predictor"},
+    {"datasets", "network", "questions", "record", "store", "tables", "versions"},
+    {"backprop", "charts", "checkpoints", "console", "data", "export", "recovery", "registry"},
     {"candidates", "classifier"},
     {"delivery", "promotion", "report", "sender", "training"},
     {"answers", "crew", "reproduction", "sync", "tracking"},
