@@ -117,6 +117,8 @@ class RunConfig:
         """Settle what depends on other knobs, then check every range."""
         if self.model_name == "auto":
             object.__setattr__(self, "model_name", self.dataset.replace("_", "-") + "-mlp")
+        for name in ("data_dir", "runs_dir"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))  # noqa: PTH111
         problems = [
             problem for knob in dataclasses.fields(self) if (problem := _range_problem(knob, getattr(self, knob.name)))
         ]
