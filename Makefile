@@ -19,7 +19,7 @@ given = $${$(2):+$(1) "$$$(2)"}
 READY := $(VENV)/installed
 
 # `--env-manager local` takes the python that PATH finds first.
-export PATH := $(abspath $(BIN)):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help train test experiment compare report promote serve ui check soak lock clean

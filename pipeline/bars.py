@@ -86,11 +86,12 @@ class EpochBar:
             self._stop()
             self.console.print(f"Epoch {epoch}/{self.epochs}")
             self.line = EpochLine(steps)
-            self._live = Live(self.line, console=self.console, auto_refresh=False, vertical_overflow="crop")
-            self._live.start()
-        assert self._live is not None
+            if self.console.is_terminal and not self.console.is_dumb_terminal:
+                self._live = Live(self.line, console=self.console, auto_refresh=False, vertical_overflow="visible")
+                self._live.start()
         self.line.done, self.line.values = done, values
-        self._live.refresh()
+        if self._live:
+            self._live.refresh()
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
         """The epoch has ended: the last line, with the values that are recorded."""
@@ -98,7 +99,10 @@ class EpochBar:
         line.done, line.seconds = line.steps, metrics["epoch_seconds"]
         names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
         line.values = {name.removeprefix("train_"): metrics[name] for name in names}
-        self._stop()
+        if self._live:
+            self._stop()
+        else:
+            self.console.print(line)
         self.line = None
 
     def _stop(self) -> None:
