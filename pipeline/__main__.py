@@ -12,19 +12,24 @@ if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
 
 from pipeline.account import settle  # noqa: E402
 from pipeline.cli import main  # noqa: E402
+from pipeline.outputs import make_safe, write_error  # noqa: E402
+from pipeline.shell import NOT_ALL  # noqa: E402
+
+TRAINS = ("train", "experiment")  # what they are for lies in their folder, not on the screen
 
 
 def leave(code: int) -> NoReturn:
     """End the process at once: to take Lightning's and torch's objects apart one by one would take Python 0.6 s."""
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        code = code or 1
+    sys.stdout.flush()
+    if reason := write_error():
+        print(f"pipeline: the output could not be written ({reason})", file=sys.stderr)
+        code = code or (0 if sys.argv[1:2] and sys.argv[1] in TRAINS else NOT_ALL)
+    sys.stderr.flush()
     os._exit(code)
 
 
 if __name__ == "__main__":
+    make_safe()
     settle()
     leave(main())

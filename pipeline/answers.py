@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import comparison, store, tables
 from pipeline.comparison import Comparison, Run
 from pipeline.questions import Question, read_question
-from pipeline.shell import shown
+from pipeline.shell import command, shown
 
 MANY_RUNS = 100  # more are compared without their curves, which cost MLflow four requests a run
 LAB_BOOK, RESULTS = "README.md", "results"
@@ -111,7 +111,7 @@ def report(files: Sequence[str], folder: str) -> int:
     measured = [question for question in questions if _measure(client, question, home / RESULTS / question.name)]
     if not measured:
         names = ", ".join(question.name for question in questions)
-        raise ValueError(f"the store has finished runs of none of {names}; python -m pipeline experiment FILE first")
+        raise ValueError(f"the store has finished runs of none of {names}; {command('experiment', 'FILE')} first")
     sections = [home / RESULTS / question.name / "section.md" for question in _questions_in(home)]
     text = "\n".join([INTRODUCTION, *[path.read_text() for path in sections if path.exists()]])
     partial = home / (LAB_BOOK + ".partial")

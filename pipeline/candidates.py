@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import registry
 from pipeline.record import find_folder
+from pipeline.shell import command
 from pipeline.versions import CHAMPION, UnknownModelError, version_by_alias
 
 
@@ -56,7 +57,8 @@ def _run_of(client: mlflow.MlflowClient, target: str, runs_dir: str) -> Any:
     folder = find_folder(runs_dir, target)
     run_id = folder.state().get("run_id")
     if not run_id:
-        raise UnknownModelError(f"MLflow has not heard of run {target} yet; python -m pipeline sync delivers it")
+        sync = command("sync", folder.path.name, runs_dir=folder.path.parent)
+        raise UnknownModelError(f"MLflow has not heard of run {target} yet; {sync} delivers it")
     return client.get_run(run_id)
 
 

@@ -12,7 +12,7 @@ from pipeline.config import AUTO, RunConfig, unknown_name
 from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
 from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
-from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError
+from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError, home
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +63,9 @@ def _train(arguments: list[str]) -> int:
 
 def _sync(arguments: list[str]) -> int:
     parser = _verb_parser("sync", "Deliver to MLflow whatever runs have left undelivered.")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder, name or MLflow run id (default: all)")
+    parser.add_argument(
+        "runs", nargs="*", type=home, metavar="RUN", help="run folder, name or MLflow run id (default: all)"
+    )
     options = _parsed(parser, arguments)
     from pipeline.sync import sync
 
@@ -72,8 +74,8 @@ def _sync(arguments: list[str]) -> int:
 
 def _reproduce(arguments: list[str]) -> int:
     parser = _verb_parser("reproduce", "Train again from what a run recorded and compare every number.")
-    parser.add_argument("run", metavar="RUN", help="`last`, a run folder, name or MLflow run id")
-    parser.add_argument("--data_dir", help="where the data lies now (default: where the run found it)")
+    parser.add_argument("run", type=home, metavar="RUN", help="`last`, a run folder, name or MLflow run id")
+    parser.add_argument("--data_dir", type=home, help="where the data lies now (default: where the run found it)")
     options = _parsed(parser, arguments)
     from pipeline.reproduction import reproduce
 
@@ -82,9 +84,11 @@ def _reproduce(arguments: list[str]) -> int:
 
 def _experiment(arguments: list[str]) -> int:
     parser = _verb_parser("experiment", "Train a question's variants x seeds, where missing, and compare them.")
-    parser.add_argument("file", metavar="FILE", help="the question: experiments/dropout.yaml, for example")
+    parser.add_argument("file", type=home, metavar="FILE", help="the question: experiments/dropout.yaml, for example")
     parser.add_argument("--jobs", type=_count, default=0, help="runs at a time (default: auto, one for each core)")
-    parser.add_argument("--data_dir", help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)")
+    parser.add_argument(
+        "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
+    )
     options = _parsed(parser, arguments)
     from pipeline.experiment import experiment
 
@@ -103,7 +107,7 @@ def _compare(arguments: list[str]) -> int:
     parser.add_argument(
         "--smallest", type=float, help="smallest difference of interest (default: 0.001 of an accuracy)"
     )
-    parser.add_argument("--out", metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
+    parser.add_argument("--out", type=home, metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
     options = _parsed(parser, arguments)
     gc.disable()  # a short life: collecting what the imports made would take a tenth of it
     from pipeline.answers import compare
@@ -117,8 +121,12 @@ def _report(arguments: list[str]) -> int:
         description="Write the lab book, experiments/README.md, from the records.",
         allow_abbrev=False,
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="experiment files to measure anew (default: all)")
-    parser.add_argument("--folder", default="experiments", help="where the lab book lies (default: %(default)s)")
+    parser.add_argument(
+        "files", nargs="*", type=home, metavar="FILE", help="experiment files to measure anew (default: all)"
+    )
+    parser.add_argument(
+        "--folder", type=home, default="experiments", help="where the lab book lies (default: %(default)s)"
+    )
     options = _parsed(parser, arguments)
     from pipeline.answers import report
 
@@ -131,7 +139,9 @@ def _promote(arguments: list[str]) -> int:
         "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: %(default)s version)"
     )
     parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
-    parser.add_argument("--data_dir", help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)")
+    parser.add_argument(
+        "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
+    )
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="compare and tell, change nothing")
     parser.add_argument(
         "--force", metavar="REASON", help="promote whatever the comparison says; the reason is recorded"
@@ -226,7 +236,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _verb_parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"python -m pipeline {verb}", description=description, allow_abbrev=False)
-    parser.add_argument("--runs_dir", default=RunConfig().runs_dir, help="where runs lie (default: %(default)s)")
+    parser.add_argument(
+        "--runs_dir", type=home, default=RunConfig().runs_dir, help="where runs lie (default: %(default)s)"
+    )
     return parser
 
 

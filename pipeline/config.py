@@ -131,6 +131,8 @@ class RunConfig:
             object.__setattr__(self, "data_dir", default_data_dir(self.dataset))
         if self.model_name == AUTO:
             object.__setattr__(self, "model_name", (self.data_name or self.dataset).replace("_", "-") + "-mlp")
+        for name in ("data_dir", "runs_dir"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))  # noqa: PTH111
         problems = [
             problem for knob in dataclasses.fields(self) if (problem := _range_problem(knob, getattr(self, knob.name)))
         ]

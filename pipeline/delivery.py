@@ -9,7 +9,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunS
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
-from pipeline import registry
+from pipeline import registry, ui
 from pipeline.addresses import without_secrets
 from pipeline.record import Event, RunFolder
 
@@ -35,6 +35,7 @@ class Delivery:
     folder: RunFolder
     client: mlflow.MlflowClient
     run_id: str = ""
+    experiment_id: str = ""
     delivered: int = 0
     refused: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Delivery:
         """Take up where the folder's state says."""
         state = self.folder.state()
         self.run_id = state.get("run_id", "")
+        self.experiment_id = state.get("experiment_id", "")
         self.delivered = state.get("delivered", 0)
         self.refused = state.get("refused", [])
         self.versions = state.get("versions", {})
@@ -75,6 +77,7 @@ class Delivery:
         self.folder.write_state(
             {
                 "run_id": self.run_id,
+                "experiment_id": self.experiment_id,
                 "delivered": self.delivered,
                 "refused": self.refused,
                 "versions": self.versions,
@@ -86,6 +89,7 @@ class Delivery:
     def _start(self, event: Event) -> None:
         self.run_id = self.run_id or event["mlflow_run_id"] or self._find(event) or self._create(event)
         run = self.client.get_run(self.run_id)
+        self.experiment_id = str(run.info.experiment_id)
         params = [Param(name, str(value)) for name, value in event["params"].items() if name not in run.data.params]
         tags = {**event["tags"], RUN_KEY: event["run_key"]}
         if event["mlflow_run_id"]:
@@ -109,8 +113,10 @@ class Delivery:
 
     def _show_as_training(self, experiment_id: str) -> None:
         """Let MLflow's UI open the experiment as model training; it would take it for generative AI."""
-        if KIND not in self.client.get_experiment(experiment_id).tags:
+        tags = self.client.get_experiment(experiment_id).tags
+        if KIND not in tags:
             self.client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
+        ui.share_view(self.client, experiment_id, tags)
 
     def _find(self, event: Event) -> str | None:
         """The run that an earlier attempt created before its answer was lost."""

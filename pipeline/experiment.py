@@ -26,7 +26,7 @@ from pipeline.record import (
     values_of,
 )
 from pipeline.sender import Sender, SharedSender
-from pipeline.shell import shown
+from pipeline.shell import command, shown
 from pipeline.surroundings import code_digest, cores, git_tags
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
@@ -59,7 +59,8 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
         except Interrupted as interruption:
             _end(journal, sender, "KILLED", str(interruption))
             console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
-            print(f"stopped by {interruption}; what is done stays done: start it again to go on", flush=True)
+            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
+            print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
             return interruption.exit_code
         except BaseException as error:
             _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")

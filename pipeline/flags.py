@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ConfigError, RunConfig, range_text, unknown_name
+from pipeline.shell import home
 
 
 def parse_knobs(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -35,6 +36,10 @@ def parse_knobs(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str
     values = {name: value for name in knobs if (value := getattr(parsed, name)) is not None}
     if problems and not parsed.help:
         raise ConfigError(problems + _problems_of(values))
+    for name in ("data_dir", "runs_dir"):
+        if name in values:
+            values[name] = home(values[name])
+    parsed.config, parsed.resume = (home(word) if word else word for word in (parsed.config, parsed.resume))
     return parsed, values
 
 

@@ -4,10 +4,9 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.markup import escape
 from rich.text import Text
 
 from pipeline.crew import Child
@@ -84,17 +83,18 @@ class Progress:
         failed = f", [red]{counts['failed']} failed[/red]" if counts["failed"] else ""
         passed = duration(time.monotonic() - self.began)
         head = (
-            f"[bold]{self.name}[/bold]  {counts['finished']} finished{failed}, {counts['running']} running, "
+            f"[bold]{escape(self.name)}[/bold]  {counts['finished']} finished{failed}, {counts['running']} running, "
             f"{to_come} to come"
             f"  [dim]{passed} so far, about {duration(self.remaining_s())} left[/dim]"
         )
-        table = Table.grid(padding=(0, 2))
+        lines: list[RenderableType] = []
         for child in self.children:
             if child.state == "running":
-                bar = ProgressBar(total=child.config.epochs, completed=child.epochs_done, width=30)
-                accuracy = f"val_accuracy {child.accuracy:.4f}" if child.accuracy is not None else ""
-                table.add_row(Text(f"  {child.name}"), bar, f"{child.epochs_done}/{child.config.epochs}", accuracy)
-        return Group(Text.from_markup(head), table)
+                accuracy = f" - val_accuracy: {child.accuracy:.4f}" if child.accuracy is not None else ""
+                at = min(child.epochs_done + 1, child.config.epochs)
+                lines.append(Text(f"{child.name}  Epoch {at}/{child.config.epochs}{accuracy}"))
+                lines += [child.line] if child.line else []
+        return Group(Text.from_markup(head), *lines)
 
 
 def duration(seconds: float) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # What Lightning's other processes of a distributed run, which start with the same command, need to know.
 RUN_FOLDER, RESUME_FROM = "PIPELINE_RUN_FOLDER", "PIPELINE_RESUME_FROM"
 Report = Callable[[int, dict[str, float]], None]
+OnSteps = Callable[[int, int, int, dict[str, float]], None]
 
 
 def open_journal(folder: RunFolder) -> Journal:
@@ -104,7 +105,7 @@ def fit_and_record(
     data: "MNISTDataModule",
     resume_from: Path | None,
     report: Report | None = None,
-    progress_bar: bool = False,
+    on_steps: OnSteps | None = None,
 ) -> dict[str, float]:
     """Train, record every epoch and what a finished training leaves; returns the test metrics."""
     from pipeline import training
@@ -119,7 +120,7 @@ def fit_and_record(
         folder=record.folder.checkpoints,
         resume_from=resume_from,
         report=report,
-        progress_bar=progress_bar,
+        on_steps=on_steps,
     )
     write_outcome(config, record, result)
     return result.test

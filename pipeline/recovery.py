@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.config import ConfigError, RunConfig
 from pipeline.record import Journal, RunFolder, RunIsAliveError, all_folders, data_digest, never_begun, remove
+from pipeline.shell import command
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
 FREE = {"verbose", "data_dir", "runs_dir"}  # where things lie and what is printed changes no number
@@ -48,11 +49,11 @@ def recorded_config(folder: RunFolder) -> RunConfig:
     """
     start = folder.started()
     if start is None:
-        raise ValueError(f"{folder.path} holds no run that has begun; start a new one with `python -m pipeline train`")
+        raise ValueError(f"{folder.path} holds no run that has begun; start a new one with `{command('train')}`")
     if name := start["tags"].get("question"):
         raise ValueError(
             f"{folder.path.name} is the run of experiment {name!r}, which trains nothing itself; "
-            "go on with it: python -m pipeline experiment FILE"
+            f"go on with it: {command('experiment', 'FILE', runs_dir=folder.path.parent)}"
         )
     values = dict(start["params"])
     for event in folder.events():

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from pipeline.imports import in_haste
+from pipeline.outputs import make_safe
 from pipeline.record import RunFolder, now_ms
 from pipeline.recovery import mark_if_dead
 
@@ -243,4 +244,5 @@ def insist_on_killed(path: str) -> int:
 
 
 if __name__ == "__main__":
+    make_safe()
     raise SystemExit(insist_on_killed(sys.argv[1]) if INSIST in sys.argv else main(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -25,7 +26,7 @@ def sync(runs: list[str], runs_dir: str) -> int:
     """
     folders = [find_folder(runs_dir, run) for run in runs] or all_folders(runs_dir)
     if not folders:
-        print(f"no runs in {runs_dir}: nothing to deliver")
+        print(f"no runs in {shown(Path(runs_dir))}: nothing to deliver")
     complete = [_sync_one(folder) for folder in folders]
     if folders and all(complete):
         print(f"MLflow has everything of {len(folders)} run{'s' * (len(folders) != 1)}")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
@@ -27,9 +27,11 @@ from pipeline.data import MNISTDataModule
 from pipeline.network import MLP
 from pipeline.optimizer import make_optimizer
 from pipeline.randomness import derive_seed
+from pipeline.steps import OnSteps, StepNews
 
 Metrics = dict[str, float]
 Report = Callable[[int, Metrics], None]
+STEP_NEWS_S = 0.2
 
 
 @dataclass
@@ -132,7 +134,7 @@ def fit(
     folder: Path | None = None,
     resume_from: Path | None = None,
     report: Report | None = None,
-    progress_bar: bool = False,
+    on_steps: OnSteps | None = None,
 ) -> Result:
     """Train as the config says, then evaluate the final (or best) weights on the test images.
 
@@ -143,7 +145,7 @@ def fit(
         folder: gets the checkpoints; None: none are written (and keep_best has nothing to keep).
         resume_from: a checkpoint to continue.
         report: called with (epoch, metrics) after each epoch.
-        progress_bar: show Lightning's.
+        on_steps: called with (epoch, steps done, steps, means so far) as an epoch goes on, five times a second at most.
 
     Raises:
         ValueError: for data that cannot be read, or a Trainer setting that Lightning refuses.
@@ -155,7 +157,8 @@ def fit(
     classifier = make_classifier(config)
     epoch_end = EpochEnd(folder, config.keep_best, report)
     with _only_useful_words():
-        trainer = make_trainer(config, logger, [epoch_end], progress_bar)
+        news = [StepNews(on_steps, STEP_NEWS_S)] if on_steps else []
+        trainer = make_trainer(config, logger, [epoch_end, *news])
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from)
         except BaseException:
@@ -208,7 +211,7 @@ def make_classifier(config: RunConfig) -> DigitClassifier:
     return DigitClassifier(network, optimizer, config.batch_size, config.seed)
 
 
-def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callback], progress_bar: bool) -> Trainer:
+def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callback]) -> Trainer:
     """Lightning's Trainer as the config asks for it.
 
     Raises:
@@ -216,8 +219,6 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callb
     """
     if config.early_stopping:
         callbacks = [*callbacks, EarlyStopping("val_loss", patience=config.early_stopping, verbose=False)]
-    if progress_bar:
-        callbacks = [*callbacks, TQDMProgressBar(refresh_rate=20)]
     try:
         return Trainer(
             max_epochs=config.epochs,
@@ -227,7 +228,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callb
             precision=config.precision,  # type: ignore[arg-type]
             logger=logger,
             callbacks=callbacks,
-            enable_progress_bar=progress_bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic=True,
@@ -243,7 +244,7 @@ def check_hardware(config: RunConfig) -> None:
         ValueError: saying what Lightning has against them.
     """
     with _only_useful_words():
-        make_trainer(config, False, [], progress_bar=False)
+        make_trainer(config, False, [])
 
 
 def _trainer_problem(config: RunConfig, error: Exception) -> str:

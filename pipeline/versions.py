@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import did_you_mean
 from pipeline.predictor import NETWORK
+from pipeline.shell import command
 
 CHAMPION, PREVIOUS = "champion", "previous"
 
@@ -68,7 +69,7 @@ def version_by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> Any:
     known = ", ".join(models[name]) or "none"
     raise UnknownAliasError(
         f"model {name} has no alias {alias!r}{did_you_mean(alias, models[name])} (aliases: {known}); "
-        "python -m pipeline promote gives it one"
+        f"{command('promote', model=name)} gives it one"
     )
 
 

@@ -22,7 +22,7 @@ from pipeline.recording import (
     train_as_helper,
 )
 from pipeline.sender import Sender
-from pipeline.shell import shown
+from pipeline.shell import command
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -95,10 +95,11 @@ def deliver_the_dead(runs_dir: str) -> None:
     for folder in recovery.mark_dead_runs(runs_dir):
         start = folder.started()
         experiment = start["tags"].get("experiment") if start else None
-        command = "experiment FILE" if experiment else f"train --resume {folder.path.name}"
+        words = ("experiment", "FILE") if experiment else ("train", "--resume", folder.path.name)
         what = f"run {folder.path.name}" + (f" of experiment {experiment}" if experiment else "")
         print(
-            f"{what} had died without a word and is now marked FAILED; go on with it: python -m pipeline {command}",
+            f"{what} had died without a word and is now marked FAILED; "
+            f"go on with it: {command(*words, runs_dir=runs_dir)}",
             file=sys.stderr,
         )
         Sender(folder).let_go()
@@ -108,19 +109,18 @@ def _train_recorded(
     config: RunConfig, record: "RunRecord", sender: Sender, data: "MNISTDataModule", resume_from: Path | None
 ) -> int:
     verbose = console.verbosity(config)
-    reports: dict[int, Report] = {
-        1: console.TroubleLines(record.journal),
-        2: console.EpochLines(config.epochs, record.journal),
-    }
+    bar = console.BarAndTrouble(config.epochs, record.journal)
+    reports: dict[int, Report] = {1: bar, 2: console.EpochLines(config.epochs, record.journal)}
     try:
-        test = fit_and_record(config, record, data, resume_from, reports.get(verbose), progress_bar=verbose == 1)
+        on_steps = bar.step if verbose == 1 else None
+        with bar:
+            test = fit_and_record(config, record, data, resume_from, reports.get(verbose), on_steps)
         record.end("FINISHED")
     except Interrupted as interruption:
         record.end("KILLED", str(interruption))
         delivered = sender.finish(KILLED_PATIENCE_S)
         if verbose:
-            name = record.folder.path.name
-            print(f"stopped by {interruption}; go on with: python -m pipeline train --resume {name}", flush=True)
+            print(f"stopped by {interruption}; go on with: {_resume_command(record)}", flush=True)
         console.tell_delivery(record.folder, delivered)
         return interruption.exit_code
     except Exception as error:
@@ -139,10 +139,14 @@ def _train_recorded(
 
 
 def _tell_full_disk(record: "RunRecord") -> int:
-    folder = record.folder.path
     print(
-        f"pipeline: no space left on the disk of {folder}; make room, then go on with: "
-        f"python -m pipeline train --resume {folder.name} --runs_dir {shown(folder.parent)}",
+        f"pipeline: no space left on the disk of {record.folder.path}; make room, then go on with: "
+        f"{_resume_command(record)}",
         file=sys.stderr,
     )
     return 1
+
+
+def _resume_command(record: "RunRecord") -> str:
+    folder = record.folder.path
+    return command("train", "--resume", folder.name, runs_dir=folder.parent)
