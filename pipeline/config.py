@@ -78,7 +78,7 @@ class RunConfig:
     optimizer: str = knob("rmsprop", "update rule", choices=OPTIMIZERS)
     learning_rate: float = knob(1e-3, "step size of the optimizer", above=0)
     rho: float = knob(0.9, "decay of the running averages (rmsprop, adadelta)", minimum=0, below=1)
-    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", above=0)
+    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", minimum=1e-30)
     momentum: float = knob(0.0, "share of the last step that is repeated (sgd)", minimum=0, below=1)
 
     early_stopping: int = knob(
