@@ -15,7 +15,18 @@ MODULES = {
 }
 # From the bottom to the top: a module may import those on lines before its own.
 LAYERS = [
-    {"addresses", "config", "imports", "inference", "interrupts", "randomness", "shell", "speed", "surroundings"},
+    {
+        "addresses",
+        "config",
+        "imports",
+        "inference",
+        "interrupts",
+        "randomness",
+        "shell",
+        "speed",
+        "surroundings",
+        "yaml_files",
+    },
     {"comparison", "connection", "datasets", "dropout", "flags", "optimizer", "pictures", "predictor"},
     {"data", "network", "questions", "record", "store", "tables", "versions"},
     {"backprop", "charts", "checkpoints", "console", "export", "recovery", "registry"},

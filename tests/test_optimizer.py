@@ -112,7 +112,11 @@ def test_without_memory_single_precision_stays_finite_where_no_gradient_is(rho):
 @pytest.mark.parametrize("knobs", [{"momentum": 0.5}, {"rho": 0.5}, {"epsilon": 0.5}, {"learning_rate": 0.5}])
 @pytest.mark.parametrize("name", ["rmsprop", "sgd", "adagrad", "adadelta", "adam"])
 def test_a_knob_reaches_the_optimizers_that_its_meaning_names(name, knobs):
-    names = {"rho": ("rmsprop", "adadelta"), "epsilon": ("rmsprop", "adagrad", "adadelta", "adam"), "momentum": ("sgd",)}
+    names = {
+        "rho": ("rmsprop", "adadelta"),
+        "epsilon": ("rmsprop", "adagrad", "adadelta", "adam"),
+        "momentum": ("sgd",),
+    }
     (knob,) = knobs
 
     def two_steps(**knobs):
