@@ -1,11 +1,13 @@
 """RunConfig: every knob of a run, its meaning, unit and range. The only home of defaults; imports the stdlib only."""
 
+import contextlib
 import dataclasses
 import difflib
 import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits")
@@ -14,6 +16,9 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 MATMUL_PRECISIONS = ("auto", "highest", "high", "medium")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 VERBOSITIES = ("auto", "0", "1", "2")
+
+MOST_CHARACTERS = 4_000  # of a value: no path is longer
+MOST = 2**53  # of a whole number: the largest up to which MLflow's and JSON's numbers are exact
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -72,7 +77,7 @@ class RunConfig:
     batch_size: int = knob(128, "images per optimizer step", minimum=1)
 
     hidden_units: int = knob(512, "units per hidden layer", minimum=1)
-    hidden_layers: int = knob(2, "number of hidden layers", minimum=0)
+    hidden_layers: int = knob(2, "number of hidden layers", minimum=0, maximum=1000)
     dropout: float = knob(0.2, "share of hidden units dropped at each training step", minimum=0, below=1)
 
     optimizer: str = knob("rmsprop", "update rule", choices=OPTIMIZERS)
@@ -166,34 +171,58 @@ def convert(knob: "dataclasses.Field[Any]", value: object) -> str | int | float 
     Raises:
         ValueError: if the value is not of the knob's type.
     """
-    text = str(value).strip()
     kind = {"int": int, "float": float, "bool": bool, "str": str}[_type_name(knob)]
-    try:
-        if kind is bool:
-            if text.lower() not in _TRUE + _FALSE:
-                raise ValueError
-            return text.lower() in _TRUE
-        if kind is int and not isinstance(value, bool):
-            number = float(text)
-            return int(text) if "e" not in text.lower() and "." not in text else _whole(number)
-        if kind is float and not isinstance(value, bool):
-            return float(text)
-        if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-            return text
-    except (ValueError, OverflowError):
-        pass
+    converters: dict[type, Any] = {int: _whole, float: _real, bool: _truth, str: str}
+    if isinstance(value, str | int | float) and (kind is bool or not isinstance(value, bool)):
+        with contextlib.suppress(ValueError):
+            converted: str | int | float | bool = converters[kind](_typed(value))
+            return converted
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-    raise ValueError(f"{knob.name} {value!r} is not {wanted}")
+    raise ValueError(f"{knob.name} {_short(repr(value))} is not {wanted}")
+
+
+def _typed(value: object) -> str:
+    """The value as text.
+
+    Raises:
+        ValueError: if it holds a character that no path, name or parameter may have.
+    """
+    text = str(value).strip()
+    if "\0" in text or len(text) > MOST_CHARACTERS:
+        raise ValueError
+    return text
 
 
 def _type_name(knob: "dataclasses.Field[Any]") -> str:
     return knob.type if isinstance(knob.type, str) else knob.type.__name__
 
 
-def _whole(number: float) -> int:
-    if number != int(number):
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
         raise ValueError
-    return int(number)
+    return text.lower() in _TRUE
+
+
+def _whole(text: str) -> int:
+    """`12`, `12.0`, `1.2e1`, exactly."""
+    number = _real(text)
+    if not math.isfinite(number) or "e" not in text.lower() and "." not in text:
+        return int(text)
+    exact = Fraction(text)
+    if exact.denominator != 1:
+        raise ValueError
+    return exact.numerator
+
+
+def _real(text: str) -> float:
+    """The number; what Python takes and nobody means (`1_000`, digits of other scripts) is none. -0 is 0."""
+    if not text.isascii() or "_" in text:
+        raise ValueError
+    return float(text) + 0.0
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def range_text(knob: "dataclasses.Field[Any]") -> str:
@@ -211,18 +240,22 @@ def _range_problem(knob: "dataclasses.Field[Any]", value: Any) -> str | None:
     if words["choices"]:
         if value in words["choices"]:
             return None
-        guess = did_you_mean(str(value), words["choices"])
-        return f"{knob.name} {value!r} is not {range_text(knob)}{guess}"
+        guess = did_you_mean(str(value)[:80], words["choices"])
+        return f"{knob.name} {_short(repr(value))} is not {range_text(knob)}{guess}"
     if not isinstance(value, int | float):
         return None
     inside = (
-        math.isfinite(value)
+        (abs(value) <= MOST if isinstance(value, int) else math.isfinite(value))
         and (words["above"] is None or value > words["above"])
         and (words["minimum"] is None or value >= words["minimum"])
         and (words["maximum"] is None or value <= words["maximum"])
         and (words["below"] is None or value < words["below"])
     )
-    return None if inside else f"{knob.name} {value} is out of range: {range_text(knob) or 'finite'}"
+    if inside:
+        return None
+    allowed = range_text(knob) or "finite"
+    too_large = isinstance(value, int) and value > MOST and words["maximum"] is None
+    return f"{knob.name} {_short(str(value))} is out of range: {allowed}{f', at most {MOST:g}' if too_large else ''}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -233,4 +266,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that nobody knows."""
-    return f"unknown {kind} {name!r}{did_you_mean(name.lstrip('-').replace('-', '_'), known)}"
+    return f"unknown {kind} {_short(repr(name))}{did_you_mean(name[:80].lstrip('-').replace('-', '_'), known)}"

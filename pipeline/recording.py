@@ -11,6 +11,7 @@ import yaml
 from pipeline import recovery
 from pipeline.config import RunConfig
 from pipeline.imports import in_haste
+from pipeline.launchers import RESUME_FROM, RUN_FOLDER
 from pipeline.record import CONFIG, Journal, RunFolder
 from pipeline.sender import AnySender
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
     from pipeline.tracking import RunRecord
 
-# What Lightning's other processes of a distributed run, which start with the same command, need to know.
-RUN_FOLDER, RESUME_FROM = "PIPELINE_RUN_FOLDER", "PIPELINE_RESUME_FROM"
 Report = Callable[[int, dict[str, float]], None]
 
 
@@ -123,11 +122,6 @@ def fit_and_record(
     )
     write_outcome(config, record, result)
     return result.test
-
-
-def is_helper() -> bool:
-    """Whether this process is one that Lightning started to help a distributed run."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def train_as_helper() -> int:

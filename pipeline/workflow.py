@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pipeline import console, recovery
 from pipeline.config import RunConfig
 from pipeline.interrupts import Interrupted, interruptions
+from pipeline.launchers import is_helper
 from pipeline.record import all_folders, find_folder, new_folder, remove
 from pipeline.recording import (
     Report,
     fit_and_record,
-    is_helper,
     open_journal,
     open_record,
     ready_data,
