@@ -92,6 +92,11 @@ class RunConfig:
     keep_best: bool = knob(
         False, "keep the weights of the epoch with the lowest val_loss, not the last; needs validation_size"
     )
+    on_divergence: str = knob(
+        "stop",
+        "when a loss is nan or infinite at an epoch's end: stop, the run is FAILED; or continue, without a model",
+        choices=("stop", "continue"),
+    )
 
     seed: int = knob(1, "decides initial weights, order and dropout", minimum=0, maximum=2**32 - 1)
     accelerator: str = knob("auto", "hardware to train on", choices=ACCELERATORS)

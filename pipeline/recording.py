@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import recovery
+from pipeline import divergence, recovery
 from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
 from pipeline.imports import in_haste
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER
 from pipeline.record import CONFIG, Journal, RunFolder
 from pipeline.sender import AnySender
+from pipeline.shell import DONE, NOT_ALL
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -105,21 +107,31 @@ def fit_and_record(
     report: Report | None = None,
     progress_bar: bool = False,
 ) -> dict[str, float]:
-    """Train, record every epoch and what a finished training leaves; returns the test metrics."""
+    """Train, record every epoch and what a finished training leaves; returns the test metrics.
+
+    Raises:
+        DivergedError: if the training diverged and stopped; its epoch is recorded.
+    """
     from pipeline import training
     from pipeline.outcome import write_outcome
     from pipeline.tracking import RunLogger
 
     os.environ |= {RUN_FOLDER: str(record.folder.path), RESUME_FROM: str(resume_from or "")}
-    result = training.fit(
-        config,
-        data=data,
-        logger=RunLogger(record),
-        folder=record.folder.checkpoints,
-        resume_from=resume_from,
-        report=report,
-        progress_bar=progress_bar,
-    )
+    try:
+        result = training.fit(
+            config,
+            data=data,
+            logger=RunLogger(record),
+            folder=record.folder.checkpoints,
+            resume_from=resume_from,
+            report=report,
+            progress_bar=progress_bar,
+        )
+    except DivergedError as error:
+        record.tags({divergence.TAG: str(error.epoch)})
+        raise
+    if result.diverged_in:
+        record.tags({divergence.TAG: str(result.diverged_in)})
     write_outcome(config, record, result)
     return result.test
 
@@ -131,5 +143,8 @@ def train_as_helper() -> int:
     folder = RunFolder(os.environ[RUN_FOLDER])
     config = RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
     resume_from = os.environ[RESUME_FROM]
-    training.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
-    return 0
+    try:
+        training.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
+    except DivergedError:  # rank 0 says so
+        return NOT_ALL
+    return DONE

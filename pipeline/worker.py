@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
 from pipeline.interrupts import Interrupted, interruptions
 from pipeline.record import Journal, RunFolder
 from pipeline.recording import fit_and_record, open_journal, open_record, ready_data, reopen_record
@@ -88,6 +89,10 @@ class Worker:
             if record:
                 record.end("KILLED", str(interruption))
             raise
+        except DivergedError as error:
+            assert record is not None
+            record.end("FAILED", str(error))
+            self._say(end="DIVERGED", reason=str(error))
         except Exception as error:
             if record:
                 record.fail(error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import console, recovery
 from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
 from pipeline.interrupts import Interrupted, interruptions
 from pipeline.launchers import is_helper
 from pipeline.record import all_folders, find_folder, new_folder, remove
@@ -22,7 +23,7 @@ from pipeline.recording import (
     train_as_helper,
 )
 from pipeline.sender import Sender
-from pipeline.shell import shown
+from pipeline.shell import NOT_ALL, shown
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -123,6 +124,12 @@ def _train_recorded(
             print(f"stopped by {interruption}; go on with: python -m pipeline train --resume {name}", flush=True)
         console.tell_delivery(record.folder, delivered)
         return interruption.exit_code
+    except DivergedError as error:
+        record.end("FAILED", str(error))
+        delivered = sender.finish()
+        print(f"pipeline: run {record.folder.path.name} {error}", file=sys.stderr)
+        console.tell_delivery(record.folder, delivered)
+        return NOT_ALL
     except Exception as error:
         record.fail(error)
         console.tell_delivery(record.folder, sender.finish())

@@ -127,5 +127,5 @@ def test_the_code_that_decides_a_trainings_numbers_is_all_in_its_digest():
         reached.add(module)
         ours = {name.removeprefix("pipeline.") for name in imports_of(MODULES[module]) if name.startswith("pipeline.")}
         waiting |= ours - reached
-    assert reached - set(DECIDING) == {"checkpoints", "config", "interrupts", "record"}
+    assert reached - set(DECIDING) == {"checkpoints", "config", "divergence", "interrupts", "record"}
     assert set(DECIDING) <= reached
