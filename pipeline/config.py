@@ -211,7 +211,7 @@ def _truth(text: str) -> bool:
 def _whole(text: str) -> int:
     """`12`, `12.0`, `1.2e1`, exactly."""
     number = _real(text)
-    if not math.isfinite(number) or "e" not in text.lower() and "." not in text:
+    if not math.isfinite(number) or ("e" not in text.lower() and "." not in text):
         return int(text)
     exact = Fraction(text)
     if exact.denominator != 1:

@@ -18,9 +18,11 @@ LAYERS = [
     {
         "addresses",
         "config",
+        "divergence",
         "imports",
         "inference",
         "interrupts",
+        "launchers",
         "randomness",
         "shell",
         "speed",
