@@ -119,14 +119,12 @@ class RunConfig:
     )
     run_name: str = knob("", "name of the run in MLflow; empty: made of what the run does")
     model_name: str = knob(
-        "auto", "registered model that gets a new version; empty: none; auto: DATASET-mlp, so mnist-mlp"
+        "auto", "registered model that gets a new version; empty: none; auto: DATASET-NETWORK, so mnist-mlp"
     )
     runs_dir: str = knob("runs", "folder for each run's own record and checkpoints")
 
     def __post_init__(self) -> None:
-        """Settle what depends on other knobs, then check every range."""
-        if self.model_name == "auto":
-            object.__setattr__(self, "model_name", self.dataset.replace("_", "-") + "-mlp")
+        """Check every range."""
         problems = [
             problem for knob in dataclasses.fields(self) if (problem := _range_problem(knob, getattr(self, knob.name)))
         ]
@@ -164,6 +162,12 @@ class RunConfig:
         if problems:
             raise ConfigError(sorted(problems))
         return config
+
+    def named_after(self, network: str) -> "RunConfig":
+        """The config with model_name `auto` made of the dataset and the network's class name."""
+        if self.model_name != "auto":
+            return self
+        return dataclasses.replace(self, model_name=f"{self.dataset}-{network}".replace("_", "-").lower())
 
     def as_dict(self) -> dict[str, str | int | float | bool]:
         """Every knob with its value."""

@@ -121,7 +121,7 @@ def train_help() -> str:
     ]
     default = RunConfig()
     for knob in dataclasses.fields(RunConfig):
-        value = "DATASET-mlp" if knob.name == "model_name" else getattr(default, knob.name)
+        value = getattr(default, knob.name)
         facts = "; ".join(filter(None, [range_text(knob), f"default: {value if value != '' else 'empty'}"]))
         lines += [f"  --{knob.name:<18}{knob.metadata['meaning']}", f"{'':22}({facts})"]
     return "\n".join(lines)

@@ -38,17 +38,18 @@ def open_journal(folder: RunFolder) -> Journal:
         ) from None
 
 
-def ready_data(config: RunConfig) -> "MNISTDataModule":
-    """Everything that a user may have to put right, before a record is opened."""
+def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
+    """Everything that a user may have to put right, before a record is opened; the config with its names settled."""
     if "pipeline.training" not in sys.modules:
         with in_haste():
             import pipeline.training  # noqa: F401
-    from pipeline import training
+    from pipeline import building, training
 
     training.check_hardware(config)
     data = training.make_data(config)
     data.setup()
-    return data
+    building.check_size(config, len(data.train_images))
+    return building.settled(config), data
 
 
 def open_record(

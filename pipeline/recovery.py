@@ -77,6 +77,8 @@ def resumed_config(folder: RunFolder, given: Mapping[str, Any]) -> RunConfig:
         )
     if folder.is_alive():
         raise RunIsAliveError(f"run {folder.path.name} is still running in another process; nothing to resume")
+    if given.get("model_name") == "auto":  # settled as the run began
+        given = {name: value for name, value in given.items() if name != "model_name"}
     wanted = RunConfig.from_mapping({**recorded.as_dict(), **given})
     before, after = recorded.as_dict(), wanted.as_dict()
     problems = [

@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 # The modules whose code decides a training's numbers. A change elsewhere leaves finished runs comparable and reusable.
 DECIDING = (
     "backprop",
+    "building",
     "classifier",
     "data",
     "datasets",

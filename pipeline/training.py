@@ -22,11 +22,11 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from pipeline import checkpoints, divergence, speed
+from pipeline.building import make_network
 from pipeline.classifier import DigitClassifier
 from pipeline.config import RunConfig
 from pipeline.data import MNISTDataModule
 from pipeline.divergence import DivergedError
-from pipeline.network import MLP
 from pipeline.optimizer import make_optimizer
 from pipeline.randomness import derive_seed
 
@@ -232,7 +232,7 @@ def make_classifier(config: RunConfig) -> DigitClassifier:
         )
 
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    network = MLP(config.hidden_units, config.hidden_layers, config.dropout)
+    network = make_network(config)
     return DigitClassifier(network, optimizer, config.batch_size, config.seed)
 
 

@@ -18,7 +18,7 @@ from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
 from pipeline.interrupts import Interrupted, interruptions
 from pipeline.record import Journal, RunFolder
-from pipeline.recording import fit_and_record, open_journal, open_record, ready_data, reopen_record
+from pipeline.recording import fit_and_record, open_journal, open_record, ready, reopen_record
 from pipeline.sender import SharedSender
 
 Job = dict[str, Any]
@@ -76,7 +76,7 @@ class Worker:
         config = RunConfig.from_mapping(job["config"])
         record = None
         try:
-            data = ready_data(config)
+            config, data = ready(config)
             checkpoint = None
             if job["resume"]:
                 record, checkpoint = reopen_record(config, journal, sender, data)

@@ -18,7 +18,7 @@ from pipeline.recording import (
     fit_and_record,
     open_journal,
     open_record,
-    ready_data,
+    ready,
     reopen_record,
     train_as_helper,
 )
@@ -46,7 +46,7 @@ def train(config: RunConfig) -> int:
         journal = open_journal(folder)
         sender = Sender(folder)
         try:
-            data = ready_data(config)
+            config, data = ready(config)
             record = open_record(config, journal, sender, data)
         except BaseException:
             sender.abandon()
@@ -76,7 +76,7 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
         journal = open_journal(folder)
         sender = Sender(folder)
         try:
-            data = ready_data(config)
+            config, data = ready(config)
             record, checkpoint = reopen_record(config, journal, sender, data)
         except BaseException:
             sender.finish(KILLED_PATIENCE_S)

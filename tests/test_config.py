@@ -102,11 +102,11 @@ def test_mnist_dir_is_the_default_of_data_dir(monkeypatch):
     assert RunConfig(data_dir="here").data_dir == "here"
 
 
-def test_the_registered_model_is_named_after_the_dataset_unless_given():
-    assert RunConfig().model_name == "mnist-mlp"
-    assert RunConfig(dataset="fashion_mnist").model_name == "fashion-mnist-mlp"
-    assert RunConfig(dataset="digits", model_name="mine").model_name == "mine"
-    assert RunConfig(model_name="").model_name == ""
+def test_the_registered_model_is_named_after_dataset_and_network_unless_given():
+    assert RunConfig().named_after("MLP").model_name == "mnist-mlp"
+    assert RunConfig(dataset="fashion_mnist").named_after("CNN").model_name == "fashion-mnist-cnn"
+    assert RunConfig(dataset="digits", model_name="mine").named_after("MLP").model_name == "mine"
+    assert RunConfig(model_name="").named_after("MLP").model_name == ""
 
 
 def test_a_config_survives_its_own_mapping():

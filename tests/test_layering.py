@@ -31,7 +31,7 @@ LAYERS = [
     },
     {"comparison", "connection", "datasets", "dropout", "flags", "optimizer", "pictures", "predictor"},
     {"data", "network", "questions", "record", "store", "tables", "versions"},
-    {"backprop", "charts", "checkpoints", "console", "export", "recovery", "registry"},
+    {"backprop", "building", "charts", "checkpoints", "console", "export", "recovery", "registry"},
     {"candidates", "classifier"},
     {"delivery", "promotion", "report", "sender", "training"},
     {"answers", "crew", "reproduction", "sync", "tracking"},
