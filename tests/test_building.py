@@ -32,7 +32,7 @@ def test_the_sample_needs_no_memory_to_be_looked_at_and_fits(monkeypatch):
         ({"hidden_units": 10**9}, "training 1,000,000,796,000,000,010 weights in batches of 128 needs about 24,000"),
         ({"hidden_units": 10**15}, "more weights than can be counted"),
         ({"hidden_units": 30_000}, "take 3.7 GB, an ONNX file holds 2 GB"),
-        ({"batch_size": 10**12, "hidden_units": 10**5, "hidden_layers": 1}, "in batches of 60,000 needs about 74.0 GB"),
+        ({"batch_size": 10**12, "hidden_units": 10**5, "hidden_layers": 1}, "in batches of 60,000 needs about 73.9 GB"),
     ],
 )
 def test_what_does_not_fit_is_told_with_what_it_needs(monkeypatch, knobs, words):
