@@ -10,6 +10,7 @@ import pytest
 from pipeline import cli, training
 from pipeline.divergence import DivergedError
 from pipeline.record import all_folders
+from pipeline.recovery import resumed_config
 from tests.conftest import DELIVERED_WITHIN_S, environment, run_pipeline
 from tests.test_training import config, without_time
 
@@ -53,20 +54,20 @@ def train(*flags):
     return cli.main(["train", *FLAGS, *flags])
 
 
-def test_the_run_is_failed_with_the_reason_cannot_be_resumed_and_is_reproduced(tmp_path, capfd, monkeypatch):
-    assert train("--epochs", "3") == 1
+def test_the_run_is_failed_with_the_reason_cannot_be_resumed_and_is_reproduced(tmp_path):
+    done = run_pipeline("train", *FLAGS, "--epochs", "3", cwd=tmp_path)
     (folder,) = all_folders("runs")
-    err = capfd.readouterr().err
-    assert f"pipeline: run {folder.path.name} diverged in epoch 1: train_loss is nan" in err
-    assert "Traceback" not in err
+    assert done.returncode == 1
+    assert f"pipeline: run {folder.path.name} diverged in epoch 1: train_loss is nan" in done.stderr
+    assert "Traceback" not in done.stderr
     assert folder.ended()["status"] == "FAILED"
     assert folder.ended()["tags"]["failure_reason"].startswith("diverged in epoch 1")
-    assert cli.main(["train", "--resume", "last"]) == 2
-    assert "diverged in epoch 1 and would again" in capfd.readouterr().err
-    assert cli.main(["reproduce", "last"]) == 0
-    assert "identical: all 4 values of 1 epochs" in capfd.readouterr().out
-    assert cli.main(["train", "--resume", "last", "--on_divergence", "continue"]) == 0
-    assert folder.ended()["status"] == "FINISHED"
+    with pytest.raises(ValueError, match="diverged in epoch 1 and would again"):
+        resumed_config(folder, {})
+    assert resumed_config(folder, {"on_divergence": "continue"}).on_divergence == "continue"
+    again = run_pipeline("reproduce", "last", cwd=tmp_path)
+    assert "identical: all 4 values of 1 epochs" in again.stdout
+    assert again.returncode == 0
 
 
 @pytest.mark.parametrize("rate", ["1e4", "1e10", "1e20", "1e30"])
