@@ -174,7 +174,7 @@ def _section(question: Question, found: Comparison) -> str:
 
 def _hardware(found: Comparison) -> str:
     """On what, when, with what code the runs were made."""
-    runs = [run for group in found.groups for run in group.runs]
+    runs = [run for group in found.groups for run in group.everyone]
 
     def values(tag: str) -> str:
         return ", ".join(sorted({run.tags[tag] for run in runs if tag in run.tags}))

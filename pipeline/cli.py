@@ -12,6 +12,7 @@ from pipeline.config import AUTO, RunConfig, unknown_name
 from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
 from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
+from pipeline.launchers import set_launchers_aside
 from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError, home
 
 
@@ -40,6 +41,8 @@ def _dispatch(arguments: list[str]) -> int:
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         raise ValueError(f"{unknown_name('verb', verb, VERBS)} (verbs: {', '.join(VERBS)}; see --help)")
+    if verb in TRAINING:
+        set_launchers_aside()
     return VERBS[verb](rest)
 
 
@@ -205,6 +208,7 @@ VERBS = {
     "promote": _promote,
     "serve": _serve,
 }
+TRAINING = ("train", "experiment", "reproduce")
 HELP = """usage: python -m pipeline VERB ...
 
 Keras' MNIST MLP as an experiment-tracked pipeline.

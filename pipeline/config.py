@@ -1,5 +1,6 @@
 """RunConfig: every knob of a run, its meaning, unit and range. The only home of defaults; imports the stdlib only."""
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -7,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits")
@@ -17,6 +19,8 @@ ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 VERBOSITIES = ("auto", "0", "1", "2")
 
 AUTO = "auto"
+MOST_CHARACTERS = 4_000  # of a value: no path is longer
+MOST = 2**53  # of a whole number: the largest up to which MLflow's and JSON's numbers are exact
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -84,13 +88,13 @@ class RunConfig:
     batch_size: int = knob(128, "images per optimizer step", minimum=1)
 
     hidden_units: int = knob(512, "units per hidden layer", minimum=1)
-    hidden_layers: int = knob(2, "number of hidden layers", minimum=0)
+    hidden_layers: int = knob(2, "number of hidden layers", minimum=0, maximum=1000)
     dropout: float = knob(0.2, "share of hidden units dropped at each training step", minimum=0, below=1)
 
     optimizer: str = knob("rmsprop", "update rule", choices=OPTIMIZERS)
     learning_rate: float = knob(1e-3, "step size of the optimizer", above=0)
     rho: float = knob(0.9, "decay of the running averages (rmsprop, adadelta)", minimum=0, below=1)
-    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", above=0)
+    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", minimum=1e-30)
     momentum: float = knob(0.0, "share of the last step that is repeated (sgd)", minimum=0, below=1)
 
     early_stopping: int = knob(
@@ -98,6 +102,11 @@ class RunConfig:
     )
     keep_best: bool = knob(
         False, "keep the weights of the epoch with the lowest val_loss, not the last; needs validation_size"
+    )
+    on_divergence: str = knob(
+        "stop",
+        "when a loss is nan or infinite at an epoch's end: stop, the run is FAILED; or continue, without a model",
+        choices=("stop", "continue"),
     )
 
     seed: int = knob(1, "decides initial weights, order and dropout", minimum=0, maximum=2**32 - 1)
@@ -121,7 +130,7 @@ class RunConfig:
     )
     run_name: str = knob("", "name of the run in MLflow; empty: made of what the run does")
     model_name: str = knob(
-        "auto", "registered model that gets a new version; empty: none; auto: DATASET-mlp, so mnist-mlp"
+        "auto", "registered model that gets a new version; empty: none; auto: DATASET-NETWORK, so mnist-mlp"
     )
     runs_dir: str = knob("runs", "folder for each run's own record and checkpoints")
 
@@ -129,8 +138,6 @@ class RunConfig:
         """Settle what depends on other knobs, then check every range."""
         if self.data_dir == AUTO:
             object.__setattr__(self, "data_dir", default_data_dir(self.dataset))
-        if self.model_name == AUTO:
-            object.__setattr__(self, "model_name", (self.data_name or self.dataset).replace("_", "-") + "-mlp")
         for name in ("data_dir", "runs_dir"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))  # noqa: PTH111
         problems = [
@@ -187,6 +194,14 @@ class RunConfig:
             raise ConfigError(sorted(problems))
         return config
 
+    def named_after(self, network: str) -> "RunConfig":
+        """The config with model_name `auto` made of the dataset and the network's class name."""
+        if self.model_name != "auto":
+            return self
+        return dataclasses.replace(
+            self, model_name=f"{self.data_name or self.dataset}-{network}".replace("_", "-").lower()
+        )
+
     def as_dict(self) -> dict[str, str | int | float | bool]:
         """Every knob with its value."""
         return dataclasses.asdict(self)
@@ -198,34 +213,58 @@ def convert(knob: "dataclasses.Field[Any]", value: object) -> str | int | float 
     Raises:
         ValueError: if the value is not of the knob's type.
     """
-    text = str(value).strip()
     kind = {"int": int, "float": float, "bool": bool, "str": str}[_type_name(knob)]
-    try:
-        if kind is bool:
-            if text.lower() not in _TRUE + _FALSE:
-                raise ValueError
-            return text.lower() in _TRUE
-        if kind is int and not isinstance(value, bool):
-            number = float(text)
-            return int(text) if "e" not in text.lower() and "." not in text else _whole(number)
-        if kind is float and not isinstance(value, bool):
-            return float(text)
-        if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-            return text
-    except (ValueError, OverflowError):
-        pass
+    converters: dict[type, Any] = {int: _whole, float: _real, bool: _truth, str: str}
+    if isinstance(value, str | int | float) and (kind is bool or not isinstance(value, bool)):
+        with contextlib.suppress(ValueError):
+            converted: str | int | float | bool = converters[kind](_typed(value))
+            return converted
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-    raise ValueError(f"{knob.name} {value!r} is not {wanted}")
+    raise ValueError(f"{knob.name} {_short(repr(value))} is not {wanted}")
+
+
+def _typed(value: object) -> str:
+    """The value as text.
+
+    Raises:
+        ValueError: if it holds a character that no path, name or parameter may have.
+    """
+    text = str(value).strip()
+    if "\0" in text or len(text) > MOST_CHARACTERS:
+        raise ValueError
+    return text
 
 
 def _type_name(knob: "dataclasses.Field[Any]") -> str:
     return knob.type if isinstance(knob.type, str) else knob.type.__name__
 
 
-def _whole(number: float) -> int:
-    if number != int(number):
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
         raise ValueError
-    return int(number)
+    return text.lower() in _TRUE
+
+
+def _whole(text: str) -> int:
+    """`12`, `12.0`, `1.2e1`, exactly."""
+    number = _real(text)
+    if not math.isfinite(number) or ("e" not in text.lower() and "." not in text):
+        return int(text)
+    exact = Fraction(text)
+    if exact.denominator != 1:
+        raise ValueError
+    return exact.numerator
+
+
+def _real(text: str) -> float:
+    """The number; what Python takes and nobody means (`1_000`, digits of other scripts) is none. -0 is 0."""
+    if not text.isascii() or "_" in text:
+        raise ValueError
+    return float(text) + 0.0
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def range_text(knob: "dataclasses.Field[Any]") -> str:
@@ -243,18 +282,22 @@ def _range_problem(knob: "dataclasses.Field[Any]", value: Any) -> str | None:
     if words["choices"]:
         if value in words["choices"]:
             return None
-        guess = did_you_mean(str(value), words["choices"])
-        return f"{knob.name} {value!r} is not {range_text(knob)}{guess}"
+        guess = did_you_mean(str(value)[:80], words["choices"])
+        return f"{knob.name} {_short(repr(value))} is not {range_text(knob)}{guess}"
     if not isinstance(value, int | float):
         return None
     inside = (
-        math.isfinite(value)
+        (abs(value) <= MOST if isinstance(value, int) else math.isfinite(value))
         and (words["above"] is None or value > words["above"])
         and (words["minimum"] is None or value >= words["minimum"])
         and (words["maximum"] is None or value <= words["maximum"])
         and (words["below"] is None or value < words["below"])
     )
-    return None if inside else f"{knob.name} {value} is out of range: {range_text(knob) or 'finite'}"
+    if inside:
+        return None
+    allowed = range_text(knob) or "finite"
+    too_large = isinstance(value, int) and value > MOST and words["maximum"] is None
+    return f"{knob.name} {_short(str(value))} is out of range: {allowed}{f', at most {MOST:g}' if too_large else ''}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -265,4 +308,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that nobody knows."""
-    return f"unknown {kind} {name!r}{did_you_mean(name.lstrip('-').replace('-', '_'), known)}"
+    return f"unknown {kind} {_short(repr(name))}{did_you_mean(name[:80].lstrip('-').replace('-', '_'), known)}"

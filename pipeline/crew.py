@@ -29,7 +29,7 @@ class Child:
 
     Attributes:
         folder: where its record lies; None: it has not begun.
-        state: missing, interrupted, running, finished or failed.
+        state: missing, interrupted, running, finished, diverged (an answer as well) or failed.
         epochs_done: whole epochs behind it.
         line: how the epoch goes that it is at.
     """
@@ -47,6 +47,11 @@ class Child:
     seconds: float = 0.0
     accuracy: float | None = None
     line: EpochLine | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens with it in this experiment."""
+        return self.state in ("finished", "diverged", "failed")
 
     @property
     def name(self) -> str:
@@ -152,7 +157,7 @@ class Crew:
                 child.epochs_done, child.accuracy = each["epoch"], each["accuracy"]
                 child.epoch_seconds.append(each["seconds"])
             if "end" in each:
-                child.state = "finished" if each["end"] == "FINISHED" else "failed"
+                child.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(each["end"], "failed")
                 child.reason, child.seconds = each.get("reason", ""), time.monotonic() - child.began_at
                 worker.child = None
             changed(child)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import comparison, console, datasets, recovery, report, tables
+from pipeline import comparison, console, datasets, divergence, recovery, report, tables
 from pipeline.comparison import Comparison, Run
 from pipeline.config import RunConfig
 from pipeline.crew import Child, Crew
@@ -160,7 +160,11 @@ def _identity(child: Child, digest: str) -> tuple[Any, ...]:
 
 def _deciding(knobs: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(
-        sorted((name, value) for name, value in knobs.items() if name not in comparison.SAME_IN_KIND - {"seed"})
+        sorted(
+            (name, value)
+            for name, value in knobs.items()
+            if name not in comparison.SAME_IN_KIND - {"seed", "on_divergence"}
+        )
     )
 
 
@@ -188,6 +192,8 @@ def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Sender)
     end = folder.ended()
     child.folder = folder
     child.state = "finished" if end and end["status"] == "FINISHED" else "interrupted"
+    if end and child.state != "finished" and divergence.recorded(folder.events()):  # the same again would do the same
+        child.state, child.reason = "diverged", end["tags"].get("failure_reason", "")
     child.epochs_done = max(values_of(folder.events()).get("train_loss", {0: 0.0}))
     start = folder.started()
     assert start is not None
@@ -202,7 +208,7 @@ def _train(
     question: Question, children: list[Child], jobs: int, sender: Sender, parent: RunFolder, runs_dir: Path
 ) -> None:
     """Train what is missing, so many at a time, and show how it goes."""
-    missing = [child for child in children if child.state != "finished"]
+    missing = [child for child in children if not child.ended]
     size = min(jobs or cores(), len(missing))
     with Progress(question.name, children, max(1, size)) as progress:
         if missing:
@@ -211,7 +217,7 @@ def _train(
 
 def _answer(question: Question, children: list[Child], journal: Journal, sender: Sender) -> int:
     """Compare what is there, record it with the parent, tell it."""
-    failed = [child for child in children if child.state != "finished"]
+    failed = [child for child in children if child.state not in ("finished", "diverged")]
     try:
         begun = [child.folder for child in children if child.folder and child.folder.started()]
         found = question.compare([run_of(folder) for folder in begun])
@@ -258,6 +264,7 @@ def _end(journal: Journal, sender: Sender, status: str, reason: str) -> None:
 def run_of(folder: RunFolder) -> Run:
     """What a run's own folder knows of it, curves included."""
     events = folder.events()
+    diverged = divergence.recorded(events)
     start, end, state = folder.started(), folder.ended(), folder.state()
     assert start is not None
     values = values_of(events)
@@ -267,7 +274,7 @@ def run_of(folder: RunFolder) -> Run:
         status=end["status"] if end else "RUNNING",
         started_ms=start["time"],
         params={name: str(value) for name, value in recovery.recorded_config(folder).as_dict().items()},
-        tags=start["tags"],
+        tags=start["tags"] | ({divergence.TAG: diverged} if diverged else {}),
         metrics={name: steps[max(steps)] for name, steps in values.items()},
         data=data_digest(events) or "",
         curves=values,

@@ -22,7 +22,7 @@ class Progress:
         """Watch the children; so many train at a time."""
         self.name, self.children, self.jobs = name, children, jobs
         self.began = time.monotonic()
-        self.found = sum(child.state == "finished" for child in children)
+        self.found = sum(child.state in ("finished", "diverged") for child in children)
         self.live: Live | None = None
 
     def __enter__(self) -> "Progress":
@@ -47,13 +47,14 @@ class Progress:
 
     def changed(self, child: Child) -> None:
         """Hear of a child's step."""
-        if self.live is None and child.state in ("finished", "failed"):
+        if self.live is None and child.ended:
             print(self._line(child), flush=True)
 
     def _line(self, child: Child) -> str:
-        ended = sum(each.state in ("finished", "failed") for each in self.children)
+        ended = sum(each.ended for each in self.children)
         what = f"val_accuracy {child.accuracy:.4f}" if child.accuracy is not None else ""
         what = f"failed: {child.reason}" if child.state == "failed" else what
+        what = child.reason.partition(";")[0] if child.state == "diverged" else what
         left = f" - about {duration(self.remaining_s())} left" if ended < len(self.children) else ""
         count = f"{ended:{len(str(len(self.children)))}}/{len(self.children)}"
         return f"{count} {child.name} - {child.seconds:.0f} s - {what}{left}"
@@ -69,7 +70,7 @@ class Progress:
         overhead = sum(overheads) / len(overheads) if overheads else GUESSED_OVERHEAD_S
         left = 0.0
         for child in self.children:
-            if child.state not in ("finished", "failed"):
+            if not child.ended:
                 alike = [s for each in self.children if each.variant == child.variant for s in each.epoch_seconds]
                 per_epoch = sum(alike) / len(alike) if alike else mean
                 left += (child.config.epochs - child.epochs_done) * per_epoch + overhead
@@ -77,13 +78,16 @@ class Progress:
 
     def _view(self) -> Group:
         counts = {
-            state: sum(child.state == state for child in self.children) for state in ("finished", "failed", "running")
+            state: sum(child.state == state for child in self.children)
+            for state in ("finished", "diverged", "failed", "running")
         }
         to_come = len(self.children) - sum(counts.values())
         failed = f", [red]{counts['failed']} failed[/red]" if counts["failed"] else ""
+        diverged = f", {counts['diverged']} diverged" if counts["diverged"] else ""
         passed = duration(time.monotonic() - self.began)
         head = (
-            f"[bold]{escape(self.name)}[/bold]  {counts['finished']} finished{failed}, {counts['running']} running, "
+            f"[bold]{escape(self.name)}[/bold]  {counts['finished']} finished{diverged}{failed}, "
+            f"{counts['running']} running, "
             f"{to_come} to come"
             f"  [dim]{passed} so far, about {duration(self.remaining_s())} left[/dim]"
         )

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import recovery
+from pipeline import divergence, recovery
 from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
 from pipeline.imports import in_haste
+from pipeline.launchers import RESUME_FROM, RUN_FOLDER
 from pipeline.record import CONFIG, Journal, RunFolder
 from pipeline.sender import AnySender
+from pipeline.shell import DONE, NOT_ALL
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
     from pipeline.tracking import RunRecord
 
-# What Lightning's other processes of a distributed run, which start with the same command, need to know.
-RUN_FOLDER, RESUME_FROM = "PIPELINE_RUN_FOLDER", "PIPELINE_RESUME_FROM"
 Report = Callable[[int, dict[str, float]], None]
 OnSteps = Callable[[int, int, int, dict[str, float]], None]
 
@@ -38,17 +39,18 @@ def open_journal(folder: RunFolder) -> Journal:
         ) from None
 
 
-def ready_data(config: RunConfig) -> "MNISTDataModule":
-    """Everything that a user may have to put right, before a record is opened."""
+def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
+    """Everything that a user may have to put right, before a record is opened; the config with its names settled."""
     if "pipeline.training" not in sys.modules:
         with in_haste():
             import pipeline.training  # noqa: F401
-    from pipeline import training
+    from pipeline import building, training
 
     training.check_hardware(config)
     data = training.make_data(config)
     data.setup()
-    return data
+    building.check_size(config, len(data.train_images))
+    return building.settled(config), data
 
 
 def open_record(
@@ -107,28 +109,33 @@ def fit_and_record(
     report: Report | None = None,
     on_steps: OnSteps | None = None,
 ) -> dict[str, float]:
-    """Train, record every epoch and what a finished training leaves; returns the test metrics."""
+    """Train, record every epoch and what a finished training leaves; returns the test metrics.
+
+    Raises:
+        DivergedError: if the training diverged and stopped; its epoch is recorded.
+    """
     from pipeline import training
     from pipeline.outcome import write_outcome
     from pipeline.tracking import RunLogger
 
     os.environ |= {RUN_FOLDER: str(record.folder.path), RESUME_FROM: str(resume_from or "")}
-    result = training.fit(
-        config,
-        data=data,
-        logger=RunLogger(record),
-        folder=record.folder.checkpoints,
-        resume_from=resume_from,
-        report=report,
-        on_steps=on_steps,
-    )
+    try:
+        result = training.fit(
+            config,
+            data=data,
+            logger=RunLogger(record),
+            folder=record.folder.checkpoints,
+            resume_from=resume_from,
+            report=report,
+            on_steps=on_steps,
+        )
+    except DivergedError as error:
+        record.tags({divergence.TAG: str(error.epoch)})
+        raise
+    if result.diverged_in:
+        record.tags({divergence.TAG: str(result.diverged_in)})
     write_outcome(config, record, result)
     return result.test
-
-
-def is_helper() -> bool:
-    """Whether this process is one that Lightning started to help a distributed run."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def train_as_helper() -> int:
@@ -138,5 +145,8 @@ def train_as_helper() -> int:
     folder = RunFolder(os.environ[RUN_FOLDER])
     config = RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
     resume_from = os.environ[RESUME_FROM]
-    training.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
-    return 0
+    try:
+        training.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
+    except DivergedError:  # rank 0 says so
+        return NOT_ALL
+    return DONE

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import divergence
 from pipeline.config import ConfigError, RunConfig
 from pipeline.record import Journal, RunFolder, RunIsAliveError, all_folders, data_digest, never_begun, remove
 from pipeline.shell import command
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
-FREE = {"verbose", "data_dir", "runs_dir"}  # where things lie and what is printed changes no number
+FREE = {"verbose", "data_dir", "runs_dir", "on_divergence"}  # where things lie and what is printed changes no number
 
 
 def mark_if_dead(folder: RunFolder) -> bool:
@@ -77,6 +78,8 @@ def resumed_config(folder: RunFolder, given: Mapping[str, Any]) -> RunConfig:
         )
     if folder.is_alive():
         raise RunIsAliveError(f"run {folder.path.name} is still running in another process; nothing to resume")
+    if given.get("model_name") == "auto":  # settled as the run began
+        given = {name: value for name, value in given.items() if name != "model_name"}
     wanted = RunConfig.from_mapping({**recorded.as_dict(), **given})
     before, after = recorded.as_dict(), wanted.as_dict()
     problems = [
@@ -89,6 +92,11 @@ def resumed_config(folder: RunFolder, given: Mapping[str, Any]) -> RunConfig:
     if problems:
         reason = "a resumed run goes on with the knobs it began with (only epochs may grow); start a new run for others"
         raise ConfigError([*problems, reason])
+    if (epoch := divergence.recorded(folder.events())) and wanted.on_divergence == "stop":
+        raise ValueError(
+            f"run {folder.path.name} diverged in epoch {epoch} and would again: the same knobs give the same numbers. "
+            "Start a new run with others (a lower learning_rate), or go on all the same with --on_divergence continue"
+        )
     return wanted
 
 

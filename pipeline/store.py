@@ -8,6 +8,7 @@ import mlflow
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
+from pipeline import divergence
 from pipeline.addresses import without_secrets
 from pipeline.comparison import Run
 from pipeline.config import did_you_mean
@@ -98,6 +99,9 @@ def run_of(run: Any) -> Run:
     """An MLflow run as the comparison takes it, without curves."""
     inputs = run.inputs.dataset_inputs if run.inputs else []
     metrics = dict(run.data.metrics)
+    tags = dict(run.data.tags)
+    if divergence.TAG not in tags and any(not divergence.is_finite(metrics.get(name, 0.0)) for name in CURVES[::2]):
+        tags[divergence.TAG] = "?"  # a run of somebody else's, or of an older day
     metrics.setdefault("seconds_per_epoch", metrics.get("epoch_seconds", float("nan")))
     return Run(
         run_id=run.info.run_id,
@@ -105,7 +109,7 @@ def run_of(run: Any) -> Run:
         status=run.info.status,
         started_ms=run.info.start_time,
         params=run.data.params,
-        tags=run.data.tags,
+        tags=tags,
         metrics={name: value for name, value in metrics.items() if value == value},
         data=inputs[0].dataset.digest if inputs else "",
         experiment_id=run.info.experiment_id,

@@ -20,6 +20,7 @@ CPU_INFO, CPU_LIMIT = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")  # L
 DECIDING = (
     "archives",
     "backprop",
+    "building",
     "classifier",
     "data",
     "datasets",

@@ -82,6 +82,10 @@ class RunRecord:
         self.journal.artifact(path)
         self.sender.poke()
 
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags that turn up on the way."""
+        self._append("tags", tags=dict(tags))
+
     def text_artifact(self, name: str, text: str) -> None:
         """Write and record a text file."""
         path = self.folder.artifacts / name

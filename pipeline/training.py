@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import signal
 import statistics
 import sys
@@ -20,11 +21,12 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from pipeline import checkpoints, speed
+from pipeline import checkpoints, divergence, speed
+from pipeline.building import make_network
 from pipeline.classifier import DigitClassifier
 from pipeline.config import RunConfig
 from pipeline.data import MNISTDataModule
-from pipeline.network import MLP
+from pipeline.divergence import DivergedError
 from pipeline.optimizer import make_optimizer
 from pipeline.randomness import derive_seed
 from pipeline.steps import OnSteps, StepNews
@@ -41,6 +43,7 @@ class Result:
     Attributes:
         history: epoch (from 1) -> that epoch's metrics.
         test: test_loss and test_accuracy of the final weights.
+        diverged_in: the first epoch whose losses or weights are not finite, if there is one.
     """
 
     classifier: DigitClassifier
@@ -48,6 +51,7 @@ class Result:
     trainer: Trainer
     history: dict[int, Metrics] = field(default_factory=dict)
     test: Metrics = field(default_factory=dict)
+    diverged_in: int | None = None
 
 
 class EpochEnd(Checkpoint):
@@ -56,8 +60,12 @@ class EpochEnd(Checkpoint):
     A `Checkpoint`, because those are the callbacks that Lightning calls after the module has logged its means.
     """
 
-    def __init__(self, folder: Path | None, keep_best: bool, report: Report | None) -> None:
+    def __init__(
+        self, folder: Path | None, keep_best: bool, report: Report | None, stop_if_diverged: bool = True
+    ) -> None:
         """Save checkpoints to the folder, if there is one; report (epoch, metrics)."""
+        self.stop_if_diverged = stop_if_diverged
+        self.diverged_in: int | None = None
         self.folder, self.keep_best, self.report = folder, keep_best, report
         self.history: dict[int, Metrics] = {}
         self.best_loss = float("inf")
@@ -84,10 +92,22 @@ class EpochEnd(Checkpoint):
         self.history[epoch] = metrics
         if trainer.logger:
             trainer.logger.log_metrics(metrics, step=epoch)
-        if self.folder:
+        self._look_for_divergence(trainer, pl_module, epoch)
+        if self.folder and not (self.diverged_in and self.stop_if_diverged):
             self._save_if_it_can(trainer, self.folder, epoch, metrics["val_loss"])
         if self.report and trainer.is_global_zero:
             self.report(epoch, metrics)
+
+    def _look_for_divergence(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+        """All ranks have the same means and weights, so they stop together."""
+        if self.diverged_in is None and not (
+            divergence.first_epoch({epoch: self.history[epoch]}) is None
+            and all(bool(weights.isfinite().all()) for weights in module.parameters())
+        ):
+            self.diverged_in = epoch
+            trainer.should_stop = trainer.should_stop or self.stop_if_diverged
+            if not self.stop_if_diverged and trainer.is_global_zero:
+                print(f"warning: {divergence.words(epoch, self.history[epoch])}; it goes on", file=sys.stderr)
 
     def _save_if_it_can(self, trainer: Trainer, folder: Path, epoch: int, val_loss: float) -> None:
         try:
@@ -124,6 +144,7 @@ class EpochEnd(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the history of the checkpoint."""
         self.history, self.best_loss = dict(state_dict["history"]), state_dict["best_loss"]
+        self.diverged_in = divergence.first_epoch(self.history)
 
 
 def fit(
@@ -149,13 +170,14 @@ def fit(
 
     Raises:
         ValueError: for data that cannot be read, or a Trainer setting that Lightning refuses.
+        DivergedError: if a loss or a weight is not finite at an epoch's end and the config says to stop then.
     """
     speed.keep_memory()
     speed.leave_memory_unfilled()
     speed.set_matmul_precision(config.matmul_precision)
     data = data or make_data(config)
     classifier = make_classifier(config)
-    epoch_end = EpochEnd(folder, config.keep_best, report)
+    epoch_end = EpochEnd(folder, config.keep_best, report, config.on_divergence == "stop")
     with _only_useful_words():
         news = [StepNews(on_steps, STEP_NEWS_S)] if on_steps else []
         trainer = make_trainer(config, logger, [epoch_end, *news])
@@ -164,18 +186,26 @@ def fit(
         except BaseException:
             _end_other_ranks(trainer)
             raise
-        if epoch_end.best_path:
+        if epoch_end.diverged_in and epoch_end.stop_if_diverged:
+            _leave_the_group()
+            raise DivergedError(epoch_end.diverged_in, epoch_end.history)
+        if epoch_end.best_path and not (epoch_end.diverged_in and math.isinf(epoch_end.best_loss)):
             best = torch.load(epoch_end.best_path, weights_only=True)
             classifier.load_state_dict(best["state_dict"])
         trainer.test(classifier, datamodule=data, verbose=False)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()  # left to the exit, its threads can abort the process
+        _leave_the_group()
     test = {name: trainer.callback_metrics[name].item() for name in ("test_loss", "test_accuracy")}
     if trainer.logger:
         seconds = statistics.median(metrics["epoch_seconds"] for metrics in epoch_end.history.values())
         trainer.logger.log_metrics({**test, "seconds_per_epoch": seconds}, step=max(epoch_end.history))
-    return Result(classifier, data, trainer, epoch_end.history, test)
+    return Result(classifier, data, trainer, epoch_end.history, test, epoch_end.diverged_in)
+
+
+def _leave_the_group() -> None:
+    """All ranks together; left to the exit, the group's threads can abort the process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _end_other_ranks(trainer: Trainer) -> None:
@@ -207,7 +237,7 @@ def make_classifier(config: RunConfig) -> DigitClassifier:
         )
 
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    network = MLP(config.hidden_units, config.hidden_layers, config.dropout)
+    network = make_network(config)
     return DigitClassifier(network, optimizer, config.batch_size, config.seed)
 
 
@@ -218,7 +248,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callb
         ValueError: for an accelerator, devices or strategy that are not to be had here.
     """
     if config.early_stopping:
-        callbacks = [*callbacks, EarlyStopping("val_loss", patience=config.early_stopping, verbose=False)]
+        callbacks = [*callbacks, EarlyStopping("val_loss", patience=config.early_stopping, check_finite=False)]
     try:
         return Trainer(
             max_epochs=config.epochs,

@@ -16,10 +16,11 @@ import time
 from typing import Any
 
 from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
 from pipeline.interrupts import Interrupted, interruptions
 from pipeline.outputs import make_safe
 from pipeline.record import Journal, RunFolder
-from pipeline.recording import fit_and_record, open_journal, open_record, ready_data, reopen_record
+from pipeline.recording import fit_and_record, open_journal, open_record, ready, reopen_record
 from pipeline.sender import SharedSender
 
 Job = dict[str, Any]
@@ -79,7 +80,7 @@ class Worker:
         config = RunConfig.from_mapping(job["config"])
         record = None
         try:
-            data = ready_data(config)
+            config, data = ready(config)
             checkpoint = None
             if job["resume"]:
                 record, checkpoint = reopen_record(config, journal, sender, data)
@@ -92,6 +93,10 @@ class Worker:
             if record:
                 record.end("KILLED", str(interruption))
             raise
+        except DivergedError as error:
+            assert record is not None
+            record.end("FAILED", str(error))
+            self._say(end="DIVERGED", reason=str(error))
         except Exception as error:
             if record:
                 record.fail(error)

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import console, recovery
 from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
 from pipeline.interrupts import Interrupted, interruptions
+from pipeline.launchers import is_helper
 from pipeline.record import all_folders, find_folder, new_folder, remove
 from pipeline.recording import (
     Report,
     fit_and_record,
-    is_helper,
     open_journal,
     open_record,
-    ready_data,
+    ready,
     reopen_record,
     train_as_helper,
 )
 from pipeline.sender import Sender
-from pipeline.shell import command
+from pipeline.shell import NOT_ALL, command
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -45,7 +46,7 @@ def train(config: RunConfig) -> int:
         journal = open_journal(folder)
         sender = Sender(folder)
         try:
-            data = ready_data(config)
+            config, data = ready(config)
             record = open_record(config, journal, sender, data)
         except BaseException:
             sender.abandon()
@@ -75,7 +76,7 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
         journal = open_journal(folder)
         sender = Sender(folder)
         try:
-            data = ready_data(config)
+            config, data = ready(config)
             record, checkpoint = reopen_record(config, journal, sender, data)
         except BaseException:
             sender.finish(KILLED_PATIENCE_S)
@@ -123,6 +124,12 @@ def _train_recorded(
             print(f"stopped by {interruption}; go on with: {_resume_command(record)}", flush=True)
         console.tell_delivery(record.folder, delivered)
         return interruption.exit_code
+    except DivergedError as error:
+        record.end("FAILED", str(error))
+        delivered = sender.finish()
+        print(f"pipeline: run {record.folder.path.name} {error}", file=sys.stderr)
+        console.tell_delivery(record.folder, delivered)
+        return NOT_ALL
     except Exception as error:
         record.fail(error)
         console.tell_delivery(record.folder, sender.finish())
