@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from pipeline.config import RunConfig, range_text
+from pipeline.config import RunConfig
+from pipeline.values import range_text
 
 
 def table() -> str:

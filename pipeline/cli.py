@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.addresses import without_secrets
-from pipeline.config import AUTO, RunConfig, unknown_name
+from pipeline.config import AUTO, RunConfig
 from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
 from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
 from pipeline.launchers import set_launchers_aside
 from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError, home
+from pipeline.values import unknown_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:

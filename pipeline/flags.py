@@ -5,8 +5,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ConfigError, RunConfig, range_text, unknown_name
+from pipeline.config import ConfigError, RunConfig
 from pipeline.shell import home
+from pipeline.values import range_text, unknown_name
 
 
 def parse_knobs(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:

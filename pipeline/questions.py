@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline import comparison
 from pipeline.comparison import Comparison, Run
-from pipeline.config import ConfigError, RunConfig, unknown_name
+from pipeline.config import ConfigError, RunConfig
+from pipeline.values import unknown_name
 from pipeline.yaml_files import read_yaml
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds")

@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from pipeline import divergence
 from pipeline.addresses import without_secrets
 from pipeline.comparison import Run
-from pipeline.config import did_you_mean
 from pipeline.connection import connect, in_words
+from pipeline.values import did_you_mean
 
 PAGE = 1000
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")

@@ -11,9 +11,9 @@ import yaml
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from pipeline.config import did_you_mean
 from pipeline.predictor import NETWORK
 from pipeline.shell import command
+from pipeline.values import did_you_mean
 
 CHAMPION, PREVIOUS = "champion", "previous"
 

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from pipeline.config import ConfigError, RunConfig, did_you_mean, range_text
+from pipeline.config import ConfigError, RunConfig
+from pipeline.values import did_you_mean, range_text
 
 
 def problems_of(**knobs):
