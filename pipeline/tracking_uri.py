@@ -1,0 +1,55 @@
+"""Which store the records go to, and which file a SQLite address means. The one place that decides it; stdlib only."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote
+
+DATABASE = "mlflow.db"
+OLD_STORE = "mlruns"  # where MLflow kept records as files; also where it keeps the artifacts of a local database
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?://(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?", re.DOTALL)
+_TRUE = ("true", "yes", "on", "y", "t", "1")
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory.
+
+    MLflow's own default would be an old folder ./mlruns, where there is one, which MLflow then refuses to open.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+
+
+def default_uri() -> str:
+    """The database in the working directory, as an absolute address."""
+    return sqlite_uri(Path(DATABASE))
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a SQLite file; what SQLAlchemy would take for an escape or a query is escaped."""
+    return "sqlite:///" + str(path.absolute()).replace("%", "%25").replace("?", "%3F")
+
+
+def is_sqlite(uri: str) -> bool:
+    """Whether the address is SQLite's, right or wrong."""
+    return re.match(r"sqlite(\+\w+)?:", uri) is not None
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite address, read as SQLAlchemy reads it; None for other addresses and for a store in memory.
+
+    `sqlite:///x.db` is relative, `sqlite:////x.db` absolute, percent signs are escapes, `?timeout=60` is no part of it.
+    """
+    found = _SQLITE.fullmatch(uri)
+    if found is None:
+        return None
+    database, query = unquote(found["database"] or ""), dict(parse_qsl(found["query"] or ""))
+    if query.get("uri", "").lower() in _TRUE and database.startswith("file:"):
+        if query.get("mode") == "memory":
+            return None
+        database = unquote(re.sub(r"^//[^/]*", "", database.removeprefix("file:").partition("?")[0]))
+    return None if database in ("", ":memory:") else Path(database)
+
+
+def has_old_store() -> bool:
+    """Whether the working directory has records that an old MLflow kept as files."""
+    return any(Path(OLD_STORE).glob("[0-9]*/meta.yaml"))
