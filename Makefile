@@ -17,17 +17,20 @@ READY := $(VENV)/installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test experiment compare report promote serve ui check soak lock clean
+.PHONY: help train test test-whole experiment compare report promote serve ui check soak lock clean
 .PHONY: bench bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: $(READY)  ## train and record a run: make train EPOCHS=5 DROPOUT=0.5 SEED=2 ...
 	@$(BIN)/mlflow run . --env-manager local --experiment-name $(EXPERIMENT) $(PARAMETERS) $(ARGS)
 
-test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## run the tests, but for the slow ones (under 8 minutes on two cores)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (under 20 minutes)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
 	@$(BIN)/python -m tests.soak --n $(or $(N),100) $(ARGS)

@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
 from filelock import FileLock
@@ -17,6 +18,7 @@ QUIET_AND_IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -36,9 +38,19 @@ def connect(uri: str | None = None) -> mlflow.MlflowClient:
     warnings.filterwarnings("ignore", module="mlflow")
     if uri:
         mlflow.set_tracking_uri(uri)
+    _take_credentials_out()
     if mlflow.get_tracking_uri().startswith(SQLITE):
         _create_database(Path(mlflow.get_tracking_uri().removeprefix(SQLITE)))
     return mlflow.MlflowClient()
+
+
+def _take_credentials_out() -> None:
+    """Hand MLflow user and password as it takes them beside the address: then no word of a library can hold them."""
+    parts = urlsplit(mlflow.get_tracking_uri())
+    if parts.scheme in ("http", "https") and parts.username and parts.password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+        mlflow.set_tracking_uri(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
 
 
 def _create_database(path: Path) -> None:

@@ -30,7 +30,8 @@ def open_store() -> mlflow.MlflowClient:
     uri = mlflow.get_tracking_uri()
     if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):  # noqa: PTH110
         raise StoreError(
-            f"no runs in {without_secrets(uri)}: the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI"
+            f"no runs in {without_secrets(uri)}: the file does not exist; "
+            "run from the project's folder, or set MLFLOW_TRACKING_URI"
         )
     return connect()
 
