@@ -11,8 +11,8 @@ import mlflow
 from filelock import FileLock
 
 from pipeline.addresses import without_secrets
+from pipeline.tracking_uri import default_uri, is_sqlite, sqlite_path, sqlite_uri
 
-SQLITE = "sqlite:///"
 QUIET_AND_IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -24,9 +24,15 @@ QUIET_AND_IMPATIENT = {
 
 def import_store() -> None:
     """Import what `connect` will need, a second's worth, without touching the store."""
-    if mlflow.get_tracking_uri().startswith(SQLITE):
+    if is_sqlite(address()):
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
         importlib.import_module("mlflow.store.model_registry.sqlalchemy_store")
+
+
+def address() -> str:
+    """Where the records go: what MLflow has been told, else our own default, whatever lies in the folder."""
+    told = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    return mlflow.get_tracking_uri() if told else default_uri()
 
 
 def connect(uri: str | None = None) -> mlflow.MlflowClient:
@@ -36,11 +42,11 @@ def connect(uri: str | None = None) -> mlflow.MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mlflow")
-    if uri:
-        mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(uri or address())
     _take_credentials_out()
-    if mlflow.get_tracking_uri().startswith(SQLITE):
-        _create_database(Path(mlflow.get_tracking_uri().removeprefix(SQLITE)))
+    for store in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
+        if path := sqlite_path(store):
+            _create_database(path)
     return mlflow.MlflowClient()
 
 
@@ -59,12 +65,16 @@ def _create_database(path: Path) -> None:
     MLflow creates them in fifty migrations; two first users at once collide, and one that is killed on the way leaves a
     file that nobody can open again.
     """
+    if path.exists():  # then it is whole, and its lock may be another user's
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if path.exists():
             return
         partial = path.with_name(f"{path.name}.partial")
         partial.unlink(missing_ok=True)
-        mlflow.MlflowClient(f"{SQLITE}{partial}", f"{SQLITE}{partial}").search_registered_models(max_results=1)
+        uri = sqlite_uri(partial)
+        mlflow.MlflowClient(uri, uri).search_registered_models(max_results=1)
         partial.replace(path)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.record import Journal, RunFolder, now_ms
 from pipeline.shell import shown
+from pipeline.tracking_uri import DATABASE, sqlite_path
 
 
 def verbosity(config: RunConfig) -> int:
@@ -75,7 +76,7 @@ def tell_result(config: RunConfig, folder: RunFolder, test: dict[str, float]) ->
 def _next_commands(config: RunConfig, state: dict[str, Any]) -> list[str]:
     """What to type next, as it works in this folder."""
     uri, name = state.get("tracking_uri", ""), config.model_name
-    if Path("Makefile").exists() and uri == f"sqlite:///{Path('mlflow.db').absolute()}":
+    if Path("Makefile").exists() and sqlite_path(uri) == Path(DATABASE).absolute():
         model = f" MODEL={name}" if name != "mnist-mlp" else ""
         commands = ["make ui                # compare runs in the browser"]
         return (

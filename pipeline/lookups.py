@@ -129,7 +129,7 @@ class ServerStore:
         return _stage_of(self._ask("experiments/get-by-name", experiment_name=name), "experiment")
 
     def _ask(self, path: str, **query: str) -> dict[str, Any] | None:
-        """MLflow's own answer, whole and in time, or None; a host's name is looked up without limit, hence the thread."""
+        """MLflow's own answer, whole and in time, or None; DNS knows no limit, hence the thread."""
         answers: list[dict[str, Any] | None] = []
         url, headers = _request(self.uri)
         url = f"{url}/api/2.0/mlflow/{path}?{urlencode(query)}"

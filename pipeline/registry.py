@@ -12,7 +12,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils import requirements_utils
 
-from pipeline import predictor
+from pipeline import predictor, searches
 from pipeline.versions import CHAMPION
 
 MODEL = "model"
@@ -33,7 +33,7 @@ def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: 
         example: an .npy file of images (N, 28, 28), the input example.
     """
     experiment_id = client.get_run(run_id).info.experiment_id
-    for model in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
+    for model in searches.logged_models(client, experiment_id, run_id):
         if model.status == LoggedModelStatus.READY:
             return str(model.model_id)
         client.delete_logged_model(model.model_id)  # left behind by a delivery that was cut off
@@ -79,5 +79,5 @@ def register(client: mlflow.MlflowClient, name: str, run_id: str, model_id: str,
 
 def version_of_run(client: mlflow.MlflowClient, name: str, run_id: str) -> Any:
     """The version that the run registered, or None."""
-    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    versions = searches.versions(client, name, run_id)
     return versions[0] if versions else None

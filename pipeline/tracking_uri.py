@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
@@ -48,6 +49,18 @@ def sqlite_path(uri: str) -> Path | None:
             return None
         database = unquote(re.sub(r"^//[^/]*", "", database.removeprefix("file:").partition("?")[0]))
     return None if database in ("", ":memory:") else Path(database)
+
+
+def keep_store(state: Mapping[str, object]) -> None:
+    """Go on with a run in the store that has it, unless the environment names one: it may be started from elsewhere.
+
+    Args:
+        state: what the run's sender has said of itself.
+    """
+    uri = str(state.get("tracking_uri") or "")
+    path = sqlite_path(uri)
+    if uri and not os.environ.get("MLFLOW_TRACKING_URI") and (path is None or path.exists()):
+        os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
 def has_old_store() -> bool:

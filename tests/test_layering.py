@@ -16,7 +16,20 @@ MODULES = {
 # From the bottom to the top: a module may import those on lines before its own.
 LAYERS = [
     {"addresses", "config", "imports", "inference", "interrupts", "randomness", "shell", "speed", "surroundings"},
-    {"comparison", "connection", "datasets", "dropout", "flags", "optimizer", "pictures", "predictor"},
+    {"lookups", "naming", "searches", "tracking_uri"},
+    {
+        "comparison",
+        "connection",
+        "datasets",
+        "dropout",
+        "flags",
+        "optimizer",
+        "pictures",
+        "predictor",
+        "preflight",
+        "promotion_lock",
+    },
+    {"asking"},
     {"data", "network", "questions", "record", "store", "tables", "versions"},
     {"backprop", "charts", "checkpoints", "console", "export", "recovery", "registry"},
     {"candidates", "classifier"},
@@ -36,12 +49,15 @@ LAYERS = [
 LAZY = {("sender", "delivery"), ("sender", "connection")}
 ONLY = {
     "mlflow": {
+        "asking",
         "candidates",
         "connection",
         "delivery",
         "predictor",
         "promotion",
+        "promotion_lock",
         "registry",
+        "searches",
         "serving.follower",
         "store",
         "versions",
