@@ -39,7 +39,11 @@ def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> N
         "dataset": source.name,
         "data_digest": source.digest,
     }
-    record.model(network, example, config.model_name, tags)
+    description = describe(
+        config, result.test["test_accuracy"], len(images), max(result.history, default=config.epochs)
+    )
+    record.model(network, example, config.model_name, tags, description)
+    record.describe(description)
 
     artifacts = record.folder.artifacts
     _write_predictions(artifacts / "test_predictions.csv", labels, probabilities)
@@ -53,6 +57,21 @@ def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> N
     for path in sorted(artifacts.iterdir()):
         if path.name in ("test_predictions.csv", "pictures", "checkpoint"):
             record.artifact(path)
+
+
+def describe(config: RunConfig, accuracy: float, images: int, epochs: int) -> str:
+    """The result in a line: `98.47 % on 10,000 test images; sample, 20 epochs`.
+
+    Args:
+        config: the knobs; those that are not the sample's are named.
+        accuracy: share of the test images that were recognised.
+        images: how many test images there were.
+        epochs: how many epochs were trained.
+    """
+    from pipeline.tracking import what_differs
+
+    trained = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"{100 * accuracy:.2f} % on {images:,} test images; {what_differs(config)}, {trained}"
 
 
 def _write_predictions(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:

@@ -1,6 +1,5 @@
 """What is installed works as what is cloned: the wheel has every file that the code opens, and its commands run."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -58,5 +57,4 @@ print(Path(report.__file__).parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(unpacked / "pipeline")
     assert "<html" in (tmp_path / "found/report.html").read_text()
-    assert os.listdir(tmp_path) == ["found"]
-    assert Path(done.stdout.strip()).is_relative_to(unpacked)
+    assert [path.name for path in tmp_path.iterdir()] == ["found"]

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from pipeline import cli, lookups, naming, preflight
 from pipeline.config import ConfigError, RunConfig
 from pipeline.connection import connect
 from pipeline.tracking_uri import default_uri, sqlite_path, sqlite_uri
-from tests.conftest import ROOT, run_pipeline
+from tests.conftest import environment, run_pipeline
 
 NAMES = [
     "mnist-mlp", "", " ", "  a", "a/b", "a:b", ":", "/", "/a", "a/", ".", "..", "...", "..a", "a..", ".a", "a.b", "./a",
@@ -99,9 +100,9 @@ ADDRESSES = [
 def test_a_sqlite_address_is_read_as_sqlalchemy_reads_it(uri):
     url = make_url(uri)
     (database,), _ = url.get_dialect()().create_connect_args(url)
-    expected = None if database == ":memory:" else Path(database.removeprefix("file:").partition("?mode")[0]).absolute()
+    expected = None if database == ":memory:" else os.path.abspath(database.removeprefix("file:").partition("?mode")[0])
     found = sqlite_path(uri)
-    assert (found and found.absolute()) == expected
+    assert (found and os.path.abspath(found)) == expected
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "a?b", "ä", "a%20b", "x#y", "it's"])
@@ -205,7 +206,7 @@ def test_what_the_store_has_or_will_have_is_let_pass(check, variables):
     ],
 )
 def test_what_the_store_is_known_not_to_have_is_refused(check, variables, words):
-    with pytest.raises(ValueError, match=r"") as caught:
+    with pytest.raises(ValueError, match="in sqlite:|of sqlite:") as caught:
         check(**variables)
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -241,7 +242,7 @@ def test_a_store_that_is_locked_is_no_reason_not_to_train(database, monkeypatch,
         (lambda path: (path.unlink(), path.mkdir()), "is a folder, not a database file"),
         (
             lambda path: _set_schema(path, "0584bdc529eb"),
-            "was made by an older MLflow; copy it, then bring it up to date",
+            "was made by an older MLflow; copy it, then bring",
         ),
         (lambda path: _set_schema(path, "v3.2.0.a"), "was made by a newer MLflow or by another program"),
     ],
@@ -371,16 +372,15 @@ def test_the_server_is_asked_with_the_credentials_that_mlflow_sends(server, vari
 
 
 def test_the_check_imports_no_mlflow():
-    code = (
-        "import sys, pipeline.preflight as p; p.check(p.__builtins__ and {'experiment_name': 'a', 'model_name': 'b', "
-    )
-    code += "'run_name': ''}); print({'mlflow', 'torch', 'sqlalchemy', 'requests'} & set(sys.modules))"
-    import subprocess
-
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    code = """import sys
+from pipeline import preflight
+preflight.check({"experiment_name": "a", "model_name": "b", "run_name": ""})
+print({"mlflow", "torch", "sqlalchemy", "requests"} & set(sys.modules))"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
 
 
+@pytest.mark.slow
 def test_an_old_folder_of_records_does_not_decide_where_new_ones_go(tmp_path, capsys):
     (tmp_path / "mlruns/0").mkdir(parents=True)
     (tmp_path / "mlruns/0/meta.yaml").write_text("artifact_location: x\nexperiment_id: '0'\nname: Default\n")
