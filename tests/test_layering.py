@@ -20,7 +20,8 @@ LAYERS = [
     {"data", "network", "questions", "record", "store", "tables", "versions"},
     {"backprop", "charts", "checkpoints", "console", "export", "recovery", "registry"},
     {"candidates", "classifier"},
-    {"delivery", "promotion", "report", "sender", "training"},
+    {"promotion", "report", "sender", "training", "writer"},
+    {"delivery"},
     {"answers", "crew", "reproduction", "sync", "tracking"},
     {"outcome", "progress"},
     {"experiment", "recording"},
@@ -45,6 +46,7 @@ ONLY = {
         "serving.follower",
         "store",
         "versions",
+        "writer",
     },
     "argparse": {"cli", "flags", "tracking"},  # tracking: the type of Lightning's log_hyperparams
     "fastapi": {"serving.app"},
