@@ -236,8 +236,8 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
         print(f"failed: {child.name}: {child.reason}", file=sys.stderr)
     if failed:
         print("start the same command again: what is finished is not trained twice", file=sys.stderr)
-    console.tell_delivery(journal.folder, delivered)
-    return 1 if failed else 0
+    refused = console.tell_delivery(journal.folder, delivered)
+    return 1 if failed or refused else 0
 
 
 def _record_answer(question: Question, found: Comparison, journal: Journal) -> None:

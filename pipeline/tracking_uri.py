@@ -51,16 +51,24 @@ def sqlite_path(uri: str) -> Path | None:
     return None if database in ("", ":memory:") else Path(database)
 
 
-def keep_store(state: Mapping[str, object]) -> None:
-    """Go on with a run in the store that has it, unless the environment names one: it may be started from elsewhere.
+def store_of(state: Mapping[str, object]) -> str:
+    """Where a run's record goes: where the environment says, else where it went before, else to the default.
+
+    A file that is gone is where it went no more: the project's folder has been moved.
 
     Args:
         state: what the run's sender has said of itself.
     """
-    uri = str(state.get("tracking_uri") or "")
-    path = sqlite_path(uri)
-    if uri and not os.environ.get("MLFLOW_TRACKING_URI") and (path is None or path.exists()):
-        os.environ["MLFLOW_TRACKING_URI"] = uri
+    before = str(state.get("tracking_uri") or "")
+    path = sqlite_path(before)
+    kept = before if before and (path is None or path.exists()) else default_uri()
+    return os.environ.get("MLFLOW_TRACKING_URI") or kept
+
+
+def keep_store(state: Mapping[str, object]) -> None:
+    """Let this process and those that it starts go on with a run in its store, wherever they are started."""
+    if state.get("tracking_uri"):
+        os.environ["MLFLOW_TRACKING_URI"] = store_of(state)
 
 
 def has_old_store() -> bool:

@@ -22,7 +22,7 @@ from pipeline.recording import (
     train_as_helper,
 )
 from pipeline.sender import Sender
-from pipeline.shell import shown
+from pipeline.shell import DONE, NOT_ALL, shown
 from pipeline.tracking_uri import keep_store
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ def _train_recorded(
         return _tell_full_disk(record)
     if verbose:
         console.tell_result(config, record.folder, test)
-    console.tell_delivery(record.folder, delivered)
-    return 0
+    return NOT_ALL if console.tell_delivery(record.folder, delivered) else DONE
 
 
 def _tell_full_disk(record: "RunRecord") -> int:

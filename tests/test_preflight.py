@@ -100,9 +100,9 @@ ADDRESSES = [
 def test_a_sqlite_address_is_read_as_sqlalchemy_reads_it(uri):
     url = make_url(uri)
     (database,), _ = url.get_dialect()().create_connect_args(url)
-    expected = None if database == ":memory:" else os.path.abspath(database.removeprefix("file:").partition("?mode")[0])
+    expected = None if database == ":memory:" else Path(database.removeprefix("file:").partition("?mode")[0]).resolve()
     found = sqlite_path(uri)
-    assert (found and os.path.abspath(found)) == expected
+    assert (found and found.resolve()) == expected
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "a?b", "ä", "a%20b", "x#y", "it's"])
@@ -206,7 +206,7 @@ def test_what_the_store_has_or_will_have_is_let_pass(check, variables):
     ],
 )
 def test_what_the_store_is_known_not_to_have_is_refused(check, variables, words):
-    with pytest.raises(ValueError, match="in sqlite:|of sqlite:") as caught:
+    with pytest.raises(ValueError, match="(in|of) sqlite:") as caught:
         check(**variables)
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
