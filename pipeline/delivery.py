@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from pipeline.addresses import without_secrets
 from pipeline.connection import ToldError, in_words, is_answer, is_final, is_silence, once, wait_longer
@@ -120,7 +121,8 @@ class Delivery:
         """
         if self.run_id:
             with self._explained([]):
-                self.writer.client.get_run(self.run_id)
+                if not self.writer.is_open():
+                    raise MlflowException("the run is deleted", RESOURCE_DOES_NOT_EXIST)
 
     def _deliver_new(self, events: list[Event]) -> None:
         in_a_row = 0
@@ -255,7 +257,7 @@ def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
     """The events with the run's begin as it is to be now, if somebody has sent the record elsewhere (`resend`)."""
     if not elsewhere or not events:
         return events
-    named = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
+    named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
     kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
     return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
 

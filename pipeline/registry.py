@@ -101,12 +101,7 @@ def register(
     if entry is None:
         with once():
             entry = client.create_model_version(
-                name,
-                source=f"models:/{model_id}",
-                run_id=run_id,
-                model_id=model_id,
-                tags=tags,
-                description=description or None,
+                name, f"models:/{model_id}", run_id, tags=tags, description=description or None, model_id=model_id
             )
     _remove_doubles(client, entry)
     _crown_the_first(client, entry)
