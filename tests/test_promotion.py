@@ -192,7 +192,9 @@ COMMANDS = [
     ["compare"],
     ["report"],
 ]
-QUESTION = "question: Why?\nvariants: {a: {}, b: {dropout: 0.5}}\nbaseline: a\nseeds: [1, 2]\n"
+QUESTION = (
+    "question: Why?\nshared: {validation_size: 100}\nvariants: {a: {}, b: {dropout: 0.5}}\nbaseline: a\nseeds: [1, 2]\n"
+)
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
