@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import comparison, store, tables
+from pipeline.asking import asking
 from pipeline.comparison import Comparison, Run
 from pipeline.questions import Question, read_question
 from pipeline.shell import command, shown
@@ -44,6 +45,13 @@ def compare(
     Raises:
         ValueError: if nothing is found, or nothing of it can be compared.
     """
+    with asking():
+        return _compare(words, filter_text, baseline, metric, smallest, out)
+
+
+def _compare(
+    words: Sequence[str], filter_text: str, baseline: str | None, metric: str, smallest: float | None, out: str | None
+) -> int:
     client = store.open_store()
     runs = store.find_runs(client, words, filter_text)
     parent = store.parent_of(client, runs[0].experiment_id, words[0]) if len(words) == 1 and not filter_text else None
@@ -107,8 +115,9 @@ def report(files: Sequence[str], folder: str) -> int:
     """
     home = Path(folder)
     questions = [read_question(file) for file in files] or _questions_in(home)
-    client = store.open_store()
-    measured = [question for question in questions if _measure(client, question, home / RESULTS / question.name)]
+    with asking():
+        client = store.open_store()
+        measured = [each for each in questions if _measure(client, each, home / RESULTS / each.name)]
     if not measured:
         names = ", ".join(question.name for question in questions)
         raise ValueError(f"the store has finished runs of none of {names}; {command('experiment', 'FILE')} first")

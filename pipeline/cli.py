@@ -70,10 +70,13 @@ def _sync(arguments: list[str]) -> int:
     parser.add_argument(
         "runs", nargs="*", type=home, metavar="RUN", help="run folder, name or MLflow run id (default: all)"
     )
+    parser.add_argument("--retry", action="store_true", help="send again also what MLflow has refused for good")
+    parser.add_argument("--experiment_name", default="", help="send the RUNs to this MLflow experiment instead")
+    parser.add_argument("--as-new", "--as_new", action="store_true", help="send all of the RUNs again, as new runs")
     options = _parsed(parser, arguments)
     from pipeline.sync import sync
 
-    return sync(options.runs, options.runs_dir)
+    return sync(options.runs, options.runs_dir, options.retry, options.experiment_name, options.as_new)
 
 
 def _reproduce(arguments: list[str]) -> int:

@@ -1,32 +1,58 @@
 """The connection to MLflow: a client that is quiet and does not wait long, and what its errors mean in words."""
 
+import contextlib
+import errno
 import importlib
 import logging
 import os
+import re
+import sqlite3
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
 
 from pipeline.addresses import without_secrets
+from pipeline.tracking_uri import default_uri, is_sqlite, sqlite_path, sqlite_uri
 
-SQLITE = "sqlite:///"
+RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+FIRST_TIMEOUT_S, LONGEST_TIMEOUT_S = 10, 80
 QUIET_AND_IMPATIENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    RETRIES: "0",
+    TIMEOUT: str(FIRST_TIMEOUT_S),
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
+# What MLflow says in its own JSON, or as a local store, and no waiting or asking again mends. A proxy's page never has
+# these codes: of a strange 400 MLflow's client makes BAD_REQUEST, of a 404 ENDPOINT_NOT_FOUND.
+FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
+_STATUS = re.compile(r"too many (\d{3}) error responses|failed with error code (\d{3}) ")
+_DRIVER = re.compile(r"\((?:\w+\.)+\w+\) ([^\[\n]+)")  # SQLAlchemy's `(sqlite3.OperationalError) database is locked`
+_WHO = "; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, or the proxy in between"
+
+
+class ToldError(RuntimeError):
+    """An error whose text is what a person is to read."""
+
+
 def import_store() -> None:
     """Import what `connect` will need, a second's worth, without touching the store."""
-    if mlflow.get_tracking_uri().startswith(SQLITE):
+    if is_sqlite(address()):
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
         importlib.import_module("mlflow.store.model_registry.sqlalchemy_store")
+
+
+def address() -> str:
+    """Where the records go: what MLflow has been told, else our own default, whatever lies in the folder."""
+    told = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    return mlflow.get_tracking_uri() if told else default_uri()
 
 
 def connect(uri: str | None = None) -> mlflow.MlflowClient:
@@ -34,13 +60,15 @@ def connect(uri: str | None = None) -> mlflow.MlflowClient:
     for name, value in QUIET_AND_IMPATIENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for each locked database
     logging.getLogger("alembic").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mlflow")
-    if uri:
-        mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(uri or address())
     _take_credentials_out()
-    if mlflow.get_tracking_uri().startswith(SQLITE):
-        _create_database(Path(mlflow.get_tracking_uri().removeprefix(SQLITE)))
+    for store in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
+        if path := sqlite_path(store):
+            _create_database(path)
+            _check_database(path)
     return mlflow.MlflowClient()
 
 
@@ -53,24 +81,101 @@ def _take_credentials_out() -> None:
         mlflow.set_tracking_uri(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
 
 
+@contextlib.contextmanager
+def once() -> Iterator[None]:
+    """Within, MLflow's client repeats no request by itself, whatever the environment allows it.
+
+    A creation whose answer was lost may have been done: before the next attempt has to be looked whether it was.
+    """
+    before = os.environ.get(RETRIES)
+    os.environ[RETRIES] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[RETRIES]
+        else:
+            os.environ[RETRIES] = before
+
+
+def wait_longer() -> bool:
+    """Let answers take twice as long from now on; False if they may take the longest time already, or as users say."""
+    seconds = os.environ.get(TIMEOUT, "")
+    ours = {str(FIRST_TIMEOUT_S << doublings) for doublings in range(4)}
+    if seconds not in ours or int(seconds) >= LONGEST_TIMEOUT_S:
+        return False
+    os.environ[TIMEOUT] = str(2 * int(seconds))
+    return True
+
+
 def _create_database(path: Path) -> None:
     """Create MLflow's tables whole or not at all, by one process at a time, if the file does not exist yet.
 
     MLflow creates them in fifty migrations; two first users at once collide, and one that is killed on the way leaves a
     file that nobody can open again.
     """
+    if path.exists():  # then it is whole, and its lock may be another user's
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if path.exists():
             return
         partial = path.with_name(f"{path.name}.partial")
         partial.unlink(missing_ok=True)
-        mlflow.MlflowClient(f"{SQLITE}{partial}", f"{SQLITE}{partial}").search_registered_models(max_results=1)
+        uri = sqlite_uri(partial)
+        mlflow.MlflowClient(uri, uri).search_registered_models(max_results=1)
         partial.replace(path)
+
+
+def _check_database(path: Path) -> None:
+    """Open the file once ourselves: MLflow tries ten times, two minutes, to open one that is damaged or locked.
+
+    Raises:
+        sqlite3.Error: if it cannot be read.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether MLflow itself says that it will never take this."""
+    return isinstance(error, MlflowException) and error.error_code in FINAL
+
+
+def is_silence(error: BaseException) -> bool:
+    """Whether nobody answered within the time."""
+    return isinstance(error, MlflowException) and "failed with timeout exception" in str(error)
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether somebody answered, if only to say no; a rate limit (429) speaks of the server, not of what was sent."""
+    if not isinstance(error, MlflowException) or _DRIVER.search(str(error)):
+        return False
+    status = _status(error)
+    return status != 429 if status else "API request to" not in str(error)
+
+
+def _status(error: BaseException) -> int | None:
+    found = _STATUS.search(str(error))
+    return int(found[1] or found[2]) if found else None
 
 
 def in_words(error: BaseException) -> str:
     """An error in one line that fits a terminal and tells no secret."""
     text = without_secrets(" ".join(str(error).split()))
-    if "failed with exception" in text or isinstance(error, OSError):
-        return f"no answer from {without_secrets(mlflow.get_tracking_uri())}"
+    uri = without_secrets(mlflow.get_tracking_uri())
+    if isinstance(error, ToldError):
+        return text
+    if isinstance(error, sqlite3.Error):
+        return f"{uri}: {text}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk{f' of {error.filename}' if error.filename else ''}"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {without_secrets(str(error.filename))}"
+    if driver := _DRIVER.search(text):
+        return f"{uri}: {driver[1].strip()}"[:160]
+    if status := _status(error):
+        return f"{uri} answers {status}" + _WHO * (status in (401, 403))
+    if "failed with" in text or isinstance(error, OSError):
+        return f"no answer from {uri}"
     return f"{type(error).__name__}: {text}"[:160]

@@ -8,7 +8,10 @@ from pipeline.bars import EpochBar
 from pipeline.config import RunConfig
 from pipeline.record import Journal, RunFolder, now_ms
 from pipeline.shell import command, quoted, shown, standing_here
+from pipeline.tracking_uri import DATABASE, sqlite_path
 from pipeline.ui import HOST, PORT, run_list
+
+TOLD = 5  # refusals that are told one by one
 
 
 def verbosity(config: RunConfig) -> int:
@@ -81,7 +84,7 @@ def _next_commands(config: RunConfig, state: dict[str, Any]) -> list[str]:
     uri, name = state.get("tracking_uri", ""), config.model_name
     local = not uri.startswith("http")
     page = run_list(f"http://{HOST}:{PORT}" if local else uri, state.get("experiment_id", ""))
-    if standing_here() and Path("Makefile").exists() and uri == f"sqlite:///{Path('mlflow.db').absolute()}":
+    if standing_here() and Path("Makefile").exists() and sqlite_path(uri) == Path(DATABASE).absolute():
         model = f" MODEL={quoted(name)}" if name != "mnist-mlp" else ""
         ui, serve = "make ui", f"make serve PORT={PORT + 1}{model}"
     else:
@@ -94,16 +97,25 @@ def _next_commands(config: RunConfig, state: dict[str, Any]) -> list[str]:
     return [*lines, f"{serve}   # ask the champion what digit an image shows"] if name else lines
 
 
-def tell_delivery(folder: RunFolder, delivered: bool) -> None:
-    """One line for what MLflow refused and one for what it does not have yet, if anything."""
+def tell_delivery(folder: RunFolder, delivered: bool) -> bool:
+    """Tell what MLflow refused and what it does not have yet, if anything; returns whether somebody has to act.
+
+    Records that merely wait for a server that does not answer need nobody: the next command delivers them.
+    """
     state = folder.state()
-    for refusal in state.get("refused", []):
-        print(f"MLflow refused for good: {refusal}", file=sys.stderr)
-    if not delivered:
-        waiting = len(folder.events()) - state.get("delivered", 0)
-        reason = (state.get("trouble") or {}).get("error", "no answer in time")
-        print(
-            f"not delivered: {waiting} records wait in {shown(folder.path)} ({reason}); "
-            f"when MLflow answers again: {command('sync', runs_dir=folder.path.parent)}",
-            file=sys.stderr,
-        )
+    name, place = folder.path.name, folder.path.parent
+    refused = [each["words"] for each in state.get("refused", []) if isinstance(each, dict) and each["final"]]
+    for words in refused[:TOLD]:
+        print(f"MLflow refused for good: {words}", file=sys.stderr)
+    if refused:
+        more = f"and {len(refused) - TOLD} more; " if len(refused) > TOLD else ""
+        print(f"{more}to send it again: {command('sync', name, '--retry', runs_dir=place)}", file=sys.stderr)
+    if delivered:
+        return bool(refused)
+    waiting = len(folder.events()) - state.get("delivered", 0)
+    waiting += sum(not each["final"] for each in state.get("refused", []) if isinstance(each, dict))
+    trouble = state.get("trouble") or {}
+    reason = trouble.get("error", "no answer in time")
+    advice = trouble.get("advice") or f"when MLflow answers again: {command('sync', runs_dir=place)}"
+    print(f"not delivered: {waiting} records wait in {shown(folder.path)} ({reason}); {advice}", file=sys.stderr)
+    return bool(refused or trouble.get("advice"))

@@ -1,206 +1,293 @@
 """The way from the run's folder to MLflow: in order, each event once, for as long as it takes."""
 
-import re
-from dataclasses import dataclass, field
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils import mlflow_tags
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from pipeline import registry, ui
 from pipeline.addresses import without_secrets
+from pipeline.connection import ToldError, in_words, is_answer, is_final, is_silence, once, wait_longer
 from pipeline.record import Event, RunFolder
+from pipeline.shell import command, quoted
+from pipeline.writer import Refusal, Writer
 
-RUN_KEY = "pipeline.run"
-KIND = "mlflow.experimentKind"
-CHUNK = 100
-FINAL_4XX = {400, 401, 403, 404, 405, 409, 413, 422}
-
-
-class ParentIsMissingError(RuntimeError):
-    """MLflow has not heard yet of the run that this one belongs to."""
+IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
+REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
+REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
 
 
-@dataclass
+class BlockedError(ToldError):
+    """MLflow answers, and will not take the run until somebody does something.
+
+    Attributes:
+        advice: what to do, with commands.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        """Say why, and what to do."""
+        super().__init__(reason)
+        self.advice = advice
+
+
+class LeftError(ToldError):
+    """Everything is delivered but what MLflow does not take for now; it is tried again with the next delivery."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """An event, or parts of it, that MLflow has refused.
+
+    Attributes:
+        event: its index in the journal.
+        words: what it is and why, in one line.
+        final: whether MLflow says that it never will take it; else it is tried again and again.
+        names: the params, metrics and tags that are left of it; none: all of it.
+    """
+
+    event: int
+    words: str
+    final: bool
+    names: list[str] = field(default_factory=list)
+
+
 class Delivery:
     """Carries one run's journal to MLflow; what is done stands in the folder's state, so that it can stop anywhere.
 
     Attributes:
-        delivered: number of events that MLflow has.
-        refused: what MLflow refused for good, in words.
+        delivered: number of events that have been dealt with.
+        left: what of them MLflow has refused.
     """
 
-    folder: RunFolder
-    client: mlflow.MlflowClient
-    run_id: str = ""
-    experiment_id: str = ""
-    delivered: int = 0
-    refused: list[str] = field(default_factory=list)
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, folder: RunFolder, client: mlflow.MlflowClient) -> None:
         """Take up where the folder's state says."""
-        state = self.folder.state()
-        self.run_id = state.get("run_id", "")
-        self.experiment_id = state.get("experiment_id", "")
-        self.delivered = state.get("delivered", 0)
-        self.refused = state.get("refused", [])
-        self.versions = state.get("versions", {})
+        state = folder.state()
+        self.folder = folder
+        self.writer = Writer(
+            folder, client, state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
+        )
+        self.delivered: int = state.get("delivered", 0)
+        refused = state.get("refused", [])
+        self.left = [Left(**each) for each in refused if isinstance(each, dict)]
+        self.of_unknown_events = [
+            each for each in refused if isinstance(each, str)
+        ]  # from before a state said of which
+        self._elsewhere: dict[str, Any] = state.get("elsewhere", {})
+        self._told: str = state.get("told", "?" if refused else "")
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run; empty before it has one."""
+        return self.writer.run_id
+
+    @property
+    def refused(self) -> list[Left]:
+        """What MLflow says that it will never take."""
+        return [left for left in self.left if left.final]
 
     @property
     def tracking_uri(self) -> str:
         """Where it goes, as it may be told."""
         return without_secrets(mlflow.get_tracking_uri())
 
-    def deliver(self) -> None:
-        """Deliver every event that the journal has.
+    def deliver(self, retry: bool = False) -> None:
+        """Deliver every event that the journal has, then again what was refused for now.
+
+        Args:
+            retry: send again also what was refused for good.
 
         Raises:
-            Exception: whatever the tracking server or the network gives as a reason to try again later.
+            BlockedError: if the run cannot be delivered before somebody does something.
+            LeftError: if all is delivered but what MLflow does not take for now.
+            Exception: whatever the server or the network gives as a reason to try again later.
         """
-        events = self.folder.events()
+        events = _directed(self.folder.events(), self._elsewhere)
+        if retry and self.of_unknown_events:
+            self.delivered, self.of_unknown_events = 0, []
         self.delivered = min(self.delivered, len(events))
-        for event in events[self.delivered :]:
-            try:
-                getattr(self, f"_{event['kind']}")(event)
-            except MlflowException as error:
-                if not _is_final(error) or event["kind"] == "start":
-                    raise
-                self.refused.append(without_secrets(f"{event['kind']}: {str(error).splitlines()[0]}"))
+        with once(), self._explained(events):
+            self._deliver_new(events)
+            self._deliver_left(events, retry)
+            self._tell_refusals(events)
+        if waiting := [left.words for left in self.left if not left.final]:
+            raise LeftError("; ".join(waiting))
+
+    def check(self) -> None:
+        """Make sure that MLflow still knows the run.
+
+        Raises:
+            BlockedError: if it does not.
+        """
+        if self.run_id:
+            with self._explained([]):
+                if not self.writer.is_open():
+                    raise MlflowException("the run is deleted", RESOURCE_DOES_NOT_EXIST)
+
+    def _deliver_new(self, events: list[Event]) -> None:
+        in_a_row = 0
+        while self.delivered < len(events):
+            event = events[self.delivered]
+            left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
+            in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
+            if event["kind"] == "end":
+                self.writer.remove_doubles(events[0])
+                self._told = "?" if self._told else ""
+            self.left += left
             self.delivered += 1
             self._save()
 
-    def _save(self) -> None:
-        """Write down how far it is; what was in the way is so no more."""
-        self.folder.write_state(
-            {
-                "run_id": self.run_id,
-                "experiment_id": self.experiment_id,
-                "delivered": self.delivered,
-                "refused": self.refused,
-                "versions": self.versions,
-                "tracking_uri": self.tracking_uri,
-                "trouble": None,
-            }
-        )
+    def _deliver_left(self, events: list[Event], retry: bool) -> None:
+        again = [left for left in self.left if (retry or not left.final) and left.event < len(events)]
+        for left in again:
+            still = self._write(left.event, events, left.names, True)
+            self.left = [each for each in self.left if each is not left] + still
+            self._save()
 
-    def _start(self, event: Event) -> None:
-        self.run_id = self.run_id or event["mlflow_run_id"] or self._find(event) or self._create(event)
-        run = self.client.get_run(self.run_id)
-        self.experiment_id = str(run.info.experiment_id)
-        params = [Param(name, str(value)) for name, value in event["params"].items() if name not in run.data.params]
-        tags = {**event["tags"], RUN_KEY: event["run_key"]}
-        if event["mlflow_run_id"]:
-            tags = {name: value for name, value in tags.items() if not name.startswith("mlflow.source.")}
-            if not _is_random_name(run.info.run_name):
-                tags.pop(mlflow_tags.MLFLOW_RUN_NAME, None)
-        self._show_as_training(run.info.experiment_id)
-        for start in range(0, len(params), CHUNK):
-            self.client.log_batch(self.run_id, params=params[start : start + CHUNK])
-        self._tags({"tags": tags})
-        if event.get("parent"):
-            self._parent(event)
+    def _write(self, index: int, events: list[Event], names: list[str], may_pass: bool) -> list[Left]:
+        """Write one event, or parts of it; returns what MLflow refuses of it.
 
-    def _parent(self, event: Event) -> None:
-        """Nest the run under the one whose folder lies beside its own, once MLflow has that."""
-        parent = self.folder.path.parent / event["parent"]
-        run_id = RunFolder(parent).state().get("run_id")
-        if not run_id:
-            raise ParentIsMissingError(f"the record of {parent.name}, which this run belongs to, comes first")
-        self._tags({"tags": {mlflow_tags.MLFLOW_PARENT_RUN_ID: run_id}})
-
-    def _show_as_training(self, experiment_id: str) -> None:
-        """Let MLflow's UI open the experiment as model training; it would take it for generative AI."""
-        tags = self.client.get_experiment(experiment_id).tags
-        if KIND not in tags:
-            self.client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
-        ui.share_view(self.client, experiment_id, tags)
-
-    def _find(self, event: Event) -> str | None:
-        """The run that an earlier attempt created before its answer was lost."""
-        experiment = (
-            self.client.get_experiment_by_name(event["experiment_name"]) if not event["experiment_id"] else None
-        )
-        experiment_id = event["experiment_id"] or (experiment.experiment_id if experiment else None)
-        if experiment_id is None:
-            return None
-        found = self.client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{event['run_key']}'", max_results=1)
-        return found[0].info.run_id if found else None
-
-    def _create(self, event: Event) -> str:
-        experiment_id = event["experiment_id"] or self._experiment(event["experiment_name"])
-        name = event["tags"][mlflow_tags.MLFLOW_RUN_NAME]
-        run = self.client.create_run(experiment_id, event["time"], {RUN_KEY: event["run_key"]}, run_name=name)
-        return str(run.info.run_id)
-
-    def _experiment(self, name: str) -> str:
+        Raises:
+            Exception: if it is not the event that is at fault, or it may not be passed over.
+        """
+        kind, later = events[index]["kind"], events[index + 1 : self.delivered]
+        status = not any(each["kind"] in ("resume", "end") for each in later)
         try:
-            return str(self.client.create_experiment(name))
+            refusals = self.writer.write(_without_overwritten(events[index], later), names, status)
+        except FileNotFoundError as error:
+            return [Left(index, f"{kind}: {error}", True)]
         except MlflowException as error:
-            experiment = self.client.get_experiment_by_name(name)
-            if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            if kind == "start" or not self._is_of_the_event(error, may_pass):
                 raise
-            return str(experiment.experiment_id)
-
-    def _dataset(self, event: Event) -> None:
-        inputs = [
-            DatasetInput(Dataset(**each["dataset"]), [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, each["context"])])
-            for each in event["inputs"]
+            return [Left(index, f"{kind}: {in_words(error)}", is_final(error))]
+        return [
+            _in_one([refusal for refusal in refusals if refusal.final is final], index, kind)
+            for final in {refusal.final for refusal in refusals}
         ]
-        self.client.log_inputs(self.run_id, inputs)
 
-    def _metrics(self, event: Event) -> None:
-        metrics = [Metric(name, value, event["time"], event["step"]) for name, value in event["values"].items()]
-        self.client.log_batch(self.run_id, metrics=metrics)
+    def _is_of_the_event(self, error: MlflowException, may_pass: bool) -> bool:
+        """Whether MLflow takes the run as such, so that the others are not to wait for this event."""
+        if not is_final(error) and not (may_pass and is_answer(error)):
+            return False
+        try:
+            return self.writer.is_open()
+        except MlflowException:
+            return False
 
-    def _tags(self, event: Event) -> None:
-        tags = [RunTag(name, str(value)[:8000]) for name, value in event["tags"].items()]
-        for start in range(0, len(tags), CHUNK):
-            self.client.log_batch(self.run_id, tags=tags[start : start + CHUNK])
+    def _tell_refusals(self, events: list[Event]) -> None:
+        """Let the ended run's status and tags in MLflow say what is refused, or that nothing is any more."""
+        ends = [event for event in events[: self.delivered] if event["kind"] in ("end", "resume")]
+        words = "; ".join(left.words for left in self.refused)
+        if not ends or ends[-1]["kind"] != "end" or words == self._told:
+            return
+        end, run = ends[-1], self.writer.client.get_run(self.run_id)
+        tags = {REFUSED_TAG: words} if words else {}
+        if words and end["status"] == "FINISHED":
+            self.writer.close(end, "FAILED")
+            tags[REASON_TAG] = REFUSED_REASON
+        elif not words:
+            self.writer.close(end, end["status"])
+            for name in {REFUSED_TAG, REASON_TAG} & set(run.data.tags):
+                if name == REFUSED_TAG or run.data.tags[name] == REFUSED_REASON:
+                    self.writer.client.delete_tag(self.run_id, name)
+        self.writer.write({"kind": "tags", "tags": tags})
+        self._told = words
+        self._save()
 
-    def _artifact(self, event: Event) -> None:
-        path = Path(event["path"])
-        parent = str(path.parent) if path.parent != Path() else None
-        self.client.log_artifact(self.run_id, str(self.folder.artifacts / path), parent)
+    @contextlib.contextmanager
+    def _explained(self, events: list[Event]) -> Iterator[None]:
+        """Turn MLflow's final word on the run as a whole into what to do about it; after silence wait longer."""
+        try:
+            yield
+        except MlflowException as error:
+            if is_silence(error):
+                wait_longer()
+            if blocked := self._blocked(error, events):
+                raise blocked from None
+            raise
 
-    def _model(self, event: Event) -> None:
-        root = self.folder.path
-        model_id = registry.log_model(self.client, self.run_id, root / event["network"], root / event["example"])
-        if event["model_name"]:
-            version = registry.register(
-                self.client,
-                event["model_name"],
-                self.run_id,
-                model_id,
-                {**event["tags"], "run_id": self.run_id},
+    def _blocked(self, error: MlflowException, events: list[Event]) -> BlockedError | None:
+        """Why the run cannot be delivered and what to do, if MLflow has said so."""
+        if not is_final(error):
+            return None
+        client, name = self.writer.client, str(self.folder.path.name)
+        place = str(self.folder.path.parent)
+        again = f"then: {command('sync', name, runs_dir=place)}; or send it as a new run: "
+        again += command("sync", name, "--as-new", runs_dir=place)
+        try:
+            experiment = _deleted_experiment(client, self.run_id, events)
+            if experiment:
+                restore = f"mlflow experiments restore -x {quoted(experiment.experiment_id)}"
+                return BlockedError(f"experiment {experiment.name!r} is deleted in MLflow", f"{restore}, {again}")
+            if self.run_id and not self.writer.is_open():
+                restore = f"mlflow runs restore --run-id {self.run_id}"
+                return BlockedError(f"run {self.run_id} is deleted in MLflow", f"{restore}, {again}")
+        except MlflowException as other:
+            if not is_final(other):
+                return None
+            error = other
+        if self.run_id and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            before = self.folder.state().get("tracking_uri", self.tracking_uri)
+            went = f"; it went to {before}" if before != self.tracking_uri else " (any more)"
+            return BlockedError(
+                f"{self.tracking_uri} does not know run {self.run_id}{went}",
+                f"send it as a new run: {command('sync', name, '--as-new', runs_dir=place)}",
             )
-            self.versions[event["model_name"]] = version
+        elsewhere = command("sync", name, "--experiment_name", "NAME", runs_dir=place)
+        return BlockedError(f"MLflow does not take the run: {in_words(error)}", f"send it elsewhere: {elsewhere}")
 
-    def _resume(self, event: Event) -> None:
-        self.client.update_run(self.run_id, RunStatus.to_string(RunStatus.RUNNING))
-        self._tags(event)
-
-    def _end(self, event: Event) -> None:
-        status, tags = event["status"], dict(event["tags"])
-        if self.refused:
-            tags["pipeline.refused"] = "; ".join(self.refused)
-            if status == "FINISHED":
-                status, tags["failure_reason"] = (
-                    "FAILED",
-                    "MLflow refused a part of the record, see pipeline.refused",
-                )
-        self._tags({"tags": tags})
-        self.client.set_terminated(self.run_id, status, event["time"])
-
-
-def _is_final(error: MlflowException) -> bool:
-    """Whether the server refuses this for good, rather than for now."""
-    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
-    return status in FINAL_4XX
+    def _save(self) -> None:
+        """Write down how far it is. A full disk is no reason to stop: what is not written down is delivered again."""
+        with contextlib.suppress(OSError):
+            self.folder.write_state(
+                {
+                    "run_id": self.run_id,
+                    "experiment_id": self.writer.experiment_id,
+                    "delivered": self.delivered,
+                    "refused": [*self.of_unknown_events, *(asdict(left) for left in self.left)],
+                    "told": self._told,
+                    "versions": self.writer.versions,
+                    "tracking_uri": self.tracking_uri,
+                    "trouble": None,
+                    **({"elsewhere": self._elsewhere} if self._elsewhere else {}),
+                }
+            )
 
 
-def _is_random_name(name: str | None) -> bool:
-    """Whether MLflow made the name up (`gregarious-shrike-301`) because nobody gave one."""
-    return re.fullmatch(r"[a-z]+-[a-z]+-\d{1,3}", name or "") is not None
+def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
+    """The events with the run's begin as it is to be now, if somebody has sent the record elsewhere (`resend`)."""
+    if not elsewhere or not events:
+        return events
+    named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
+    kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
+    return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
+
+
+def _deleted_experiment(
+    client: mlflow.MlflowClient, run_id: str, events: list[Event]
+) -> mlflow.entities.Experiment | None:
+    """The experiment of the run, or that it was to come into, if it is deleted."""
+    start = events[0] if events else {}
+    experiment: mlflow.entities.Experiment | None
+    if run_id:
+        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    elif start.get("experiment_id"):
+        experiment = client.get_experiment(start["experiment_id"])
+    else:
+        experiment = client.get_experiment_by_name(start.get("experiment_name", ""))
+    return experiment if experiment and experiment.lifecycle_stage == "deleted" else None
+
+
+def _without_overwritten(event: Event, later: list[Event]) -> Event:
+    """The event without the tags that events after it, which MLflow has already, have given another value."""
+    overwritten = {name for each in later for name in each.get("tags", {}) if each["kind"] != "model"}
+    if event["kind"] == "model" or not overwritten & set(event.get("tags", {})):
+        return event
+    return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}
+
+
+def _in_one(refusals: list[Refusal], index: int, kind: str) -> Left:
+    names = [refusal.name for refusal in refusals]
+    return Left(index, f"{kind} {', '.join(names)}: {refusals[0].reason}", refusals[0].final, names)

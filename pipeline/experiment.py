@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import comparison, console, datasets, divergence, recovery, report, tables
+from pipeline import comparison, console, datasets, divergence, preflight, recovery, report, tables
 from pipeline.comparison import Comparison, Run
 from pipeline.config import RunConfig
 from pipeline.crew import Child, Crew
@@ -28,6 +28,7 @@ from pipeline.record import (
 from pipeline.sender import Sender, SharedSender
 from pipeline.shell import command, shown
 from pipeline.surroundings import code_digest, cores, git_tags
+from pipeline.tracking_uri import keep_store
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
 QUESTION = "question"  # the tag that tells an experiment's own run from its children
@@ -48,6 +49,8 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
     """
     _leave_the_default_experiment()
     question = read_question(file, runs_dir=runs_dir, **everywhere)
+    for config in question.variants.values():
+        preflight.check_names({**config.as_dict(), "experiment_name": question.name})
     digests = {data: datasets.load(*data).digest for data in {_data(config) for config in question.variants.values()}}
     with interruptions():
         parent, journal = _open_parent(question, runs_dir)
@@ -91,8 +94,12 @@ def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]
         if folder.is_alive():
             raise RunIsAliveError(f"experiment {question.name} is running already, in another process ({folder.path})")
         if chosen in (None, start["mlflow_run_id"], folder.state().get("run_id")):
+            keep_store(folder.state())
+            preflight.check_store(question.name, folder.state().get("run_id", ""), folder.path.name)
             recovery.mark_if_dead(folder)
             return folder, Journal(folder)
+    preflight.check_store(os.environ.get("MLFLOW_EXPERIMENT_NAME") or question.name)
+    preflight.tell_of_old_store()
     folder = new_folder(runs_dir)
     try:
         return folder, Journal(folder)
@@ -240,8 +247,8 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
         print(f"failed: {child.name}: {child.reason}", file=sys.stderr)
     if failed:
         print("start the same command again: what is finished is not trained twice", file=sys.stderr)
-    console.tell_delivery(journal.folder, delivered)
-    return 1 if failed else 0
+    refused = console.tell_delivery(journal.folder, delivered)
+    return 1 if failed or refused else 0
 
 
 def _record_answer(question: Question, found: Comparison, journal: Journal) -> None:

@@ -64,12 +64,31 @@ def _write_predictions_and_model(config: RunConfig, record: "RunRecord", result:
         "dataset": source.name,
         "data_digest": source.digest,
     }
-    record.model(network, example, config.model_name, tags)
+    description = describe(
+        config, result.test["test_accuracy"], len(images), max(result.history, default=config.epochs)
+    )
+    record.model(network, example, config.model_name, tags, description)
+    record.describe(description)
 
     artifacts = record.folder.artifacts
     _write_predictions(artifacts / "test_predictions.csv", labels, probabilities)
     pictures.confusion_matrix(labels, probabilities.argmax(axis=1), artifacts / "pictures/confusion_matrix.png")
     pictures.mistakes_gallery(images, labels, probabilities, artifacts / "pictures/mistakes.png")
+
+
+def describe(config: RunConfig, accuracy: float, images: int, epochs: int) -> str:
+    """The result in a line: `98.47 % on 10,000 test images; sample, 20 epochs`.
+
+    Args:
+        config: the knobs; those that are not the sample's are named.
+        accuracy: share of the test images that were recognised.
+        images: how many test images there were.
+        epochs: how many epochs were trained.
+    """
+    from pipeline.tracking import what_differs
+
+    trained = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"{100 * accuracy:.2f} % on {images:,} test images; {what_differs(config)}, {trained}"
 
 
 def _write_predictions(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:

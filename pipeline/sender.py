@@ -22,6 +22,7 @@ from pipeline.imports import in_haste
 from pipeline.outputs import make_safe
 from pipeline.record import RunFolder, now_ms
 from pipeline.recovery import mark_if_dead
+from pipeline.tracking_uri import store_of
 
 LOG, DELIVERING = "sender.log", "sender.lock"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
@@ -33,6 +34,12 @@ def importable() -> dict[str, str]:
     """The environment of a process that imports this package, from whatever folder it is started in."""
     path = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def _log(text: str) -> None:
+    """A line for the sender's log, which may lie on a full disk; `print` would keep it and fail with it again."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode())
 
 
 class AnySender(Protocol):
@@ -129,11 +136,13 @@ class Sending:
         while self._wait_for_news():
             self._deliver()
         for folder in self.folders.values():
-            mark_if_dead(folder)
+            with contextlib.suppress(OSError):  # a disk that takes no word; the next command marks it
+                mark_if_dead(folder)
         self.waiting = dict.fromkeys(self.folders)
         owner_left_at = time.monotonic()
         while not self._deliver():
-            if time.monotonic() - owner_left_at > GRACE_S:
+            blocked = all(trouble.get("advice") for trouble in self.trouble.values())
+            if blocked or time.monotonic() - owner_left_at > GRACE_S:
                 return 1
             time.sleep(min(self.pause_s, LAST_PAUSE_S))
         return 0
@@ -144,7 +153,7 @@ class Sending:
             try:
                 self._deliver_one(self.folders[path])
             except Exception as error:
-                self._note_trouble(self.folders[path], self._in_words(error))
+                self._note_trouble(self.folders[path], error)
             else:
                 del self.waiting[path]
         self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S) if self.trouble else FIRST_PAUSE_S
@@ -161,7 +170,7 @@ class Sending:
                 from pipeline.connection import connect
                 from pipeline.delivery import Delivery
 
-                self.deliveries[path] = Delivery(folder, connect())
+                self.deliveries[path] = Delivery(folder, connect(store_of(folder.state())))
             self.deliveries[path].deliver()
         if self.trouble.pop(path, None):
             self._show_trouble(folder, None)
@@ -174,10 +183,11 @@ class Sending:
 
         return in_words(error)
 
-    def _note_trouble(self, folder: RunFolder, reason: str) -> None:
-        print(time.strftime("%H:%M:%S"), reason, flush=True)
+    def _note_trouble(self, folder: RunFolder, error: Exception) -> None:
+        reason = self._in_words(error)
+        _log(reason)
         since = self.trouble[folder.path]["since"] if folder.path in self.trouble else now_ms()
-        self.trouble[folder.path] = {"since": since, "error": reason}
+        self.trouble[folder.path] = {"since": since, "error": reason, "advice": getattr(error, "advice", "")}
         if folder.path in self.locks:  # else the state is another process' to write
             self._show_trouble(folder, self.trouble[folder.path])
 
@@ -213,7 +223,8 @@ def main(path: str) -> int:
     """Be the sender of a run folder, and of whatever folders are named to it later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = RunFolder(path)
-    with FileLock(first.path / DELIVERING), in_haste():  # a sender of the run's former process may not have ended yet
+    _wait_for_former(first)
+    with in_haste():
         from pipeline import connection, delivery  # noqa: F401
 
         connection.import_store()  # before there is anything to send, while the training imports as well
@@ -228,11 +239,17 @@ def main(path: str) -> int:
     return code
 
 
+def _wait_for_former(folder: RunFolder) -> None:
+    """Let the sender of the run's former process end; a disk that takes no lock file is waited for later."""
+    with contextlib.suppress(OSError), FileLock(folder.path / DELIVERING):
+        pass
+
+
 def insist_on_killed(path: str) -> int:
     """Put KILLED back when `mlflow run` has written FAILED over it, as it does (it takes no status for terminal)."""
     from pipeline.connection import connect
 
-    folder, client = RunFolder(path), connect()
+    folder, client = RunFolder(path), connect(store_of(RunFolder(path).state()))
     until = time.monotonic() + INSIST_S
     while (end := folder.ended()) is not None and time.monotonic() < until:
         run_id = folder.state()["run_id"]

@@ -93,13 +93,17 @@ class RunRecord:
         path.write_text(text)
         self.artifact(path)
 
-    def model(self, network: Path, example: Path, model_name: str, tags: dict[str, str]) -> None:
+    def describe(self, description: str) -> None:
+        """Say in a line what the run is and gave, where MLflow shows it beside the run."""
+        self._append("tags", tags={"mlflow.note.content": description})
+
+    def model(self, network: Path, example: Path, model_name: str, tags: dict[str, str], description: str = "") -> None:
         """Record the network (an ONNX file in the folder), to be registered under the name unless that is empty."""
         paths = {
             "network": str(network.relative_to(self.folder.path)),
             "example": str(example.relative_to(self.folder.path)),
         }
-        self._append("model", model_name=model_name, tags=tags, **paths)
+        self._append("model", model_name=model_name, tags=tags, description=description, **paths)
 
     def fail(self, error: BaseException) -> None:
         """Close the record as FAILED with the reason as a tag and the traceback as an artifact."""
@@ -150,12 +154,17 @@ def run_name(config: RunConfig) -> str:
     """A name that tells the run from its neighbours: what differs from the sample, then epochs and seed."""
     if config.run_name:
         return config.run_name
+    return f"{what_differs(config)} epochs={config.epochs} seed={config.seed}"
+
+
+def what_differs(config: RunConfig) -> str:
+    """The knobs that are not the sample's, or `sample`; epochs, seed, and what only names or places things left out."""
     told = {"epochs", "seed", "verbose", "data_dir", "runs_dir", "model_name", "experiment_name", "run_name"}
     default = RunConfig().as_dict()
     different = [
         f"{name}={value}" for name, value in config.as_dict().items() if name not in told and value != default[name]
     ]
-    return " ".join([*(different or ["sample"]), f"epochs={config.epochs}", f"seed={config.seed}"])
+    return " ".join(different or ["sample"])
 
 
 def _identity_tags(config: RunConfig) -> dict[str, str]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import console, recovery
+from pipeline import console, preflight, recovery
 from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
 from pipeline.interrupts import Interrupted, interruptions
 from pipeline.launchers import is_helper
-from pipeline.record import all_folders, find_folder, new_folder, remove
+from pipeline.record import RunFolder, all_folders, find_folder, new_folder, remove
 from pipeline.recording import (
     Report,
     fit_and_record,
@@ -23,7 +23,8 @@ from pipeline.recording import (
     train_as_helper,
 )
 from pipeline.sender import Sender
-from pipeline.shell import NOT_ALL, command
+from pipeline.shell import DONE, NOT_ALL, command
+from pipeline.tracking_uri import keep_store
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -40,6 +41,7 @@ def train(config: RunConfig) -> int:
     """
     if is_helper():
         return train_as_helper()
+    preflight.check(config.as_dict())
     deliver_the_dead(config.runs_dir)
     with interruptions():
         folder = new_folder(config.runs_dir)
@@ -70,6 +72,7 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
         return train_as_helper()
     folder = find_folder(runs_dir, run)
     config = recovery.resumed_config(folder, given)
+    check_record(folder)
     with interruptions():
         if folder.ended() is None:
             recovery.close_as_dead(folder)
@@ -82,6 +85,18 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
             sender.finish(KILLED_PATIENCE_S)
             raise
         return _train_recorded(config, record, sender, data, checkpoint)
+
+
+def check_record(folder: RunFolder) -> None:
+    """Make sure that the record of a run that is gone on with can be delivered.
+
+    Raises:
+        ValueError: if the store is known not to have the run.
+    """
+    start, state = folder.started() or {}, folder.state()
+    keep_store(state)
+    run_id = state.get("run_id") or start.get("mlflow_run_id") or ""
+    preflight.check_store(start.get("experiment_name", ""), run_id, folder.path.name)
 
 
 def local_run_of_mlflow(runs_dir: str) -> str | None:
@@ -141,8 +156,7 @@ def _train_recorded(
         return _tell_full_disk(record)
     if verbose:
         console.tell_result(config, record.folder, test)
-    console.tell_delivery(record.folder, delivered)
-    return 0
+    return NOT_ALL if console.tell_delivery(record.folder, delivered) else DONE
 
 
 def _tell_full_disk(record: "RunRecord") -> int:

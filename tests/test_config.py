@@ -105,7 +105,7 @@ def test_mnist_dir_is_the_default_of_data_dir_for_mnist_alone(monkeypatch):
 
 
 def test_data_of_ones_own_have_a_name_of_their_own():
-    assert RunConfig(data_name="my_digits").model_name == "my-digits-mlp"
+    assert RunConfig(data_name="my_digits").named_after("MLP").model_name == "my-digits-mlp"
     for name, words in (("kmnist", "is that of known data"), ("a b", "is not a name"), ("a/b", "is not a name")):
         with pytest.raises(ConfigError, match=words):
             RunConfig(data_name=name)
