@@ -15,11 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.addresses import without_secrets
-from pipeline.config import ConfigError, did_you_mean
+from pipeline.config import ConfigError
 from pipeline.lookups import DELETED, MISSING, ServerStore, SqliteStore, StoreFileError
 from pipeline.naming import problems_of
 from pipeline.shell import command, quoted
 from pipeline.tracking_uri import DATABASE, OLD_STORE, has_old_store, is_sqlite, sqlite_path, tracking_uri
+from pipeline.values import did_you_mean
 
 # MLflow's rules; a test holds them to MLflow's.
 RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
