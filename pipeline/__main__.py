@@ -5,7 +5,9 @@ import os
 import sys
 from typing import NoReturn
 
-from pipeline.cli import main
+from pipeline.interrupts import Interrupted, interruptions, uninterrupted
+
+OWN_SIGNALS = "serve"  # uvicorn's: answers under way are given first
 
 
 def leave(code: int) -> NoReturn:
@@ -19,5 +21,22 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def run() -> NoReturn:
+    """The verb, with signals heard from the first import to the last line."""
+    if OWN_SIGNALS in sys.argv[1:2]:
+        from pipeline.cli import main
+
+        leave(main())
+    with interruptions():
+        try:
+            from pipeline.cli import main
+
+            code = main()
+        except Interrupted as interruption:
+            code = interruption.exit_code
+        with uninterrupted():
+            leave(code)
+
+
 if __name__ == "__main__":
-    leave(main())
+    run()

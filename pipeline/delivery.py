@@ -23,6 +23,10 @@ class ParentIsMissingError(RuntimeError):
     """MLflow has not heard yet of the run that this one belongs to."""
 
 
+class LostStartError(RuntimeError):
+    """The event that opens the run is lost, and MLflow has no run for it yet."""
+
+
 @dataclass
 class Delivery:
     """Carries one run's journal to MLflow; what is done stands in the folder's state, so that it can stop anywhere.
@@ -137,6 +141,11 @@ class Delivery:
             if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             return str(experiment.experiment_id)
+
+    def _lost(self, event: Event) -> None:
+        """Nothing: the record is damaged in the journal; whoever delivers says so."""
+        if not self.run_id:
+            raise LostStartError("its first record, which says what run this is, is damaged: it cannot be delivered")
 
     def _dataset(self, event: Event) -> None:
         inputs = [

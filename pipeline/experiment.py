@@ -48,9 +48,10 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
     _leave_the_default_experiment()
     question = read_question(file, runs_dir=runs_dir, **everywhere)
     digests = {config.dataset: _digest(config.dataset, config.data_dir) for config in question.variants.values()}
-    with interruptions():
+    with interruptions(), contextlib.ExitStack() as ending:
         parent, journal = _open_parent(question, runs_dir)
         sender = Sender(parent)
+        ending.enter_context(last_words(lambda reason: end_killed(journal, sender, reason)))
         try:
             _begin(question, journal, sender)
             children = _plan(question, digests, runs_dir, parent, sender)
@@ -83,7 +84,7 @@ def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]
     chosen = os.environ.get("MLFLOW_RUN_ID")
     for folder in reversed(all_folders(runs_dir)):
         start = folder.started()
-        if not start or start["tags"].get(QUESTION) != question.name:
+        if not start or start["tags"].get(QUESTION) != question.name or not os.access(folder.path, os.W_OK):
             continue
         if folder.is_alive():
             raise RunIsAliveError(f"experiment {question.name} is running already, in another process ({folder.path})")
@@ -166,7 +167,8 @@ def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ..
         events = folder.events()
         start = next((event for event in events if event["kind"] == "start"), None)
         digest = data_digest(events)
-        if start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
+        own = os.access(folder.path, os.W_OK)
+        if own and start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
             identity = (start["tags"]["variant"], _deciding(start["params"]), digest, start["tags"]["code"])
             found.append((folder, identity))
     return found

@@ -11,6 +11,7 @@ import yaml
 from pipeline import recovery
 from pipeline.config import RunConfig
 from pipeline.imports import in_haste
+from pipeline.interrupts import leave_signals_to_the_first_process
 from pipeline.record import CONFIG, Journal, RunFolder
 from pipeline.sender import AnySender
 
@@ -83,13 +84,26 @@ def reopen_record(
     folder = journal.folder
     recovery.check_same_data(folder, data.source.digest)
     changes = {} if config.epochs == recovery.recorded_config(folder).epochs else {"epochs": config.epochs}
-    checkpoint, damaged = checkpoints.latest(folder.checkpoints)
-    for path in damaged:
-        print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
+    checkpoint = _checkpoint_to_continue(folder, config)
     record = RunRecord(journal, sender)
     record.resume(checkpoints.epoch_of(checkpoint) if checkpoint else 0, changes)
     _record_config(config, record)
     return record, checkpoint
+
+
+def _checkpoint_to_continue(folder: RunFolder, config: RunConfig) -> Path | None:
+    """The newest whole checkpoint; none, if the best epoch that it knows of has to be trained again."""
+    from pipeline import checkpoints, training
+
+    for words in recovery.losses(folder):
+        print(f"warning: {folder.path.name}: {words}", file=sys.stderr)
+    checkpoint, damaged = checkpoints.latest(folder.checkpoints)
+    for path in damaged:
+        print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
+    if checkpoint and config.keep_best and not training.best_is_kept(checkpoint):
+        print("warning: the weights of the best epoch are lost; training again from the first one", file=sys.stderr)
+        return None
+    return checkpoint
 
 
 def _record_config(config: RunConfig, record: "RunRecord") -> None:
@@ -125,6 +139,13 @@ def fit_and_record(
     return result.test
 
 
+def end_killed(journal: Journal, sender: AnySender, reason: str) -> None:
+    """Close a record that a signal has cut short; one that never began, or has ended, stays as it is."""
+    if journal.count and not journal.is_closed:
+        journal.append_or_hold("end", status="KILLED", tags={"failure_reason": reason})
+        sender.poke()
+
+
 def is_helper() -> bool:
     """Whether this process is one that Lightning started to help a distributed run."""
     return os.environ.get("LOCAL_RANK", "0") != "0"
@@ -134,6 +155,7 @@ def train_as_helper() -> int:
     """Train along; the record is rank 0's."""
     from pipeline import training
 
+    leave_signals_to_the_first_process()
     folder = RunFolder(os.environ[RUN_FOLDER])
     config = RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
     resume_from = os.environ[RESUME_FROM]

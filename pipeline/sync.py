@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 from pipeline import recovery
 from pipeline.connection import connect, in_words
 from pipeline.delivery import Delivery
-from pipeline.record import RunFolder, all_folders, find_folder
+from pipeline.record import RunFolder, all_folders, copies, find_folder, original_of, refusal_of_copy
 from pipeline.sender import DELIVERING
 from pipeline.shell import shown
 
@@ -26,15 +26,24 @@ def sync(runs: list[str], runs_dir: str) -> int:
     folders = [find_folder(runs_dir, run) for run in runs] or all_folders(runs_dir)
     if not folders:
         print(f"no runs in {runs_dir}: nothing to deliver")
-    complete = [_sync_one(folder) for folder in folders]
+    copied = {each.path: first for each in folders if (first := original_of(each))} if runs else copies(folders)
+    complete = [_sync_one(folder, copied.get(folder.path)) for folder in folders]
     if folders and all(complete):
         print(f"MLflow has everything of {len(folders)} run{'s' * (len(folders) != 1)}")
     return 0 if all(complete) else 1
 
 
-def _sync_one(folder: RunFolder) -> bool:
-    """Deliver one run and say how it went."""
+def _sync_one(folder: RunFolder, original: RunFolder | None) -> bool:
+    """Deliver one run and say how it went; a copy is refused, and another user's run left to them."""
     name = shown(folder.path)
+    if original:
+        print(refusal_of_copy(folder, original), file=sys.stderr)
+        return False
+    if not os.access(folder.path, os.W_OK):
+        print(f"{name}: passed over: only the user whose run it is can deliver it", file=sys.stderr)
+        return True
+    for loss in recovery.losses(folder):
+        print(f"{name}: {loss}", file=sys.stderr)
     if recovery.mark_if_dead(folder):
         print(f"{name}: had died without a word, now marked FAILED")
     if folder.is_alive():

@@ -2,13 +2,14 @@
 
 import contextlib
 import logging
+import math
 import signal
 import statistics
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class EpochEnd(Checkpoint):
     @property
     def best_path(self) -> Path | None:
         """Where the weights of the best epoch lie."""
-        return self.folder / "best.ckpt" if self.folder and self.keep_best else None
+        return self.folder / checkpoints.BEST if self.folder and self.keep_best else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -88,16 +89,17 @@ class EpochEnd(Checkpoint):
             self.report(epoch, metrics)
 
     def _save_if_it_can(self, trainer: Trainer, folder: Path, epoch: int, val_loss: float) -> None:
+        """A full disk costs a checkpoint, not the training; each is tried alone, as the other ranks do both."""
         try:
-            self._save(trainer, folder, epoch, val_loss)
-        except OSError as error:  # a full disk: the last whole checkpoint stays, and the training goes on
+            if self.best_path and best_epoch(self.history) == epoch:
+                checkpoints.write_whole(trainer, self.best_path)
+                self.best_loss = val_loss
+        except OSError as error:
+            print(f"warning: the weights of epoch {epoch}, the best so far, are not kept ({error})", file=sys.stderr)
+        try:
+            checkpoints.save(trainer, folder, epoch)
+        except OSError as error:  # the last whole checkpoint stays
             print(f"warning: no checkpoint of epoch {epoch} ({error})", file=sys.stderr)
-
-    def _save(self, trainer: Trainer, folder: Path, epoch: int, val_loss: float) -> None:
-        if self.best_path and val_loss < self.best_loss:
-            self.best_loss = val_loss
-            checkpoints.write_whole(trainer, self.best_path)
-        checkpoints.save(trainer, folder, epoch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epochs that the checkpoint knows: the record may have lost its last lines."""
@@ -161,9 +163,8 @@ def fit(
         except BaseException:
             _end_other_ranks(trainer)
             raise
-        if epoch_end.best_path:
-            best = torch.load(epoch_end.best_path, weights_only=True)
-            classifier.load_state_dict(best["state_dict"])
+        if epoch_end.best_path and (best := best_epoch(epoch_end.history)):
+            classifier.load_state_dict(checkpoints.best_weights(epoch_end.best_path.parent, best))
         trainer.test(classifier, datamodule=data, verbose=False)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
@@ -173,6 +174,20 @@ def fit(
         seconds = statistics.median(metrics["epoch_seconds"] for metrics in epoch_end.history.values())
         trainer.logger.log_metrics({**test, "seconds_per_epoch": seconds}, step=max(epoch_end.history))
     return Result(classifier, data, trainer, epoch_end.history, test)
+
+
+def best_is_kept(checkpoint: Path) -> bool:
+    """Whether the weights of the best epoch that a whole checkpoint knows of can still be given."""
+    states = (checkpoints.load(checkpoint) or {"callbacks": {}})["callbacks"]
+    history: dict[int, Metrics] = next((state["history"] for name, state in states.items() if name.startswith(EpochEnd.__name__)), {})
+    best = best_epoch(history)
+    return not best or checkpoints.find_best(checkpoint.parent, best) is not None
+
+
+def best_epoch(history: Mapping[int, Metrics]) -> int:
+    """The first epoch (from 1) of the smallest validation loss; 0 if none has a number for one."""
+    losses = {epoch: metrics["val_loss"] for epoch, metrics in history.items() if not math.isnan(metrics["val_loss"])}
+    return min(losses, key=lambda epoch: (losses[epoch], epoch), default=0)
 
 
 def _end_other_ranks(trainer: Trainer) -> None:

@@ -15,9 +15,9 @@ import threading
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.interrupts import Interrupted, interruptions
+from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
 from pipeline.record import Journal, RunFolder
-from pipeline.recording import fit_and_record, open_journal, open_record, ready_data, reopen_record
+from pipeline.recording import end_killed, fit_and_record, open_journal, open_record, ready_data, reopen_record
 from pipeline.sender import SharedSender
 
 Job = dict[str, Any]
@@ -74,24 +74,25 @@ class Worker:
     def _train_in(self, job: Job, journal: Journal, sender: SharedSender) -> None:
         config = RunConfig.from_mapping(job["config"])
         record = None
-        try:
-            data = ready_data(config)
-            checkpoint = None
-            if job["resume"]:
-                record, checkpoint = reopen_record(config, journal, sender, data)
-            else:
-                record = open_record(config, journal, sender, data, job["tags"], job["parent"])
-            fit_and_record(config, record, data, checkpoint, self._report)
-            record.end("FINISHED")
-            self._say(end="FINISHED")
-        except Interrupted as interruption:
-            if record:
-                record.end("KILLED", str(interruption))
-            raise
-        except Exception as error:
-            if record:
-                record.fail(error)
-            self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+        with last_words(lambda reason: end_killed(journal, sender, reason)):
+            try:
+                data = ready_data(config)
+                checkpoint = None
+                if job["resume"]:
+                    record, checkpoint = reopen_record(config, journal, sender, data)
+                else:
+                    record = open_record(config, journal, sender, data, job["tags"], job["parent"])
+                fit_and_record(config, record, data, checkpoint, self._report)
+                record.end("FINISHED")
+                self._say(end="FINISHED")
+            except Interrupted as interruption:
+                end_killed(journal, sender, str(interruption))
+                raise
+            except Exception as error:
+                if record:
+                    with uninterrupted():
+                        record.fail(error)
+                self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
 
     def _report(self, epoch: int, metrics: dict[str, float]) -> None:
         self._say(epoch=epoch, seconds=metrics["epoch_seconds"], accuracy=metrics["val_accuracy"])

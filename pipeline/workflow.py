@@ -1,18 +1,20 @@
 """The train verb: one recorded run, from the first import to the last line on the screen; or the rest of one."""
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import console, recovery
 from pipeline.config import RunConfig
-from pipeline.interrupts import Interrupted, interruptions
-from pipeline.record import all_folders, find_folder, new_folder, remove
+from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
+from pipeline.record import Journal, RunFolder, all_folders, find_folder, new_folder, remove
 from pipeline.recording import (
     Report,
+    end_killed,
     fit_and_record,
     is_helper,
     open_journal,
@@ -22,7 +24,7 @@ from pipeline.recording import (
     train_as_helper,
 )
 from pipeline.sender import Sender
-from pipeline.shell import shown
+from pipeline.shell import command
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -43,15 +45,12 @@ def train(config: RunConfig) -> int:
     with interruptions():
         folder = new_folder(config.runs_dir)
         journal = open_journal(folder)
-        sender = Sender(folder)
         try:
-            data = ready_data(config)
-            record = open_record(config, journal, sender, data)
+            sender = Sender(folder)
         except BaseException:
-            sender.abandon()
             remove(folder)
             raise
-        return _train_recorded(config, record, sender, data, resume_from=None)
+        return _train_recorded(config, journal, sender, lambda data: (open_record(config, journal, sender, data), None))
 
 
 def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
@@ -73,14 +72,13 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
         if folder.ended() is None:
             recovery.close_as_dead(folder)
         journal = open_journal(folder)
-        sender = Sender(folder)
         try:
-            data = ready_data(config)
-            record, checkpoint = reopen_record(config, journal, sender, data)
+            recovery.check_open(folder)  # another process may have gone on with it, to its end, just now
+            sender = Sender(folder)
         except BaseException:
-            sender.finish(KILLED_PATIENCE_S)
+            journal.close()
             raise
-        return _train_recorded(config, record, sender, data, checkpoint)
+        return _train_recorded(config, journal, sender, lambda data: reopen_record(config, journal, sender, data))
 
 
 def local_run_of_mlflow(runs_dir: str) -> str | None:
@@ -95,54 +93,102 @@ def deliver_the_dead(runs_dir: str) -> None:
     for folder in recovery.mark_dead_runs(runs_dir):
         start = folder.started()
         experiment = start["tags"].get("experiment") if start else None
-        command = "experiment FILE" if experiment else f"train --resume {folder.path.name}"
+        words = ("experiment", "FILE") if experiment else ("train", "--resume", folder.path.name)
+        again = command(*words, runs_dir=folder.path.parent)
         what = f"run {folder.path.name}" + (f" of experiment {experiment}" if experiment else "")
         print(
-            f"{what} had died without a word and is now marked FAILED; go on with it: python -m pipeline {command}",
+            f"{what} had died without a word and is now marked FAILED; go on with it: {again}",
             file=sys.stderr,
         )
         Sender(folder).let_go()
 
 
 def _train_recorded(
-    config: RunConfig, record: "RunRecord", sender: Sender, data: "MNISTDataModule", resume_from: Path | None
+    config: RunConfig,
+    journal: Journal,
+    sender: Sender,
+    begin: Callable[["MNISTDataModule"], tuple["RunRecord", Path | None]],
 ) -> int:
+    """Train with a record that `begin` opens or reopens, tell how it went; returns the exit code."""
     verbose = console.verbosity(config)
-    reports: dict[int, Report] = {
-        1: console.TroubleLines(record.journal),
-        2: console.EpochLines(config.epochs, record.journal),
-    }
-    try:
-        test = fit_and_record(config, record, data, resume_from, reports.get(verbose), progress_bar=verbose == 1)
-        record.end("FINISHED")
-    except Interrupted as interruption:
-        record.end("KILLED", str(interruption))
-        delivered = sender.finish(KILLED_PATIENCE_S)
+    reports: dict[int, Report] = {1: console.TroubleLines(journal), 2: console.EpochLines(config.epochs, journal)}
+
+    with last_words(lambda reason: end_killed(journal, sender, reason)):
+        try:
+            record, checkpoint = begin(data := ready_data(config))
+            test = fit_and_record(config, record, data, checkpoint, reports.get(verbose), progress_bar=verbose == 1)
+            record.end("FINISHED")
+        except Interrupted as interruption:
+            end_killed(journal, sender, str(interruption))
+            _tell_interrupted(journal, sender, interruption)
+            return interruption.exit_code
+        except Exception as error:
+            if _never_begun(journal, sender):
+                raise
+            return _fail(error, journal, sender)
+        delivered, exit_code = _wait(sender)
+        if journal.held:
+            return _tell_full_disk(journal.folder)
         if verbose:
-            name = record.folder.path.name
-            print(f"stopped by {interruption}; go on with: python -m pipeline train --resume {name}", flush=True)
-        console.tell_delivery(record.folder, delivered)
-        return interruption.exit_code
-    except Exception as error:
-        record.fail(error)
-        console.tell_delivery(record.folder, sender.finish())
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return _tell_full_disk(record)
-        raise
-    delivered = sender.finish()
-    if record.journal.held:
-        return _tell_full_disk(record)
-    if verbose:
-        console.tell_result(config, record.folder, test)
-    console.tell_delivery(record.folder, delivered)
-    return 0
+            console.tell_result(config, journal.folder, test)
+        console.tell_delivery(journal.folder, delivered)
+        return exit_code
 
 
-def _tell_full_disk(record: "RunRecord") -> int:
-    folder = record.folder.path
-    print(
-        f"pipeline: no space left on the disk of {folder}; make room, then go on with: "
-        f"python -m pipeline train --resume {folder.name} --runs_dir {shown(folder.parent)}",
-        file=sys.stderr,
-    )
+def _never_begun(journal: Journal, sender: Sender) -> bool:
+    """Leave nothing behind of a run that has not begun, and a run that was not gone on with as it is."""
+    if not journal.count:
+        sender.abandon()
+        remove(journal.folder)
+    elif journal.is_closed:
+        sender.finish(KILLED_PATIENCE_S)
+    return journal.is_closed or not journal.count
+
+
+def _fail(error: Exception, journal: Journal, sender: Sender) -> int:
+    """Close the record as failed; a full disk is told in one line, anything else is raised again."""
+    from pipeline.tracking import RunRecord
+
+    with contextlib.suppress(Interrupted), uninterrupted():  # the run has failed all the same, and says so
+        RunRecord(journal, sender).fail(error)
+    delivered, _ = _wait(sender)
+    console.tell_delivery(journal.folder, delivered)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _tell_full_disk(journal.folder)
+    raise error
+
+
+def _wait(sender: Sender) -> tuple[bool, int]:
+    """Wait for the delivery; returns whether it is complete, and the exit code of a signal that ended the wait, or 0.
+
+    The sender then goes on by itself for as long as its grace lasts.
+    """
+    try:
+        return sender.finish(), 0
+    except Interrupted as interruption:
+        return False, interruption.exit_code
+
+
+def _tell_interrupted(journal: Journal, sender: Sender, interruption: Interrupted) -> None:
+    """How to go on, before anything is waited for; the terminal may be gone."""
+    folder = journal.folder
+    with contextlib.suppress(OSError):
+        if not journal.count:
+            _never_begun(journal, sender)
+            print(f"stopped by {interruption}; no run had begun", flush=True)
+            return
+        hint = command("train", "--resume", folder.path.name, runs_dir=folder.path.parent)
+        end = folder.ended()
+        finished = end is not None and end["status"] == "FINISHED"
+        print(
+            f"stopped by {interruption}; " + ("the run is finished" if finished else f"go on with: {hint}"), flush=True
+        )
+    delivered = sender.finish(KILLED_PATIENCE_S)
+    with contextlib.suppress(OSError):
+        console.tell_delivery(folder, delivered)
+
+
+def _tell_full_disk(folder: RunFolder) -> int:
+    again = command("train", "--resume", folder.path.name, runs_dir=folder.path.parent)
+    print(f"pipeline: no space left on the disk of {folder.path}; make room, then go on with: {again}", file=sys.stderr)
     return 1
