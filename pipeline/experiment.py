@@ -1,5 +1,6 @@
 """The experiment verb: a question's variants x seeds as runs under one parent, trained where missing, then compared."""
 
+import contextlib
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 from pipeline import comparison, console, datasets, recovery, report, tables
 from pipeline.comparison import Comparison, Run
 from pipeline.crew import Child, Crew
-from pipeline.interrupts import Interrupted, interruptions
+from pipeline.interrupts import Interrupted, interruptions, last_words
 from pipeline.progress import Progress
 from pipeline.questions import Question, read_question
 from pipeline.record import (
@@ -48,24 +49,26 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
     _leave_the_default_experiment()
     question = read_question(file, runs_dir=runs_dir, **everywhere)
     digests = {config.dataset: _digest(config.dataset, config.data_dir) for config in question.variants.values()}
-    with interruptions(), contextlib.ExitStack() as ending:
+    with interruptions():
         parent, journal = _open_parent(question, runs_dir)
         sender = Sender(parent)
-        ending.enter_context(last_words(lambda reason: end_killed(journal, sender, reason)))
-        try:
-            _begin(question, journal, sender)
-            children = _plan(question, digests, runs_dir, parent, sender)
-            _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
-        except Interrupted as interruption:
-            _end(journal, sender, "KILLED", str(interruption))
-            console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
-            print(f"stopped by {interruption}; what is done stays done: start it again to go on", flush=True)
-            return interruption.exit_code
-        except BaseException as error:
-            _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
-            sender.finish(KILLED_PATIENCE_S)
-            raise
-        return _answer(question, children, journal, sender)
+        with last_words(lambda reason: recovery.end_killed(journal, reason)):
+            try:
+                _begin(question, journal, sender)
+                children = _plan(question, digests, runs_dir, parent, sender)
+                _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
+                return _answer(question, children, journal, sender)
+            except Interrupted as interruption:
+                recovery.end_killed(journal, str(interruption))
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    print(f"stopped by {interruption}; what is done stays done: start it again to go on", flush=True)
+                    console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
+                return interruption.exit_code
+            except BaseException as error:
+                if not journal.is_closed:
+                    _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
+                sender.finish(KILLED_PATIENCE_S)
+                raise
 
 
 def _leave_the_default_experiment() -> None:

@@ -139,13 +139,6 @@ def fit_and_record(
     return result.test
 
 
-def end_killed(journal: Journal, sender: AnySender, reason: str) -> None:
-    """Close a record that a signal has cut short; one that never began, or has ended, stays as it is."""
-    if journal.count and not journal.is_closed:
-        journal.append_or_hold("end", status="KILLED", tags={"failure_reason": reason})
-        sender.poke()
-
-
 def is_helper() -> bool:
     """Whether this process is one that Lightning started to help a distributed run."""
     return os.environ.get("LOCAL_RANK", "0") != "0"

@@ -66,6 +66,12 @@ def close_as_dead(folder: RunFolder) -> bool:
         journal.close()
 
 
+def end_killed(journal: Journal, reason: str) -> None:
+    """Close a record that a signal has cut short; one that never began, or has ended, stays as it is."""
+    if journal.count and not journal.is_closed:
+        journal.append_or_hold("end", status="KILLED", tags={"failure_reason": reason})
+
+
 def mark_dead_runs(runs_dir: str | Path) -> list[RunFolder]:
     """Close the records of all runs that died; returns those that were closed now. What never began is removed."""
     for folder in never_begun(runs_dir):

@@ -179,7 +179,9 @@ def fit(
 def best_is_kept(checkpoint: Path) -> bool:
     """Whether the weights of the best epoch that a whole checkpoint knows of can still be given."""
     states = (checkpoints.load(checkpoint) or {"callbacks": {}})["callbacks"]
-    history: dict[int, Metrics] = next((state["history"] for name, state in states.items() if name.startswith(EpochEnd.__name__)), {})
+    history: dict[int, Metrics] = next(
+        (state["history"] for name, state in states.items() if name.startswith(EpochEnd.__name__)), {}
+    )
     best = best_epoch(history)
     return not best or checkpoints.find_best(checkpoint.parent, best) is not None
 

@@ -14,10 +14,11 @@ import sys
 import threading
 from typing import Any
 
+from pipeline import recovery
 from pipeline.config import RunConfig
 from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
 from pipeline.record import Journal, RunFolder
-from pipeline.recording import end_killed, fit_and_record, open_journal, open_record, ready_data, reopen_record
+from pipeline.recording import fit_and_record, open_journal, open_record, ready_data, reopen_record
 from pipeline.sender import SharedSender
 
 Job = dict[str, Any]
@@ -74,7 +75,7 @@ class Worker:
     def _train_in(self, job: Job, journal: Journal, sender: SharedSender) -> None:
         config = RunConfig.from_mapping(job["config"])
         record = None
-        with last_words(lambda reason: end_killed(journal, sender, reason)):
+        with last_words(lambda reason: recovery.end_killed(journal, reason)):
             try:
                 data = ready_data(config)
                 checkpoint = None
@@ -86,7 +87,8 @@ class Worker:
                 record.end("FINISHED")
                 self._say(end="FINISHED")
             except Interrupted as interruption:
-                end_killed(journal, sender, str(interruption))
+                recovery.end_killed(journal, str(interruption))
+                sender.poke()
                 raise
             except Exception as error:
                 if record:

@@ -14,7 +14,6 @@ from pipeline.interrupts import Interrupted, interruptions, last_words, uninterr
 from pipeline.record import Journal, RunFolder, all_folders, find_folder, new_folder, remove
 from pipeline.recording import (
     Report,
-    end_killed,
     fit_and_record,
     is_helper,
     open_journal,
@@ -113,13 +112,13 @@ def _train_recorded(
     verbose = console.verbosity(config)
     reports: dict[int, Report] = {1: console.TroubleLines(journal), 2: console.EpochLines(config.epochs, journal)}
 
-    with last_words(lambda reason: end_killed(journal, sender, reason)):
+    with last_words(lambda reason: recovery.end_killed(journal, reason)):
         try:
             record, checkpoint = begin(data := ready_data(config))
             test = fit_and_record(config, record, data, checkpoint, reports.get(verbose), progress_bar=verbose == 1)
             record.end("FINISHED")
         except Interrupted as interruption:
-            end_killed(journal, sender, str(interruption))
+            recovery.end_killed(journal, str(interruption))
             _tell_interrupted(journal, sender, interruption)
             return interruption.exit_code
         except Exception as error:
