@@ -108,7 +108,10 @@ def _paths(runs_dir: Path | str) -> list[Path]:
     try:
         with os.scandir(Path(runs_dir).absolute()) as entries:
             return sorted(Path(entry.path) for entry in entries if entry.is_dir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        tell_once(f"{runs_dir} cannot be read ({error.strerror}): its runs are passed over")
         return []
 
 

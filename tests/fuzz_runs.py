@@ -1,8 +1,8 @@
 """Random damage to run folders: `python -m tests.fuzz_runs --n 10000`. A failing case prints its number and seed.
 
 A finished and an interrupted run are damaged (bits, cuts, holes, line breaks, zeros, missing files, up to three at a
-time) and read by what the commands call. No error may come out, no undamaged record be lost or move, no status be wrong, and
-what was lost has to be said.
+time) and read by what the commands call. No error may come out, no undamaged record be lost or move, no status be
+wrong, and what was lost has to be said.
 """
 
 import argparse

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -119,11 +121,17 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_not_resumed(tmp_pa
         workflow.resume("run", {}, str(tmp_path))
 
 
+@pytest.fixture
+def shared_folder():
+    """A folder that every user can enter; pytest's own are for one."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
-def test_a_run_of_another_user_stops_nobody_and_is_told_once(tmp_path):
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
-    runs = tmp_path / "runs"
+def test_a_run_of_another_user_stops_nobody_and_is_told_once(shared_folder):
+    runs = shared_folder / "runs"
     begun(runs / "readable").close()
     begun(runs / "secret").close()
     (runs / "readable").chmod(0o755)
@@ -138,7 +146,7 @@ def test_a_run_of_another_user_stops_nobody_and_is_told_once(tmp_path):
         "assert record.find_folder(runs, 'last').path == folder.path\n"
         "assert sync._sync_one(record.RunFolder(runs + '/readable'), None)\n"
     )
-    here = environment(HOME=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+    here = environment(HOME=str(shared_folder), PYTHONDONTWRITEBYTECODE="1")
     done = subprocess.run([sys.executable, "-c", code], env=here, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("passed over, which this user may not read: secret") == 1
