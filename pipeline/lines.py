@@ -78,7 +78,16 @@ def _pieces(content: bytes) -> Iterator[Event]:
 def _run_together(line: bytes) -> Iterator[Event]:
     """A damaged line may hold several events, whose line breaks were what was damaged."""
     for part in filter(None, _BEGIN.split(line)):
-        yield parse(part) or parse(part[:-1]) or _remains(part)
+        yield _at_front(part) or _remains(part)
+
+
+def _at_front(part: bytes) -> Event | None:
+    """The whole event that the part begins with, whatever stands behind it in place of the line break."""
+    try:
+        end = json.JSONDecoder().raw_decode(part[9:].decode("ascii", "replace"))[1]
+    except (ValueError, RecursionError):
+        return None
+    return parse(part[: 9 + end])
 
 
 def _remains(part: bytes) -> Event:

@@ -113,6 +113,16 @@ def test_two_lines_whose_line_break_was_damaged_are_both_read(folder):
     assert kinds(folder) == ["one", "two", "three"]
 
 
+def test_a_line_that_has_run_together_with_the_rest_of_another_is_read(folder):
+    journal_of(folder, "one", "two", "three").close()
+    damage(folder, 0, lambda line: line[:-1])
+    damage(folder, 0, lambda line: line.replace(b'"kind":"two"', b"").replace(b"} ", b"}"))
+    path = folder.path / "journal.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"}") + 1] + content[content.index(b"}") + 15 :])
+    assert kinds(folder) == ["one", "lost", "three"]
+
+
 def test_a_journal_without_numbers_from_an_older_version_is_read_with_its_damage(folder):
     journal_of(folder, "one", "two", "three").close()
     content = b""
