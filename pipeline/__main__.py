@@ -11,10 +11,11 @@ if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
     sys.exit(print(SYSTEMS, file=sys.stderr) or 2)  # before an import fails for want of what other systems have
 
 from pipeline.account import settle  # noqa: E402
-from pipeline.cli import main  # noqa: E402
+from pipeline.interrupts import Interrupted, interruptions, uninterrupted  # noqa: E402
 from pipeline.outputs import make_safe, write_error  # noqa: E402
 from pipeline.shell import NOT_ALL  # noqa: E402
 
+OWN_SIGNALS = "serve"  # uvicorn's: answers under way are given first
 TRAINS = ("train", "experiment")  # what they are for lies in their folder, not on the screen
 
 
@@ -29,7 +30,24 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def run() -> NoReturn:
+    """The verb, with signals heard from the first import to the last line."""
+    if OWN_SIGNALS in sys.argv[1:2]:
+        from pipeline.cli import main
+
+        leave(main())
+    with interruptions():
+        try:
+            from pipeline.cli import main
+
+            code = main()
+        except Interrupted as interruption:
+            code = interruption.exit_code
+        with uninterrupted():
+            leave(code)
+
+
 if __name__ == "__main__":
     make_safe()
     settle()
-    leave(main())
+    run()

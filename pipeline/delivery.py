@@ -11,7 +11,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from pipeline.addresses import without_secrets
 from pipeline.connection import ToldError, in_words, is_answer, is_final, is_silence, once, wait_longer
-from pipeline.record import Event, RunFolder
+from pipeline.record import LOST, Event, RunFolder
 from pipeline.shell import command, quoted
 from pipeline.writer import Refusal, Writer
 
@@ -108,6 +108,10 @@ class Delivery:
         if retry and self.of_unknown_events:
             self.delivered, self.of_unknown_events = 0, []
         self.delivered = min(self.delivered, len(events))
+        if events and events[0]["kind"] == LOST and not self.run_id:
+            raise BlockedError(
+                "its first record, which says what run this is, is damaged", "the rest stays in the folder, to be read"
+            )
         with once(), self._explained(events):
             self._deliver_new(events)
             self._deliver_left(events, retry)
@@ -133,7 +137,8 @@ class Delivery:
             left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
             in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
             if event["kind"] == "end":
-                self.writer.remove_doubles(events[0])
+                if events[0]["kind"] == "start":
+                    self.writer.remove_doubles(events[0])
                 self._told = "?" if self._told else ""
             self.left += left
             self.delivered += 1
@@ -258,7 +263,7 @@ class Delivery:
 
 def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
     """The events with the run's begin as it is to be now, if somebody has sent the record elsewhere (`resend`)."""
-    if not elsewhere or not events:
+    if not elsewhere or not events or events[0]["kind"] == LOST:
         return events
     named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
     kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None

@@ -12,7 +12,7 @@ from pipeline import comparison, console, datasets, divergence, preflight, recov
 from pipeline.comparison import Comparison, Run
 from pipeline.config import RunConfig
 from pipeline.crew import Child, Crew
-from pipeline.interrupts import Interrupted, interruptions
+from pipeline.interrupts import Interrupted, interruptions, last_words
 from pipeline.progress import Progress
 from pipeline.questions import Question, read_question
 from pipeline.record import (
@@ -55,21 +55,23 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
     with interruptions():
         parent, journal = _open_parent(question, runs_dir)
         sender = Sender(parent)
-        try:
-            _begin(question, journal, sender)
-            children = _plan(question, digests, runs_dir, parent, sender)
-            _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
-        except Interrupted as interruption:
-            _end(journal, sender, "KILLED", str(interruption))
-            console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
-            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
-            print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
-            return interruption.exit_code
-        except BaseException as error:
-            _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
-            sender.finish(KILLED_PATIENCE_S)
-            raise
-        return _answer(question, children, journal, sender)
+        with last_words(lambda reason: recovery.end_killed(journal, reason)):
+            try:
+                _begin(question, journal, sender)
+                children = _plan(question, digests, runs_dir, parent, sender)
+                _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
+                return _answer(question, children, journal, sender)
+            except Interrupted as interruption:
+                recovery.end_killed(journal, str(interruption))
+                again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
+                print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
+                console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
+                return interruption.exit_code
+            except BaseException as error:
+                if not journal.is_closed:
+                    _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
+                sender.finish(KILLED_PATIENCE_S)
+                raise
 
 
 def _leave_the_default_experiment() -> None:
@@ -89,7 +91,7 @@ def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]
     chosen = os.environ.get("MLFLOW_RUN_ID")
     for folder in reversed(all_folders(runs_dir)):
         start = folder.started()
-        if not start or start["tags"].get(QUESTION) != question.name:
+        if not start or start["tags"].get(QUESTION) != question.name or not os.access(folder.path, os.W_OK):
             continue
         if folder.is_alive():
             raise RunIsAliveError(f"experiment {question.name} is running already, in another process ({folder.path})")
@@ -182,7 +184,8 @@ def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ..
         events = folder.events()
         start = next((event for event in events if event["kind"] == "start"), None)
         digest = data_digest(events)
-        if start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
+        own = os.access(folder.path, os.W_OK)
+        if own and start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
             identity = (start["tags"]["variant"], _deciding(start["params"]), digest, start["tags"]["code"])
             found.append((folder, identity))
     return found

@@ -12,6 +12,7 @@ from pipeline import divergence, recovery
 from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
 from pipeline.imports import in_haste
+from pipeline.interrupts import leave_signals_to_the_first_process
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER
 from pipeline.record import CONFIG, Journal, RunFolder
 from pipeline.sender import AnySender
@@ -86,13 +87,26 @@ def reopen_record(
     folder = journal.folder
     recovery.check_same_data(folder, data.source.digest)
     changes = {} if config.epochs == recovery.recorded_config(folder).epochs else {"epochs": config.epochs}
-    checkpoint, damaged = checkpoints.latest(folder.checkpoints)
-    for path in damaged:
-        print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
+    checkpoint = _checkpoint_to_continue(folder, config)
     record = RunRecord(journal, sender)
     record.resume(checkpoints.epoch_of(checkpoint) if checkpoint else 0, changes)
     _record_config(config, record)
     return record, checkpoint
+
+
+def _checkpoint_to_continue(folder: RunFolder, config: RunConfig) -> Path | None:
+    """The newest whole checkpoint; none, if the best epoch that it knows of has to be trained again."""
+    from pipeline import checkpoints, epoch_end
+
+    for words in recovery.losses(folder):
+        print(f"warning: {folder.path.name}: {words}", file=sys.stderr)
+    checkpoint, damaged = checkpoints.latest(folder.checkpoints)
+    for path in damaged:
+        print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
+    if checkpoint and config.keep_best and not epoch_end.best_is_kept(checkpoint):
+        print("warning: the weights of the best epoch are lost; training again from the first one", file=sys.stderr)
+        return None
+    return checkpoint
 
 
 def _record_config(config: RunConfig, record: "RunRecord") -> None:
@@ -142,6 +156,7 @@ def train_as_helper() -> int:
     """Train along; the record is rank 0's."""
     from pipeline import training
 
+    leave_signals_to_the_first_process()
     folder = RunFolder(os.environ[RUN_FOLDER])
     config = RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
     resume_from = os.environ[RESUME_FROM]

@@ -7,6 +7,7 @@ the runs of an experiment share one, whose input their processes inherit.
 """
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -115,7 +116,8 @@ class SharedSender:
 
 
 def _tell(descriptor: int, folder: RunFolder) -> None:
-    os.write(descriptor, f"{folder.path}\n".encode())  # short enough for one pipe to take from many at once, unmixed
+    line = json.dumps(str(folder.path)) + "\n"  # as JSON, as a path may hold line breaks
+    os.write(descriptor, line.encode())  # short enough for one pipe to take from many at once, unmixed
 
 
 class Sending:
@@ -214,7 +216,7 @@ class Sending:
         """Note the folders that are named."""
         *lines, self._input = (self._input + news).split(b"\n")
         for line in lines:
-            folder = RunFolder(os.fsdecode(line))
+            folder = RunFolder(json.loads(line))
             self.folders.setdefault(folder.path, folder)
             self.waiting[folder.path] = None
 

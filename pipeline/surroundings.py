@@ -26,6 +26,7 @@ DECIDING = (
     "datasets",
     "downloads",
     "dropout",
+    "epoch_end",
     "image_files",
     "known_data",
     "network",

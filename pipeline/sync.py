@@ -1,7 +1,9 @@
 """The sync verb: deliver to MLflow whatever runs have left undelivered."""
 
+import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -9,13 +11,13 @@ from filelock import FileLock, Timeout
 from pipeline import recovery
 from pipeline.connection import ToldError, connect, in_words, is_silence
 from pipeline.delivery import BlockedError, Delivery, LeftError
-from pipeline.record import RunFolder, all_folders, find_folder
+from pipeline.record import RunFolder, all_folders, copies, find_folder, original_of, refusal_of_copy
 from pipeline.resend import parent_of, send_elsewhere
 from pipeline.sender import DELIVERING
 from pipeline.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking_uri import store_of
 
-COMPLETE, RUNNING, REFUSED, LEFT, SILENT = "complete", "running", "refused", "left", "silent"
+COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 SENDER_PATIENCE_S = 30.0  # a sender whose training is over ends within this
 
 
@@ -42,9 +44,10 @@ def sync(runs: list[str], runs_dir: str, retry: bool = False, experiment_name: s
         return DONE
     if as_new or experiment_name:
         folders = send_elsewhere(folders, experiment_name, as_new)
-    found = Counter(_sync_all(_parents_first(folders), retry))
-    if found[COMPLETE] == len(folders):
-        print(f"MLflow has everything of {len(folders)} run{'s' * (len(folders) != 1)}")
+    copied = {each.path: first for each in folders if (first := original_of(each))} if runs else copies(folders)
+    found = Counter(_sync_all(_parents_first(folders), copied, retry))
+    if found[COMPLETE] + found[OTHERS] == len(folders):
+        print(f"MLflow has everything of {found[COMPLETE]} run{'s' * (found[COMPLETE] != 1)}")
         return DONE
     if len(folders) > 1:
         print(f"MLflow has everything of {found[COMPLETE]} of {len(folders)} runs")
@@ -56,12 +59,16 @@ def _parents_first(folders: list[RunFolder]) -> list[RunFolder]:
     return sorted(folders, key=lambda folder: bool(parent_of(folder)))
 
 
-def _sync_all(folders: list[RunFolder], retry: bool) -> list[str]:
+def _sync_all(folders: list[RunFolder], copied: Mapping[Path, RunFolder], retry: bool) -> list[str]:
     """Deliver each run; once nobody answers at an address, the other runs there wait without being tried."""
     silent: set[str] = set()
     stores = [store_of(folder.state()) for folder in folders]  # now: to connect is to tell the environment
     found = []
     for folder, uri in zip(folders, stores, strict=True):
+        if original := copied.get(folder.path):
+            print(refusal_of_copy(folder, original), file=sys.stderr)
+            found.append(REFUSED)
+            continue
         if uri in silent:
             print(f"{shown(folder.path)}: {_waiting(folder)} records still wait as well", file=sys.stderr)
             found.append(SILENT)
@@ -79,6 +86,11 @@ def _waiting(folder: RunFolder) -> int:
 def _sync_one(folder: RunFolder, uri: str, retry: bool) -> str:
     """Deliver one run and say how it went."""
     name = shown(folder.path)
+    if not os.access(folder.path, os.W_OK):
+        print(f"{name}: passed over: only the user whose run it is can deliver it", file=sys.stderr)
+        return OTHERS
+    for loss in recovery.losses(folder):
+        print(f"{name}: {loss}", file=sys.stderr)
     if recovery.mark_if_dead(folder):
         print(f"{name}: had died without a word, now marked FAILED")
     if folder.is_alive():

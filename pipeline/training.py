@@ -2,37 +2,31 @@
 
 import contextlib
 import logging
-import math
 import signal
 import statistics
-import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from pipeline import checkpoints, divergence, speed
+from pipeline import checkpoints, speed
 from pipeline.building import make_network
 from pipeline.classifier import DigitClassifier
 from pipeline.config import RunConfig
 from pipeline.data import MNISTDataModule
 from pipeline.divergence import DivergedError
+from pipeline.epoch_end import EpochEnd, Metrics, Report, best_epoch
 from pipeline.optimizer import make_optimizer
 from pipeline.randomness import derive_seed
 from pipeline.steps import OnSteps, StepNews
 
-Metrics = dict[str, float]
-Report = Callable[[int, Metrics], None]
 STEP_NEWS_S = 0.2
 
 
@@ -52,99 +46,6 @@ class Result:
     history: dict[int, Metrics] = field(default_factory=dict)
     test: Metrics = field(default_factory=dict)
     diverged_in: int | None = None
-
-
-class EpochEnd(Checkpoint):
-    """What happens when an epoch has ended, in this order: it is logged, saved, told.
-
-    A `Checkpoint`, because those are the callbacks that Lightning calls after the module has logged its means.
-    """
-
-    def __init__(
-        self, folder: Path | None, keep_best: bool, report: Report | None, stop_if_diverged: bool = True
-    ) -> None:
-        """Save checkpoints to the folder, if there is one; report (epoch, metrics)."""
-        self.stop_if_diverged = stop_if_diverged
-        self.diverged_in: int | None = None
-        self.folder, self.keep_best, self.report = folder, keep_best, report
-        self.history: dict[int, Metrics] = {}
-        self.best_loss = float("inf")
-        self._began = 0.0
-        self._on_sigterm = signal.getsignal(signal.SIGTERM)
-
-    @property
-    def best_path(self) -> Path | None:
-        """Where the weights of the best epoch lie."""
-        return self.folder / "best.ckpt" if self.folder and self.keep_best else None
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log, save and tell the epoch."""
-        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-        metrics = {name: trainer.callback_metrics[name].item() for name in names}
-        metrics["epoch_seconds"] = time.perf_counter() - self._began
-        before = max((earlier["time_ms"] for earlier in self.history.values()), default=0)
-        metrics["time_ms"] = max(before, time.time_ns() // 1_000_000)
-        epoch = trainer.current_epoch + 1
-        self.history[epoch] = metrics
-        if trainer.logger:
-            trainer.logger.log_metrics(metrics, step=epoch)
-        self._look_for_divergence(trainer, pl_module, epoch)
-        if self.folder and not (self.diverged_in and self.stop_if_diverged):
-            self._save_if_it_can(trainer, self.folder, epoch, metrics["val_loss"])
-        if self.report and trainer.is_global_zero:
-            self.report(epoch, metrics)
-
-    def _look_for_divergence(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
-        """All ranks have the same means and weights, so they stop together."""
-        if self.diverged_in is None and not (
-            divergence.first_epoch({epoch: self.history[epoch]}) is None
-            and all(bool(weights.isfinite().all()) for weights in module.parameters())
-        ):
-            self.diverged_in = epoch
-            trainer.should_stop = trainer.should_stop or self.stop_if_diverged
-            if not self.stop_if_diverged and trainer.is_global_zero:
-                print(f"warning: {divergence.words(epoch, self.history[epoch])}; it goes on", file=sys.stderr)
-
-    def _save_if_it_can(self, trainer: Trainer, folder: Path, epoch: int, val_loss: float) -> None:
-        try:
-            self._save(trainer, folder, epoch, val_loss)
-        except OSError as error:  # a full disk: the last whole checkpoint stays, and the training goes on
-            print(f"warning: no checkpoint of epoch {epoch} ({error})", file=sys.stderr)
-
-    def _save(self, trainer: Trainer, folder: Path, epoch: int, val_loss: float) -> None:
-        if self.best_path and val_loss < self.best_loss:
-            self.best_loss = val_loss
-            checkpoints.write_whole(trainer, self.best_path)
-        checkpoints.save(trainer, folder, epoch)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epochs that the checkpoint knows: the record may have lost its last lines."""
-        self._take_sigterm_back()
-        for epoch, metrics in self.history.items():
-            if trainer.logger:
-                trainer.logger.log_metrics(metrics, step=epoch)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hear of SIGTERM during the test as well."""
-        self._take_sigterm_back()
-
-    def _take_sigterm_back(self) -> None:
-        """Lightning's handler, set as a loop begins, waits in a broadcast for ranks that may be elsewhere: for ever."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_sigterm)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The history so far, so that a resumed run knows all of it."""
-        return {"history": self.history, "best_loss": self.best_loss}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history of the checkpoint."""
-        self.history, self.best_loss = dict(state_dict["history"]), state_dict["best_loss"]
-        self.diverged_in = divergence.first_epoch(self.history)
 
 
 def fit(
@@ -189,9 +90,8 @@ def fit(
         if epoch_end.diverged_in and epoch_end.stop_if_diverged:
             _leave_the_group()
             raise DivergedError(epoch_end.diverged_in, epoch_end.history)
-        if epoch_end.best_path and not (epoch_end.diverged_in and math.isinf(epoch_end.best_loss)):
-            best = torch.load(epoch_end.best_path, weights_only=True)
-            classifier.load_state_dict(best["state_dict"])
+        if epoch_end.best_path and (best := best_epoch(epoch_end.history)):
+            classifier.load_state_dict(checkpoints.best_weights(epoch_end.best_path.parent, best))
         trainer.test(classifier, datamodule=data, verbose=False)
         _leave_the_group()
     test = {name: trainer.callback_metrics[name].item() for name in ("test_loss", "test_accuracy")}

@@ -15,9 +15,10 @@ import threading
 import time
 from typing import Any
 
+from pipeline import recovery
 from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
-from pipeline.interrupts import Interrupted, interruptions
+from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
 from pipeline.outputs import make_safe
 from pipeline.record import Journal, RunFolder
 from pipeline.recording import fit_and_record, open_journal, open_record, ready, reopen_record
@@ -79,28 +80,30 @@ class Worker:
     def _train_in(self, job: Job, journal: Journal, sender: SharedSender) -> None:
         config = RunConfig.from_mapping(job["config"])
         record = None
-        try:
-            config, data = ready(config)
-            checkpoint = None
-            if job["resume"]:
-                record, checkpoint = reopen_record(config, journal, sender, data)
-            else:
-                record = open_record(config, journal, sender, data, job["tags"], job["parent"])
-            fit_and_record(config, record, data, checkpoint, self._report, self._steps)
-            record.end("FINISHED")
-            self._say(end="FINISHED")
-        except Interrupted as interruption:
-            if record:
-                record.end("KILLED", str(interruption))
-            raise
-        except DivergedError as error:
-            assert record is not None
-            record.end("FAILED", str(error))
-            self._say(end="DIVERGED", reason=str(error))
-        except Exception as error:
-            if record:
-                record.fail(error)
-            self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+        with last_words(lambda reason: recovery.end_killed(journal, reason)):
+            try:
+                config, data = ready(config)
+                checkpoint = None
+                if job["resume"]:
+                    record, checkpoint = reopen_record(config, journal, sender, data)
+                else:
+                    record = open_record(config, journal, sender, data, job["tags"], job["parent"])
+                fit_and_record(config, record, data, checkpoint, self._report, self._steps)
+                record.end("FINISHED")
+                self._say(end="FINISHED")
+            except Interrupted as interruption:
+                recovery.end_killed(journal, str(interruption))
+                sender.poke()
+                raise
+            except DivergedError as error:
+                assert record is not None
+                record.end("FAILED", str(error))
+                self._say(end="DIVERGED", reason=str(error))
+            except Exception as error:
+                if record:
+                    with uninterrupted():
+                        record.fail(error)
+                self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
 
     def _steps(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None:
         if not 0 < done < steps or time.monotonic() - self.told_at > STEP_NEWS_S:

@@ -1,18 +1,19 @@
 """The train verb: one recorded run, from the first import to the last line on the screen; or the rest of one."""
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import console, preflight, recovery
 from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
-from pipeline.interrupts import Interrupted, interruptions
+from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
 from pipeline.launchers import is_helper
-from pipeline.record import RunFolder, all_folders, find_folder, new_folder, remove
+from pipeline.record import Journal, RunFolder, all_folders, find_folder, new_folder, remove
 from pipeline.recording import (
     Report,
     fit_and_record,
@@ -46,15 +47,14 @@ def train(config: RunConfig) -> int:
     with interruptions():
         folder = new_folder(config.runs_dir)
         journal = open_journal(folder)
-        sender = Sender(folder)
         try:
-            config, data = ready(config)
-            record = open_record(config, journal, sender, data)
+            sender = Sender(folder)
         except BaseException:
-            sender.abandon()
             remove(folder)
             raise
-        return _train_recorded(config, record, sender, data, resume_from=None)
+        return _train_recorded(
+            config, journal, sender, lambda *ready: (open_record(ready[0], journal, sender, ready[1]), None)
+        )
 
 
 def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
@@ -77,14 +77,15 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
         if folder.ended() is None:
             recovery.close_as_dead(folder)
         journal = open_journal(folder)
-        sender = Sender(folder)
         try:
-            config, data = ready(config)
-            record, checkpoint = reopen_record(config, journal, sender, data)
+            recovery.check_open(folder)  # another process may have gone on with it, to its end, just now
+            sender = Sender(folder)
         except BaseException:
-            sender.finish(KILLED_PATIENCE_S)
+            journal.close()
             raise
-        return _train_recorded(config, record, sender, data, checkpoint)
+        return _train_recorded(
+            config, journal, sender, lambda *ready: reopen_record(ready[0], journal, sender, ready[1])
+        )
 
 
 def check_record(folder: RunFolder) -> None:
@@ -112,62 +113,109 @@ def deliver_the_dead(runs_dir: str) -> None:
         start = folder.started()
         experiment = start["tags"].get("experiment") if start else None
         words = ("experiment", "FILE") if experiment else ("train", "--resume", folder.path.name)
+        again = command(*words, runs_dir=folder.path.parent)
         what = f"run {folder.path.name}" + (f" of experiment {experiment}" if experiment else "")
         print(
-            f"{what} had died without a word and is now marked FAILED; "
-            f"go on with it: {command(*words, runs_dir=runs_dir)}",
+            f"{what} had died without a word and is now marked FAILED; go on with it: {again}",
             file=sys.stderr,
         )
         Sender(folder).let_go()
 
 
 def _train_recorded(
-    config: RunConfig, record: "RunRecord", sender: Sender, data: "MNISTDataModule", resume_from: Path | None
+    config: RunConfig,
+    journal: Journal,
+    sender: Sender,
+    begin: Callable[[RunConfig, "MNISTDataModule"], tuple["RunRecord", Path | None]],
 ) -> int:
+    """Train with a record that `begin` opens or reopens, tell how it went; returns the exit code."""
     verbose = console.verbosity(config)
-    bar = console.BarAndTrouble(config.epochs, record.journal)
-    reports: dict[int, Report] = {1: bar, 2: console.EpochLines(config.epochs, record.journal)}
-    try:
-        on_steps = bar.step if verbose == 1 else None
-        with bar:
-            test = fit_and_record(config, record, data, resume_from, reports.get(verbose), on_steps)
-        record.end("FINISHED")
-    except Interrupted as interruption:
-        record.end("KILLED", str(interruption))
-        delivered = sender.finish(KILLED_PATIENCE_S)
+    bar = console.BarAndTrouble(config.epochs, journal)
+    reports: dict[int, Report] = {1: bar, 2: console.EpochLines(config.epochs, journal)}
+    on_steps = bar.step if verbose == 1 else None
+    with last_words(lambda reason: recovery.end_killed(journal, reason)):
+        try:
+            config, data = ready(config)
+            record, checkpoint = begin(config, data)
+            with bar:
+                test = fit_and_record(config, record, data, checkpoint, reports.get(verbose), on_steps)
+            record.end("FINISHED")
+        except Interrupted as interruption:
+            recovery.end_killed(journal, str(interruption))
+            _tell_interrupted(journal, sender, interruption)
+            return interruption.exit_code
+        except DivergedError as error:
+            record.end("FAILED", str(error))
+            delivered, _ = _wait(sender)
+            print(f"pipeline: run {journal.folder.path.name} {error}", file=sys.stderr)
+            console.tell_delivery(journal.folder, delivered)
+            return NOT_ALL
+        except Exception as error:
+            if _never_begun(journal, sender):
+                raise
+            return _fail(error, journal, sender)
+        delivered, exit_code = _wait(sender)
+        if journal.held:
+            return _tell_full_disk(journal.folder)
         if verbose:
-            print(f"stopped by {interruption}; go on with: {_resume_command(record)}", flush=True)
-        console.tell_delivery(record.folder, delivered)
-        return interruption.exit_code
-    except DivergedError as error:
-        record.end("FAILED", str(error))
-        delivered = sender.finish()
-        print(f"pipeline: run {record.folder.path.name} {error}", file=sys.stderr)
-        console.tell_delivery(record.folder, delivered)
-        return NOT_ALL
-    except Exception as error:
-        record.fail(error)
-        console.tell_delivery(record.folder, sender.finish())
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return _tell_full_disk(record)
-        raise
-    delivered = sender.finish()
-    if record.journal.held:
-        return _tell_full_disk(record)
-    if verbose:
-        console.tell_result(config, record.folder, test)
-    return NOT_ALL if console.tell_delivery(record.folder, delivered) else DONE
+            console.tell_result(config, journal.folder, test)
+        has_to_act = console.tell_delivery(journal.folder, delivered)
+        return exit_code or (NOT_ALL if has_to_act else DONE)
 
 
-def _tell_full_disk(record: "RunRecord") -> int:
-    print(
-        f"pipeline: no space left on the disk of {record.folder.path}; make room, then go on with: "
-        f"{_resume_command(record)}",
-        file=sys.stderr,
-    )
-    return 1
+def _never_begun(journal: Journal, sender: Sender) -> bool:
+    """Leave nothing behind of a run that has not begun, and a run that was not gone on with as it is."""
+    if not journal.count:
+        sender.abandon()
+        remove(journal.folder)
+    elif journal.is_closed:
+        sender.finish(KILLED_PATIENCE_S)
+    return journal.is_closed or not journal.count
 
 
-def _resume_command(record: "RunRecord") -> str:
-    folder = record.folder.path
-    return command("train", "--resume", folder.name, runs_dir=folder.parent)
+def _fail(error: Exception, journal: Journal, sender: Sender) -> int:
+    """Close the record as failed; a full disk is told in one line, anything else is raised again."""
+    from pipeline.tracking import RunRecord
+
+    with contextlib.suppress(Interrupted), uninterrupted():  # the run has failed all the same, and says so
+        RunRecord(journal, sender).fail(error)
+    delivered, _ = _wait(sender)
+    console.tell_delivery(journal.folder, delivered)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _tell_full_disk(journal.folder)
+    raise error
+
+
+def _wait(sender: Sender) -> tuple[bool, int]:
+    """Wait for the delivery; returns whether it is complete, and the exit code of a signal that ended the wait, or 0.
+
+    The sender then goes on by itself for as long as its grace lasts.
+    """
+    try:
+        return sender.finish(), 0
+    except Interrupted as interruption:
+        return False, interruption.exit_code
+
+
+def _tell_interrupted(journal: Journal, sender: Sender, interruption: Interrupted) -> None:
+    """How to go on, before anything is waited for."""
+    folder = journal.folder
+    if not journal.count:
+        _never_begun(journal, sender)
+        print(f"stopped by {interruption}; no run had begun", flush=True)
+        return
+    end = folder.ended()
+    finished = end is not None and end["status"] == "FINISHED"
+    how = "the run is finished" if finished else f"go on with: {_resume_command(folder)}"
+    print(f"stopped by {interruption}; {how}", flush=True)
+    console.tell_delivery(folder, sender.finish(KILLED_PATIENCE_S))
+
+
+def _tell_full_disk(folder: RunFolder) -> int:
+    again = _resume_command(folder)
+    print(f"pipeline: no space left on the disk of {folder.path}; make room, then go on with: {again}", file=sys.stderr)
+    return NOT_ALL
+
+
+def _resume_command(folder: RunFolder) -> str:
+    return command("train", "--resume", folder.path.name, runs_dir=folder.path.parent)

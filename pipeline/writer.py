@@ -13,7 +13,7 @@ from mlflow.utils import mlflow_tags
 
 from pipeline import registry, searches, ui
 from pipeline.connection import in_words, is_final, once
-from pipeline.record import Event, RunFolder
+from pipeline.record import LOST, Event, RunFolder
 
 RUN_KEY = "pipeline.run"
 KIND = "mlflow.experimentKind"
@@ -66,7 +66,12 @@ class Writer:
             MlflowException: if it is refused as a whole, or for now.
             FileNotFoundError: if a file that it speaks of is no longer in the folder.
         """
-        write: Callable[[Event, Collection[str], bool], list[Refusal]] = getattr(self, f"_{event['kind']}")
+        kind = event["kind"]
+        if kind == LOST:  # damaged in the journal; whoever delivers says so
+            return []
+        write: Callable[[Event, Collection[str], bool], list[Refusal]] | None = getattr(self, f"_{kind}", None)
+        if write is None:
+            return [Refusal(kind, "a kind of record that this version of the pipeline does not know")]
         return write(event, names, status)
 
     def _start(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:

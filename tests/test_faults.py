@@ -119,6 +119,8 @@ def test_a_truncated_checkpoint_or_journal_is_made_good_by_the_resumed_run(tmp_p
     epoch_2 = next(k for k, line in enumerate(lines) if b'"step":2' in line)
     kept = b"".join(lines[: epoch_2 + (damage == "checkpoint")])  # as if killed then; in "journal" epoch 2 is torn
     (folder.path / "journal.jsonl").write_bytes(kept + lines[epoch_2][:40])
+    vital = folder.path / "vital.jsonl"
+    vital.write_bytes(vital.read_bytes().splitlines(keepends=True)[0])  # it had not ended yet then
     if damage == "checkpoint":
         last = folder.checkpoints / "epoch-0002.ckpt"
         last.write_bytes(last.read_bytes()[:3000])
