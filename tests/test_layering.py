@@ -25,7 +25,7 @@ LAYERS = [
     {"outcome", "progress"},
     {"experiment", "recording"},
     {"worker", "workflow"},
-    {"serving.images", "serving.telemetry"},
+    {"serving.connections", "serving.hosts", "serving.images", "serving.telemetry"},
     {"serving.follower", "serving.gate"},
     {"serving.batcher", "serving.protocol"},
     {"serving.app"},

@@ -15,6 +15,7 @@ from pipeline.serving import protocol
 from pipeline.serving.batcher import Batcher
 from pipeline.serving.follower import Follower
 from pipeline.serving.gate import Answer, Direct, Gate, RefusalError
+from pipeline.serving.hosts import Hosts
 from pipeline.serving.protocol import refusals
 from pipeline.serving.telemetry import Telemetry
 from pipeline.versions import Loaded
@@ -26,13 +27,14 @@ PAGE_POLICY = (
 )
 
 
-def make_app(follower: Follower, telemetry: Telemetry, token: str = "") -> Gate:
+def make_app(follower: Follower, telemetry: Telemetry, token: str = "", hosts: Hosts | None = None) -> Gate:
     """The service as an ASGI application.
 
     Args:
         follower: knows the version that serves.
         telemetry: counts.
         token: what clients must send; empty: nothing.
+        hosts: the names it may be called by; None: those that nobody can take over.
     """
 
     @asynccontextmanager
@@ -57,7 +59,7 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "") -> Gate:
     _add_facts(app, follower, telemetry, batcher)
     _add_refusals(app, telemetry)
     routes = {path for route in app.routes if (path := getattr(route, "path", ""))}
-    return Gate(app, {("POST", "/invocations"): invoke}, telemetry, token, routes)
+    return Gate(app, {("POST", "/invocations"): invoke}, telemetry, token, routes, hosts or Hosts())
 
 
 def _invoker(batcher: Batcher, telemetry: Telemetry) -> Direct:
