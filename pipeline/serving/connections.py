@@ -175,6 +175,8 @@ class Connection(HttpToolsProtocol):
             self._last_bytes()
         elif self.cycle.response_complete and self.inside:
             self.room.waits(self, self.address)
+            if self.in_headers and self.deadline is None:  # they began while the answer was under way
+                self.deadline = self.loop.call_later(self.limits.headers_within, self._late)
 
     def pause_writing(self) -> None:
         """The client does not read; it has a while to begin."""
@@ -190,7 +192,7 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, whether or not its last answer was read."""
-        self.end("idle")
+        self._late()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is refused in the form of all refusals."""

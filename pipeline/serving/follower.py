@@ -32,8 +32,9 @@ class Identity(NamedTuple):
 
 def identity_of(entry: Any) -> Identity:
     """The identity of a registry's entry."""
-    words = (entry.version, entry.run_id, getattr(entry, "model_id", None), entry.source)
-    return Identity(*(str(word or "") for word in words), created=int(entry.creation_timestamp or 0))
+    model_id = getattr(entry, "model_id", None) or ""
+    created = int(entry.creation_timestamp or 0)
+    return Identity(str(entry.version), entry.run_id or "", model_id, entry.source or "", created)
 
 
 class Follower:
