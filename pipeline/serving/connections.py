@@ -116,7 +116,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **keywords)
         self.room, self.limits = room, room.limits
         self.address = ""
-        self.crowded = self.inside = self.ending = self.in_headers = False
+        self.crowded = self.inside = self.ending = self.in_headers = self.aborted = False
         self.received = 0  # bytes since the last request's headers were complete
         self.deadline: TimerHandle | None = None
         self.untaken: TimerHandle | None = None
@@ -208,8 +208,9 @@ class Connection(HttpToolsProtocol):
 
     def end(self, reason: str) -> None:
         """Close at once."""
-        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+        if self.aborted or (self.transport.is_closing() and not self.transport.get_write_buffer_size()):
             return
+        self.aborted = True
         self.room.ended(reason)
         self.transport.abort()
 
