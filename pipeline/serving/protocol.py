@@ -161,8 +161,8 @@ _PIXEL = {"type": "number", "minimum": 0, "maximum": 255}
 _IMAGE = {
     **_ROW,
     "items": {**_ROW, "items": _PIXEL},
-    # all black, or not scaled to 0..1
-    "anyOf": [{"contains": {"contains": {"exclusiveMinimum": 1}}}, {"items": {"items": {"const": 0}}}],
+    # all black, or not scaled to 0..1: a float32 above 1
+    "anyOf": [{"contains": {"contains": {"exclusiveMinimum": 1 + 2**-24}}}, {"items": {"items": {"const": 0}}}],
 }
 _IMAGES = {"type": "array", "minItems": 1, "maxItems": MAX_IMAGES, "items": _IMAGE, "description": SEND}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
@@ -206,9 +206,10 @@ PREDICT = described(
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "minProperties": 1,
-                "additionalProperties": {"type": "array", "minItems": 1, "items": _FILE["schema"]},
-                "description": f"image files under any names, at most {MAX_FILES}",
+                "required": ["file"],
+                "properties": {"file": {"type": "array", "minItems": 1, "items": _FILE["schema"]}},
+                "additionalProperties": False,
+                "description": f"PNG or JPEG files, at most {MAX_FILES}; each may have a field name of its own as well",
             }
         },
     },
