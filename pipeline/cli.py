@@ -177,13 +177,27 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--alias", default="champion", help="which of its versions (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=5000, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allowed_hosts",
+        type=lambda text: [name for name in text.replace(",", " ").split() if name],
+        default=[],
+        help="names by which clients may call it besides addresses, localhost and names without a dot: a,b or *",
+    )
     parser.add_argument("--poll", type=_seconds, default=1.0, help="seconds between looks at the alias (default: 1)")
     parser.add_argument("--log_level", default="info", choices=("debug", "info", "warning", "error"))
     options = _parsed(parser, arguments)
     with in_haste():
         from pipeline.serving.server import serve
 
-    return serve(options.model, options.alias, options.host, options.port, options.poll, options.log_level)
+    return serve(
+        options.model,
+        options.alias,
+        options.host,
+        options.port,
+        options.poll,
+        options.log_level,
+        options.allowed_hosts,
+    )
 
 
 def _port(text: str) -> int:
