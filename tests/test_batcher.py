@@ -126,7 +126,9 @@ def test_a_batch_is_answered_by_the_version_that_serves_when_it_begins():
     assert [loaded for loaded, _ in before + after] == [old, old, new, new]
 
 
-@pytest.mark.parametrize(("trouble", "reason"), [(None, "it is being loaded"), ("registry is away", "registry is away")])
+@pytest.mark.parametrize(
+    ("trouble", "reason"), [(None, "it is being loaded"), ("registry is away", "registry is away")]
+)
 def test_before_a_version_serves_all_are_refused_with_the_reason(trouble, reason):
     refusals = answers(served_by(None, trouble), images_of(1), images_of(2))
     for refusal in refusals:

@@ -19,7 +19,9 @@ def lines_of(watched, beginning):
 
 
 def test_every_metric_has_its_name_kind_and_meaning():
-    described = [line for line in lines_of(Telemetry(), ("# HELP pipeline", "# TYPE pipeline")) if "created" not in line]
+    described = [
+        line for line in lines_of(Telemetry(), ("# HELP pipeline", "# TYPE pipeline")) if "created" not in line
+    ]
     assert described == [
         "# HELP pipeline_requests_total Requests by route and status.",
         "# TYPE pipeline_requests_total counter",
@@ -72,7 +74,9 @@ def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
     watched.predicted(probabilities[:1])
     digits = [line.split()[1] for line in lines_of(watched, "pipeline_predicted_digit_total")]
     assert digits == ["0.0", "0.0", "1.0", "0.0", "0.0", "0.0", "0.0", "3.0", "0.0", "0.0"]
-    assert lines_of(watched, "pipeline_predicted_digit_total")[7].startswith('pipeline_predicted_digit_total{digit="7"}')
+    assert lines_of(watched, "pipeline_predicted_digit_total")[7].startswith(
+        'pipeline_predicted_digit_total{digit="7"}'
+    )
     # A bucket counts what is at most its bound, 0.9 itself included.
     at_most = {line.split('"')[1]: line.split()[1] for line in lines_of(watched, "pipeline_confidence_bucket")}
     assert at_most == dict(
@@ -104,7 +108,9 @@ def test_looks_at_the_alias_are_watched():
     watched.follow_ok(False)
     watched.follow_failed("registry")
     assert lines_of(watched, "pipeline_following") == ["pipeline_following 0.0"]
-    assert lines_of(watched, "pipeline_follow_failures_total") == ['pipeline_follow_failures_total{reason="registry"} 1.0']
+    assert lines_of(watched, "pipeline_follow_failures_total") == [
+        'pipeline_follow_failures_total{reason="registry"} 1.0'
+    ]
 
 
 @pytest.fixture
@@ -161,7 +167,9 @@ def record(level=logging.WARNING, error=None, **facts):
 
 def test_a_log_line_is_one_json_object_with_the_facts_and_the_traceback():
     line = JsonLines().format(record(version="2", path=sys))
-    assert line.startswith('{"time":"2026-11-23T16:16:28.500Z","level":"warning","message":"moved to 2","version":"2","path":')
+    assert line.startswith(
+        '{"time":"2026-11-23T16:16:28.500Z","level":"warning","message":"moved to 2","version":"2","path":'
+    )
     assert json.loads(line)["path"] == str(sys)
     assert "traceback" not in json.loads(JsonLines().format(record()))
     try:
