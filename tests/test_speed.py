@@ -77,6 +77,7 @@ def test_the_error_is_that_of_the_products_own_bits(monkeypatch):
     exact = []
 
     def coarse(*size, generator):
+        assert generator.initial_seed() == 0  # the same choice on every start
         values = rand(*size, generator=generator)
         exact.append(values)
         return Coarse(values)
@@ -84,6 +85,7 @@ def test_the_error_is_that_of_the_products_own_bits(monkeypatch):
     monkeypatch.setattr(torch, "rand", coarse)
     assert speed._error_with("medium") == pytest.approx(Coarse.error(*exact), rel=1e-6)
     assert torch.get_float32_matmul_precision() == "medium"
+    assert [values.shape for values in exact] == [(128, 784), (784, 512)]  # the first layer's, on a batch
 
 
 class Coarse:
