@@ -116,10 +116,11 @@ def test_in_a_terminal_there_is_one_view_of_what_runs_and_no_lines(monkeypatch, 
     assert watched.live.calls == ["start", "stop"]
     assert capsys.readouterr().out == ""
     assert head == "dropout  1 finished, 1 failed, 2 running, 3 to come  45 s so far, about 0 s left"
-    assert rows == [
-        f"  none seed=2  {'━' * 12:30}  4/10  val_accuracy 0.5000",
-        f"  none seed=3  {'':30}  0/10",
-    ]
+    told = "\n".join(rows)
+    for words in ("none seed=2", "0.5000", "none seed=3", "/10"):
+        assert words in told
+    assert "seed=1" not in told
+    assert told.count("val_accuracy") == 1
     children[1].state = "finished"
     monkeypatch.setattr(progress.time, "monotonic", lambda: 130.0)
     assert "failed" not in text_of(watched._view())[0]
