@@ -185,6 +185,11 @@ def read_accepted():
     return found
 
 
+def read_results():
+    """Module -> result, as the last calls left it."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
 def judge(results, accepted):
     """Module -> (made, killed, equivalent, accepted, open survivors) of those that are equivalent or not."""
     rows = {}
@@ -267,11 +272,11 @@ def main():
     parser.add_argument("--minutes", type=float, default=60, help="begin no module that is expected to end later")
     parser.add_argument("--table", action="store_true", help="try nothing, write the table anew")
     options = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    accepted = read_accepted()
+    accepted, results = read_accepted(), read_results()
     for module in () if options.table else to_try(options, results):
         print(f"{module} ...", end=" ", flush=True)
-        results[module] = mutate(module)
+        found = mutate(module)
+        results = {**read_results(), module: found}  # another slice may run beside this one
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         row = judge(results, accepted)[module]
         print(f"{row[1]} of {row[0]} killed, {row[2]} equivalent: {score(*row):.1%}", flush=True)
