@@ -31,10 +31,12 @@ def test_blank_images_and_no_images_are_allowed():
     [
         (DIGIT, "found shape (28, 28)"),
         (np.zeros((2, 784)), "found shape (2, 784)"),
+        (np.zeros((2, 27, 28)), "found shape (2, 27, 28)"),
         (np.zeros((1, 28, 28, 1)), "found shape (1, 28, 28, 1)"),
         (np.where(DIGIT == 0, np.nan, DIGIT)[None], "found NaN"),
         (DIGIT[None] - 1, "found values from -1 to 199"),
         (DIGIT[None] * 2, "found values from 0 to 400"),
+        (DIGIT[None] * 1.2775, "found values from 0 to 255.5"),
         (np.where(DIGIT > 0, np.inf, DIGIT)[None], "found values from 0 to inf"),
         (np.stack([DIGIT, DIGIT / 255]), "found an image whose brightest pixel is 0.784314, so scaled to 0..1 already"),
     ],
