@@ -22,7 +22,7 @@ READY := $(VENV)/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-whole experiment compare report promote serve ui check soak lock clean
+.PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock clean
 .PHONY: bench bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving
 
 help:  ## list the targets
@@ -38,6 +38,9 @@ test: $(READY)  ## run the tests, but for the slow ones (under 8 minutes on two 
 
 test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (under 20 minutes)
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutants: $(READY)  ## do the tests notice? an hour's slice: make mutants, or MODULES="dropout serving/batcher"
+	@$(BIN)/python -m tests.mutants $(MODULES) $(ARGS)
 
 soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
 	@$(BIN)/python -m tests.soak --n $(or $(N),100) $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests' own processes share two cores; before torch is imported
 
@@ -18,6 +19,9 @@ SHARED_MNIST = ROOT.parent / "shared/data/mnist"
 MNIST_DIR = Path(os.environ["MNIST_DIR"]).absolute() if "MNIST_DIR" in os.environ else SHARED_MNIST
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 DELIVERED_WITHIN_S = 120
+# The same examples on every machine, however slow it is, and none remembered on the disk.
+settings.register_profile("project", derandomize=True, deadline=None, database=None)
+settings.load_profile("project")
 # Two processes take the files in turn: the long ones first, so that none is left alone with one at the end.
 SLOW_FIRST = (
     "test_faults",
