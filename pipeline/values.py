@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-MOST_CHARACTERS = 4_000  # of a value: no path is longer
+MOST_CHARACTERS = 10_000  # of a value: no path or number is longer
 MOST = 2**53  # of a whole number: the largest up to which MLflow's and JSON's numbers are exact
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

@@ -68,7 +68,10 @@ def full_once(monkeypatch, epochs):
 def test_a_disk_that_is_full_at_the_best_epoch_fails_the_run_instead_of_giving_other_weights(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(training, "best_epoch", lambda history: min(2, max(history, default=0)))  # epoch 2 is the best
+    for module in (training, epoch_end):
+        monkeypatch.setattr(
+            module, "best_epoch", lambda history: min(2, max(history, default=0))
+        )  # epoch 2 is the best
     full_once(monkeypatch, {2})
     with pytest.raises(checkpoints.BestIsLostError, match=r"the weights of the best epoch, 2, could not be kept"):
         training.fit(CONFIG, folder=tmp_path)

@@ -105,10 +105,10 @@ def test_only_what_repeats_its_own_default_is_left_out():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"- epochs", "holds list, expected lines like `epochs: 20`"),
-        (b"", "holds NoneType, expected lines like `epochs: 20`"),
-        (b"\xff", "is not YAML ("),
-        (b"a: [", "is not YAML (while parsing a flow node"),
+        (b"- epochs", " holds list, expected lines like `epochs: 20`"),
+        (b"", " holds NoneType, expected lines like `epochs: 20`"),
+        (b"\xff", ", line 1: is not UTF-8 text"),
+        (b"a: [", " is not YAML (line 1: expected the node content, but found '<stream end>')"),
     ],
 )
 def test_a_file_that_holds_no_knobs_is_told_in_one_line(tmp_path, content, words):
@@ -116,7 +116,7 @@ def test_a_file_that_holds_no_knobs_is_told_in_one_line(tmp_path, content, words
     file.write_bytes(content)
     with pytest.raises(ValueError, match="config file") as caught:
         flags.read_knobs(file)
-    assert str(caught.value).startswith(f"config file {file} {words}")
+    assert str(caught.value).startswith(f"config file {file}{words}")
     assert str(caught.value).endswith("expected lines like `epochs: 20`")
     assert "\n" not in str(caught.value)
 

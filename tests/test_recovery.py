@@ -144,7 +144,7 @@ def test_a_run_of_another_user_stops_nobody_and_is_told_once(shared_folder):
         "assert [each.path.name for each in record.all_folders(runs)] == ['readable']\n"
         "folder = record.new_folder(runs); record.Journal(folder).append('start', run_key='own')\n"
         "assert record.find_folder(runs, 'last').path == folder.path\n"
-        "assert sync._sync_one(record.RunFolder(runs + '/readable'), None)\n"
+        "assert sync._sync_one(record.RunFolder(runs + '/readable'), '', False) == sync.OTHERS\n"
     )
     here = environment(HOME=str(shared_folder), PYTHONDONTWRITEBYTECODE="1")
     done = subprocess.run([sys.executable, "-c", code], env=here, cwd=ROOT, capture_output=True, text=True)
