@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
+from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
 from pipeline.tracking_uri import default_uri, is_sqlite, sqlite_path, sqlite_uri
@@ -33,6 +34,7 @@ QUIET_AND_IMPATIENT = {
 # What MLflow says in its own JSON, or as a local store, and no waiting or asking again mends. A proxy's page never has
 # these codes: of a strange 400 MLflow's client makes BAD_REQUEST, of a 404 ENDPOINT_NOT_FOUND.
 FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
+_SILENCE = re.compile("failed with timeout exception|ReadTimeoutError")
 _STATUS = re.compile(r"too many (\d{3}) error responses|failed with error code (\d{3}) ")
 _DRIVER = re.compile(r"\((?:\w+\.)+\w+\) ([^\[\n]+)")  # SQLAlchemy's `(sqlite3.OperationalError) database is locked`
 _WHO = "; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, or the proxy in between"
@@ -139,23 +141,37 @@ def _check_database(path: Path) -> None:
 
 def is_final(error: BaseException) -> bool:
     """Whether MLflow itself says that it will never take this."""
+    if isinstance(error, HTTPError):  # files go up by another way, with errors of another class
+        return _code(error) in FINAL
     return isinstance(error, MlflowException) and error.error_code in FINAL
 
 
 def is_silence(error: BaseException) -> bool:
     """Whether nobody answered within the time."""
-    return isinstance(error, MlflowException) and "failed with timeout exception" in str(error)
+    return isinstance(error, Timeout) or (
+        isinstance(error, MlflowException) and _SILENCE.search(str(error)) is not None
+    )
 
 
 def is_answer(error: BaseException) -> bool:
     """Whether somebody answered, if only to say no; a rate limit (429) speaks of the server, not of what was sent."""
-    if not isinstance(error, MlflowException) or _DRIVER.search(str(error)):
+    if not isinstance(error, MlflowException | HTTPError) or _DRIVER.search(str(error)):
         return False
     status = _status(error)
     return status != 429 if status else "API request to" not in str(error)
 
 
+def _code(error: HTTPError) -> str:
+    """MLflow's error code in the answer; nothing if the answer is not MLflow's."""
+    try:
+        return str(error.response.json()["error_code"])
+    except (AttributeError, ValueError, TypeError, KeyError):
+        return ""
+
+
 def _status(error: BaseException) -> int | None:
+    if isinstance(error, HTTPError) and error.response is not None:
+        return error.response.status_code
     found = _STATUS.search(str(error))
     return int(found[1] or found[2]) if found else None
 

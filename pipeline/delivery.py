@@ -8,6 +8,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
 from pipeline.connection import ToldError, in_words, is_answer, is_final, is_silence, once, wait_longer
@@ -163,7 +164,7 @@ class Delivery:
             refusals = self.writer.write(_without_overwritten(events[index], later), names, status)
         except FileNotFoundError as error:
             return [Left(index, f"{kind}: {error}", True)]
-        except MlflowException as error:
+        except (MlflowException, HTTPError) as error:
             if kind == "start" or not self._is_of_the_event(error, may_pass):
                 raise
             return [Left(index, f"{kind}: {in_words(error)}", is_final(error))]
@@ -172,7 +173,7 @@ class Delivery:
             for final in {refusal.final for refusal in refusals}
         ]
 
-    def _is_of_the_event(self, error: MlflowException, may_pass: bool) -> bool:
+    def _is_of_the_event(self, error: Exception, may_pass: bool) -> bool:
         """Whether MLflow takes the run as such, so that the others are not to wait for this event."""
         if not is_final(error) and not (may_pass and is_answer(error)):
             return False
@@ -206,10 +207,10 @@ class Delivery:
         """Turn MLflow's final word on the run as a whole into what to do about it; after silence wait longer."""
         try:
             yield
-        except MlflowException as error:
+        except (MlflowException, HTTPError, Timeout) as error:
             if is_silence(error):
                 wait_longer()
-            if blocked := self._blocked(error, events):
+            if isinstance(error, MlflowException) and (blocked := self._blocked(error, events)):
                 raise blocked from None
             raise
 

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
 def clean_environment(monkeypatch, tmp_path):
     """No variable of the caller's decides a test, and nothing is written into the project."""
     for name in list(os.environ):
-        if name.startswith("MLFLOW_") or name == "MNIST_DIR":
+        if name.startswith(("MLFLOW_", "PIPELINE_")) or name == "MNIST_DIR":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -77,7 +77,8 @@ def write_four_files(folder, train=20, test=10, compress=True):
 
 def environment(**changes):
     """The environment of a child process: this package importable, no MLflow variable but those given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name != "MNIST_DIR"}
+    ours = ("MLFLOW_", "PIPELINE_", "MNIST_DIR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **changes}
 
