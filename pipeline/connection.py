@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
-from pipeline.tracking_uri import default_uri, is_sqlite, sqlite_path, sqlite_uri
+from pipeline.tracking_uri import absolute, default_uri, is_sqlite, sqlite_path, sqlite_uri
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 FIRST_TIMEOUT_S, LONGEST_TIMEOUT_S = 10, 80
@@ -54,7 +54,7 @@ def import_store() -> None:
 def address() -> str:
     """Where the records go: what MLflow has been told, else our own default, whatever lies in the folder."""
     told = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
-    return mlflow.get_tracking_uri() if told else default_uri()
+    return absolute(mlflow.get_tracking_uri()) if told else default_uri()
 
 
 def connect(uri: str | None = None) -> mlflow.MlflowClient:

@@ -13,11 +13,19 @@ _TRUE = ("true", "yes", "on", "y", "t", "1")
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory.
+    """MLFLOW_TRACKING_URI, a relative file's address made absolute; else `mlflow.db` in the working directory.
 
     MLflow's own default would be an old folder ./mlruns, where there is one, which MLflow then refuses to open.
     """
-    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or default_uri())
+
+
+def absolute(uri: str) -> str:
+    """The address as it means the same file wherever it is read: a run's folder keeps it."""
+    path, found = sqlite_path(uri), _SQLITE.fullmatch(uri)
+    if path is None or path.is_absolute() or found is None or (found["database"] or "").startswith("file:"):
+        return uri
+    return sqlite_uri(path) + (f"?{found['query']}" if found["query"] else "")
 
 
 def default_uri() -> str:
