@@ -362,6 +362,7 @@ def test_champion_goes_to_the_first_version_there_is_and_is_not_given_back_by_a_
     assert client.get_registered_model(name).aliases == {}
 
 
+@pytest.mark.slow
 def test_slow_answers_get_more_time_unless_the_user_has_said_how_much(folder, proxy, monkeypatch):
     monkeypatch.setattr(connection, "FIRST_TIMEOUT_S", 1)
     monkeypatch.setitem(connection.QUIET_AND_IMPATIENT, connection.TIMEOUT, "1")

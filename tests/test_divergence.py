@@ -54,6 +54,7 @@ def train(*flags):
     return cli.main(["train", *FLAGS, *flags])
 
 
+@pytest.mark.slow
 def test_the_run_is_failed_with_the_reason_cannot_be_resumed_and_is_reproduced(tmp_path):
     done = run_pipeline("train", *FLAGS, "--epochs", "3", cwd=tmp_path)
     (folder,) = all_folders("runs")
@@ -101,6 +102,7 @@ seeds: 2
 """
 
 
+@pytest.mark.slow
 def test_in_an_experiment_a_divergence_is_an_answer_and_not_tried_again(tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL)
     done = run_pipeline("experiment", "trial.yaml", cwd=tmp_path)

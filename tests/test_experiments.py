@@ -88,6 +88,7 @@ def test_started_again_it_trains_nothing_and_answers_the_same(undisturbed):
     assert again.stdout.split("Does dropout help?")[1] == done.stdout.split("Does dropout help?")[1]
 
 
+@pytest.mark.slow
 def test_killed_twice_and_started_again_it_ends_as_one_left_alone(undisturbed, tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL)
     for enough in (10, 30):

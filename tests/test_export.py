@@ -8,11 +8,11 @@ from pipeline import export
 from pipeline.network import MLP
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+@pytest.fixture
+def exported(tmp_path):
     torch.manual_seed(0)
     network = MLP(hidden_units=32, dropout=0.5).train()
-    path = tmp_path_factory.mktemp("export") / "network.onnx"
+    path = tmp_path / "network.onnx"
     export.export_onnx(network, path)
     return network, path
 

@@ -153,6 +153,7 @@ def test_resuming_with_other_knobs_is_refused_with_a_list_and_more_epochs_are_re
     assert status_of(tmp_path).data.params["epochs"] == "3000"
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_costs_the_record_nothing_but_time(tmp_path, undisturbed):
     done = run_pipeline("train", *SHORT, cwd=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9", **THREADS)
     assert done.returncode == 0
@@ -174,6 +175,7 @@ def _run_id(folder):
     return faults.only_folder(folder).state()["run_id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_a_server_that_fails_in_the_middle_and_returns_gets_everything_once(tmp_path, server, undisturbed, fault):
     server.start()
@@ -251,6 +253,7 @@ def test_an_exception_ends_the_run_as_failed_with_reason_and_traceback(tmp_path)
     assert "pictures.learning_curves(result.history" in Path(kept).read_text()
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_clear_line_and_the_run_goes_on_when_there_is_room(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -319,6 +322,7 @@ def test_a_clock_that_jumps_back_does_not_put_an_event_before_its_forerunners(tm
     assert journal.append("end")["time"] >= first["time"]
 
 
+@pytest.mark.slow
 def test_eight_senders_on_one_fresh_database_all_deliver(tmp_path):
     made = tmp_path / "made"
     made.mkdir()
