@@ -1,5 +1,6 @@
 """Real processes that really fail: a training that can be killed, an MLflow server that can die, freeze and return."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from tests.conftest import environment
 
 PROMISED_EXIT_S = 10
 ANSWERS_WITHIN_S = 60
+STARTS_WITHIN_S = 180
 
 
 class Server:
@@ -44,7 +46,7 @@ class Server:
                 start_new_session=True,
                 cwd=self.folder,
             )
-        for _ in range(ANSWERS_WITHIN_S * 10):
+        for _ in range(STARTS_WITHIN_S * 10):
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
                     return self
@@ -78,9 +80,31 @@ def start_pipeline(*arguments, cwd, **variables):
         )
 
 
+def processes(*words, cwd=None):
+    """The ids of the processes with arguments that begin with the words, in a row; of those in a folder, if given."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is(entry, words, cwd)]
+
+
+def _is(entry, words, cwd):
+    try:
+        arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        elsewhere = cwd is not None and (entry / "cwd").resolve() != Path(cwd).resolve()
+    except OSError:  # it has just ended
+        return False
+    rows = zip(*(arguments[k:] for k in range(len(words))), strict=False)
+    return not elsewhere and any(all(map(str.startswith, row, words)) for row in rows)
+
+
+def signal_all(pids, number=signal.SIGKILL):
+    """Send a signal to each that still lives."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def kill_all_of(folder):
-    """kill -9 every process of the runs below the folder: the training and its sender, as a power loss does."""
-    subprocess.run(["pkill", "-9", "-f", f"pipeline.sender {folder}"], check=False)
+    """kill -9 the senders of the runs below the folder, as a power loss does."""
+    signal_all(processes("pipeline.sender", str(folder)))
 
 
 def wait_until(condition, seconds=ANSWERS_WITHIN_S):
@@ -126,6 +150,7 @@ def full_record(uri, cwd):
         "metrics": metrics_in_mlflow(uri, run_id),
         "params": {name: text for name, text in run.data.params.items() if name not in ("runs_dir", "data_dir")},
         "artifacts": sorted({entry.path for entry in client.list_artifacts(run_id)} - {"uncommitted.diff"}),
+        "models": len(run.outputs.model_outputs) if run.outputs else 0,
         "versions": len(client.search_model_versions(f"run_id = '{run_id}'")),
         "datasets": sorted(entry.dataset.digest for entry in run.inputs.dataset_inputs),
         "predictions": (folder.artifacts / "test_predictions.csv").read_bytes(),

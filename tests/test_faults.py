@@ -288,7 +288,9 @@ def test_two_ranks_make_one_run_with_the_metrics_over_all_images(tmp_path):
 def test_the_death_of_a_rank_ends_the_run_as_failed_and_it_can_be_resumed(tmp_path):
     training = faults.start_pipeline("train", *LONG, *DDP, cwd=tmp_path)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 2)
-    subprocess.run(["pkill", "-KILL", "-f", "pipeline.__main__ train .*--devices 2"], check=True)
+    ranks = faults.processes("pipeline.__main__", "train", cwd=tmp_path)
+    assert len(ranks) == 1
+    faults.signal_all(ranks)
     training.wait(timeout=60)
     folder = faults.only_folder(tmp_path)
     faults.wait_until(lambda: folder.ended() and folder.state()["delivered"] == len(folder.events()))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -177,6 +178,9 @@ def test_nothing_is_printed_that_a_user_cannot_act_on(project_run):
     assert ours == []
 
 
+TRAINING = ("python", "-m", "pipeline", "train", "--project_defaults")
+
+
 def test_mlflow_run_with_the_id_of_an_interrupted_run_goes_on_with_it(tmp_path):
     project = tmp_path / "project"
     project.mkdir()
@@ -187,14 +191,14 @@ def test_mlflow_run_with_the_id_of_an_interrupted_run_goes_on_with_it(tmp_path):
     first = subprocess.Popen([*command, *knobs], cwd=tmp_path, env=environment(), stdout=-3, stderr=-3)
     faults.wait_until(lambda: faults.epochs_recorded(project) >= 2)
     folder = faults.only_folder(project)
-    subprocess.run(["pkill", "-KILL", "-f", "^python -m pipeline train --project_defaults --epochs 3000"], check=True)
+    faults.signal_all(faults.processes(*TRAINING, cwd=project))
     first.wait(timeout=60)
     before = faults.epochs_recorded(project)
     run_id = folder.state()["run_id"]
     resume = [*command[:3], "--run-id", run_id, *command[3:], "-P", "verbose=2"]
     again = subprocess.Popen(resume, cwd=tmp_path, env=environment())
     faults.wait_until(lambda: faults.epochs_recorded(project) > before)
-    subprocess.run(["pkill", "-TERM", "-f", "^python -m pipeline train --project_defaults .*--verbose 2"], check=True)
+    faults.signal_all(faults.processes(*TRAINING, cwd=project), signal.SIGTERM)
     again.wait(timeout=60)
     faults.wait_until(lambda: folder.ended() and folder.state()["delivered"] == len(folder.events()))
     assert len(all_folders(project / "runs")) == 1
