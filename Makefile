@@ -7,27 +7,41 @@ PORT ?= 5000
 EXPERIMENT ?= mnist-mlp
 
 # make train EPOCHS=5 DROPOUT=0.5: the knobs of MLproject in capitals, and ARGS for any other (ARGS="-P rho=0.95")
-KNOBS := EPOCHS BATCH_SIZE HIDDEN_UNITS HIDDEN_LAYERS DROPOUT OPTIMIZER LEARNING_RATE SEED DATASET VALIDATION_SIZE DATA_DIR
-lower = $(shell echo $(1) | tr A-Z a-z)
-PARAMETERS = $(foreach knob,$(KNOBS),$(if $($(knob)),-P $(call lower,$(knob))=$($(knob))))
+KNOBS := EPOCHS BATCH_SIZE HIDDEN_UNITS HIDDEN_LAYERS DROPOUT OPTIMIZER LEARNING_RATE SEED DATASET VALIDATION_SIZE DATA_DIR RUNS_DIR
+# What is typed reaches the shell as it was typed, whatever is in it ("my data", $$, #): through the environment, where
+# neither make nor the shell looks into it. ARGS alone is words for the shell.
+TYPED := $(foreach name,$(KNOBS) MODEL PORT EXPERIMENT FILE WHAT,$(if $(filter undefined,$(origin $(name))),,$(name)))
+$(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
+export $(TYPED)
+# for words that may be absent: the flag and its value, or nothing
+given = $${$(2):+$(1) "$$$(2)"}
 
 READY := $(VENV)/installed
 
 # `--env-manager local` takes the python that PATH finds first.
-export PATH := $(abspath $(BIN)):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test experiment compare report promote serve ui check soak lock clean
+.PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock clean
 .PHONY: bench bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-serving
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: $(READY)  ## train and record a run: make train EPOCHS=5 DROPOUT=0.5 SEED=2 ...
-	@$(BIN)/mlflow run . --env-manager local --experiment-name $(EXPERIMENT) $(PARAMETERS) $(ARGS)
+	@[ ! -d mlruns ] || export MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"; \
+	set --; for knob in $(KNOBS); do eval "value=\$${$$knob-}"; [ -z "$$value" ] || \
+	    set -- "$$@" -P "$$(echo $$knob | tr A-Z a-z)=$$value"; done; \
+	$(BIN)/mlflow run . --env-manager local --experiment-name "$$EXPERIMENT" "$$@" $(value ARGS)
 
-test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## run the tests, but for the slow ones (under 8 minutes on two cores)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (under 20 minutes)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutants: $(READY)  ## do the tests notice? an hour's slice: make mutants, or MODULES="dropout serving/batcher"
+	@$(BIN)/python -m tests.mutants $(MODULES) $(ARGS)
 
 soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
 	@$(BIN)/python -m tests.soak --n $(or $(N),100) $(ARGS)
@@ -49,22 +63,25 @@ check: $(READY)  ## run the linters and the type checker
 	@$(BIN)/mypy
 
 ui: $(READY)  ## compare runs in the browser: make ui PORT=5000
-	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port $(PORT)
+	@$(BIN)/python -m pipeline.ui "$$PORT" "$${RUNS_DIR:-runs}"
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port "$$PORT"
 
 experiment: $(READY)  ## ask a question of many runs: make experiment FILE=experiments/dropout.yaml
-	@$(BIN)/python -m pipeline experiment $(or $(FILE),experiments/dropout.yaml) $(ARGS)
+	@$(BIN)/python -m pipeline experiment "$${FILE:-experiments/dropout.yaml}" \
+	    $(call given,--data_dir,DATA_DIR) $(call given,--runs_dir,RUNS_DIR) $(value ARGS)
 
 compare: $(READY)  ## compare an experiment's runs: make compare WHAT=dropout
-	@$(BIN)/python -m pipeline compare $(WHAT) $(ARGS)
+	@$(BIN)/python -m pipeline compare $${WHAT:+"$$WHAT"} $(value ARGS)
 
 report: $(READY)  ## write the lab book, experiments/README.md, from the records
-	@$(BIN)/python -m pipeline report $(ARGS)
+	@$(BIN)/python -m pipeline report $(value ARGS)
 
 promote: $(READY)  ## let the newest version become champion, if it is no worse: make promote ARGS=--dry-run
-	@$(BIN)/python -m pipeline promote --model $(MODEL) $(ARGS)
+	@$(BIN)/python -m pipeline promote --model "$$MODEL" \
+	    $(call given,--data_dir,DATA_DIR) $(call given,--runs_dir,RUNS_DIR) $(value ARGS)
 
 serve: $(READY)  ## serve the champion, with a page to draw on: make serve MODEL=mnist-mlp PORT=5000
-	@$(BIN)/python -m pipeline serve --model $(MODEL) --port $(PORT) $(ARGS)
+	@$(BIN)/python -m pipeline serve --model "$$MODEL" --port "$$PORT" $(value ARGS)
 
 lock: $(READY)  ## make requirements.lock anew from the ranges in pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from pipeline.config import RunConfig, range_text
+from pipeline.config import RunConfig
+from pipeline.values import range_text
 
 
 def table() -> str:
@@ -10,7 +11,7 @@ def table() -> str:
     default = RunConfig(data_dir="data")
     rows = ["| knob | default | meaning | range |", "| --- | --- | --- | --- |"]
     for knob in dataclasses.fields(RunConfig):
-        value = "`DATASET-mlp`" if knob.name == "model_name" else f"`{getattr(default, knob.name)}`"
+        value = f"`{getattr(default, knob.name)}`"
         rows.append(
             f"| `{knob.name}` | {value if value != '``' else ''} | {knob.metadata['meaning']} | {range_text(knob)} |"
         )

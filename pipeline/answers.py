@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import comparison, store, tables
+from pipeline.asking import asking
 from pipeline.comparison import Comparison, Run
 from pipeline.questions import Question, read_question
-from pipeline.shell import shown
+from pipeline.shell import command, shown
 
 MANY_RUNS = 100  # more are compared without their curves, which cost MLflow four requests a run
 LAB_BOOK, RESULTS = "README.md", "results"
@@ -44,6 +45,13 @@ def compare(
     Raises:
         ValueError: if nothing is found, or nothing of it can be compared.
     """
+    with asking():
+        return _compare(words, filter_text, baseline, metric, smallest, out)
+
+
+def _compare(
+    words: Sequence[str], filter_text: str, baseline: str | None, metric: str, smallest: float | None, out: str | None
+) -> int:
     client = store.open_store()
     runs = store.find_runs(client, words, filter_text)
     parent = store.parent_of(client, runs[0].experiment_id, words[0]) if len(words) == 1 and not filter_text else None
@@ -107,11 +115,12 @@ def report(files: Sequence[str], folder: str) -> int:
     """
     home = Path(folder)
     questions = [read_question(file) for file in files] or _questions_in(home)
-    client = store.open_store()
-    measured = [question for question in questions if _measure(client, question, home / RESULTS / question.name)]
+    with asking():
+        client = store.open_store()
+        measured = [each for each in questions if _measure(client, each, home / RESULTS / each.name)]
     if not measured:
         names = ", ".join(question.name for question in questions)
-        raise ValueError(f"the store has finished runs of none of {names}; python -m pipeline experiment FILE first")
+        raise ValueError(f"the store has finished runs of none of {names}; {command('experiment', 'FILE')} first")
     sections = [home / RESULTS / question.name / "section.md" for question in _questions_in(home)]
     text = "\n".join([INTRODUCTION, *[path.read_text() for path in sections if path.exists()]])
     partial = home / (LAB_BOOK + ".partial")
@@ -174,7 +183,7 @@ def _section(question: Question, found: Comparison) -> str:
 
 def _hardware(found: Comparison) -> str:
     """On what, when, with what code the runs were made."""
-    runs = [run for group in found.groups for run in group.runs]
+    runs = [run for group in found.groups for run in group.everyone]
 
     def values(tag: str) -> str:
         return ", ".join(sorted({run.tags[tag] for run in runs if tag in run.tags}))

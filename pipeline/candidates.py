@@ -6,8 +6,11 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from pipeline import registry
+from pipeline import registry, searches
+from pipeline.addresses import without_secrets
+from pipeline.asking import is_not_there
 from pipeline.record import find_folder
+from pipeline.shell import command
 from pipeline.versions import CHAMPION, UnknownModelError, version_by_alias
 
 
@@ -27,7 +30,7 @@ def find(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, dry
     Raises:
         UnknownModelError: with what there is instead.
     """
-    entries = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda each: int(each.version))
+    entries = searches.versions(client, name)
     if target == "newest" or target.isdigit():
         found = [each for each in entries if target in ("newest", str(each.version))]
         if not found:
@@ -51,26 +54,34 @@ def of_version(entry: Any) -> Entry:
 def _run_of(client: mlflow.MlflowClient, target: str, runs_dir: str) -> Any:
     try:
         return client.get_run(target)
-    except MlflowException:
-        pass
+    except MlflowException as error:
+        if not is_not_there(error):
+            raise
     folder = find_folder(runs_dir, target)
-    run_id = folder.state().get("run_id")
-    if not run_id:
-        raise UnknownModelError(f"MLflow has not heard of run {target} yet; python -m pipeline sync delivers it")
-    return client.get_run(run_id)
+    state = folder.state()
+    deliver = command("sync", folder.path.name, runs_dir=runs_dir)
+    if not state.get("run_id"):
+        raise UnknownModelError(f"MLflow has not heard of run {target} yet; {deliver} delivers it")
+    try:
+        return client.get_run(state["run_id"])
+    except MlflowException as error:
+        if not is_not_there(error):
+            raise
+    here, there = without_secrets(mlflow.get_tracking_uri()), without_secrets(str(state.get("tracking_uri")))
+    raise UnknownModelError(f"run {target} was recorded in {there}; {here} does not have it: set MLFLOW_TRACKING_URI")
 
 
 def _of_run(client: mlflow.MlflowClient, name: str, run: Any, dry_run: bool) -> Entry:
     """A run whose model has no version yet, an experiment's for example: it gets one."""
     run_id = run.info.run_id
-    models = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    models = searches.logged_models(client, run.info.experiment_id, run_id)
     if not models:
         raise UnknownModelError(f"run {run_id} ({run.info.run_name}, {run.info.status}) has no model")
     model_id = models[0].model_id
     inputs = run.inputs.dataset_inputs
     tags = {
         "test_accuracy": repr(run.data.metrics.get("test_accuracy")),
-        "dataset": run.data.params.get("dataset", ""),
+        "dataset": run.data.params.get("data_name") or run.data.params.get("dataset", ""),
         "data_digest": inputs[0].dataset.digest if inputs else "",
     }
     if dry_run:

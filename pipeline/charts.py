@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.comparison import Comparison, Group
+from pipeline.comparison import Comparison, Group, bounds_of
 from pipeline.inference import Estimate, estimate
 from pipeline.tables import difference_text
 
@@ -38,11 +38,15 @@ def _means_per_epoch(group: Group, metric: str) -> dict[int, Estimate]:
     """Epoch -> mean over the group's runs that have it."""
     histories = [run.curves[metric] for run in group.runs if metric in run.curves]
     epochs = sorted({epoch for history in histories for epoch in history})
-    return {epoch: estimate([history[epoch] for history in histories if epoch in history]) for epoch in epochs}
+    return {
+        epoch: estimate([history[epoch] for history in histories if epoch in history], bounds_of(metric))
+        for epoch in epochs
+    }
 
 
 def _legend(group: Group) -> str:
-    return f"{group.label} (n = {len(group.runs)})"
+    diverged = f", {len(group.diverged)} more diverged" if group.diverged else ""
+    return f"{group.label} (n = {len(group.runs)}{diverged})"
 
 
 def intervals(comparison: Comparison) -> bytes:
@@ -52,7 +56,10 @@ def intervals(comparison: Comparison) -> bytes:
     scale = 100 if "accuracy" in comparison.metric else 1
     for place, group in enumerate(comparison.groups):
         values = [value * scale for value in group.values(comparison.metric).values()]
-        found = estimate(values)
+        low, high = bounds_of(comparison.metric)
+        if not values:  # all diverged: its line is there, its name says why nothing is on it
+            continue
+        found = estimate(values, (low * scale, high * scale))
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.35, markersize=5)
         error = [[found.mean - found.low], [found.high - found.mean]] if found.n > 1 else None
@@ -70,7 +77,8 @@ def _names(comparison: Comparison) -> Sequence[str]:
     names = []
     for group in comparison.groups:
         contrast = comparison.contrast(group.label)
-        names.append(f"{group.label}\n{difference_text(comparison.metric, contrast)}" if contrast else group.label)
+        beside = group.fate or (difference_text(comparison.metric, contrast) if contrast else "")
+        names.append(f"{group.label}\n{beside}" if beside else group.label)
     return names
 
 

@@ -82,7 +82,9 @@ class DigitClassifier(LightningModule):
     def on_fit_start(self) -> None:
         """Derive the gradients by hand where that gives autograd's own: in one process, on the CPU."""
         alone = self.trainer.world_size == 1 and self.device.type == "cpu"
-        self.by_hand = backprop.derive(self.network, self.batch_size, self.trainer.precision) if alone else None
+        images = len(getattr(self.trainer.datamodule, "train_images", range(self.batch_size)))  # type: ignore[attr-defined]
+        batch = min(self.batch_size, images)
+        self.by_hand = backprop.derive(self.network, batch, self.trainer.precision) if alone else None
 
     def training_step(self, block: Batch) -> None:
         """One optimizer step for each batch of the block (see `data.BLOCK`)."""

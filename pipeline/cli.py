@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.addresses import without_secrets
-from pipeline.config import RunConfig, unknown_name
+from pipeline.config import AUTO, RunConfig
 from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
 from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
-from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError
+from pipeline.launchers import set_launchers_aside
+from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError, home
+from pipeline.values import unknown_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +42,8 @@ def _dispatch(arguments: list[str]) -> int:
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         raise ValueError(f"{unknown_name('verb', verb, VERBS)} (verbs: {', '.join(VERBS)}; see --help)")
+    if verb in TRAINING:
+        set_launchers_aside()
     return VERBS[verb](rest)
 
 
@@ -63,18 +67,22 @@ def _train(arguments: list[str]) -> int:
 
 def _sync(arguments: list[str]) -> int:
     parser = _verb_parser("sync", "Deliver to MLflow whatever runs have left undelivered.")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder, name or MLflow run id (default: all)")
+    parser.add_argument(
+        "runs", nargs="*", type=home, metavar="RUN", help="run folder, name or MLflow run id (default: all)"
+    )
     parser.add_argument("--retry", action="store_true", help="send again also what MLflow has refused for good")
+    parser.add_argument("--experiment_name", default="", help="send the RUNs to this MLflow experiment instead")
+    parser.add_argument("--as-new", "--as_new", action="store_true", help="send all of the RUNs again, as new runs")
     options = _parsed(parser, arguments)
     from pipeline.sync import sync
 
-    return sync(options.runs, options.runs_dir, options.retry)
+    return sync(options.runs, options.runs_dir, options.retry, options.experiment_name, options.as_new)
 
 
 def _reproduce(arguments: list[str]) -> int:
     parser = _verb_parser("reproduce", "Train again from what a run recorded and compare every number.")
-    parser.add_argument("run", metavar="RUN", help="`last`, a run folder, name or MLflow run id")
-    parser.add_argument("--data_dir", help="where the data lies now (default: where the run found it)")
+    parser.add_argument("run", type=home, metavar="RUN", help="`last`, a run folder, name or MLflow run id")
+    parser.add_argument("--data_dir", type=home, help="where the data lies now (default: where the run found it)")
     options = _parsed(parser, arguments)
     from pipeline.reproduction import reproduce
 
@@ -83,9 +91,11 @@ def _reproduce(arguments: list[str]) -> int:
 
 def _experiment(arguments: list[str]) -> int:
     parser = _verb_parser("experiment", "Train a question's variants x seeds, where missing, and compare them.")
-    parser.add_argument("file", metavar="FILE", help="the question: experiments/dropout.yaml, for example")
+    parser.add_argument("file", type=home, metavar="FILE", help="the question: experiments/dropout.yaml, for example")
     parser.add_argument("--jobs", type=_count, default=0, help="runs at a time (default: auto, one for each core)")
-    parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
+    parser.add_argument(
+        "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
+    )
     options = _parsed(parser, arguments)
     from pipeline.experiment import experiment
 
@@ -104,7 +114,7 @@ def _compare(arguments: list[str]) -> int:
     parser.add_argument(
         "--smallest", type=float, help="smallest difference of interest (default: 0.001 of an accuracy)"
     )
-    parser.add_argument("--out", metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
+    parser.add_argument("--out", type=home, metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
     options = _parsed(parser, arguments)
     gc.disable()  # a short life: collecting what the imports made would take a tenth of it
     from pipeline.answers import compare
@@ -118,8 +128,12 @@ def _report(arguments: list[str]) -> int:
         description="Write the lab book, experiments/README.md, from the records.",
         allow_abbrev=False,
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="experiment files to measure anew (default: all)")
-    parser.add_argument("--folder", default="experiments", help="where the lab book lies (default: %(default)s)")
+    parser.add_argument(
+        "files", nargs="*", type=home, metavar="FILE", help="experiment files to measure anew (default: all)"
+    )
+    parser.add_argument(
+        "--folder", type=home, default="experiments", help="where the lab book lies (default: %(default)s)"
+    )
     options = _parsed(parser, arguments)
     from pipeline.answers import report
 
@@ -132,7 +146,9 @@ def _promote(arguments: list[str]) -> int:
         "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: %(default)s version)"
     )
     parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
-    parser.add_argument("--data_dir", help="where the data lies (default: data, or the environment's MNIST_DIR)")
+    parser.add_argument(
+        "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
+    )
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="compare and tell, change nothing")
     parser.add_argument(
         "--force", metavar="REASON", help="promote whatever the comparison says; the reason is recorded"
@@ -147,7 +163,7 @@ def _promote(arguments: list[str]) -> int:
 
     if options.rollback:
         return rollback(options.model)
-    data_dir = options.data_dir or RunConfig().data_dir
+    data_dir = options.data_dir or AUTO  # where the champion's data lie by default
     return promote(options.target, options.model, options.runs_dir, data_dir, options.dry_run, options.force or "")
 
 
@@ -161,13 +177,27 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--alias", default="champion", help="which of its versions (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=5000, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allowed_hosts",
+        type=lambda text: [name for name in text.replace(",", " ").split() if name],
+        default=[],
+        help="names by which clients may call it besides addresses, localhost and names without a dot: a,b or *",
+    )
     parser.add_argument("--poll", type=_seconds, default=1.0, help="seconds between looks at the alias (default: 1)")
     parser.add_argument("--log_level", default="info", choices=("debug", "info", "warning", "error"))
     options = _parsed(parser, arguments)
     with in_haste():
         from pipeline.serving.server import serve
 
-    return serve(options.model, options.alias, options.host, options.port, options.poll, options.log_level)
+    return serve(
+        options.model,
+        options.alias,
+        options.host,
+        options.port,
+        options.poll,
+        options.log_level,
+        options.allowed_hosts,
+    )
 
 
 def _port(text: str) -> int:
@@ -196,6 +226,7 @@ VERBS = {
     "promote": _promote,
     "serve": _serve,
 }
+TRAINING = ("train", "experiment", "reproduce")
 HELP = """usage: python -m pipeline VERB ...
 
 Keras' MNIST MLP as an experiment-tracked pipeline.
@@ -227,7 +258,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _verb_parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"python -m pipeline {verb}", description=description, allow_abbrev=False)
-    parser.add_argument("--runs_dir", default=RunConfig().runs_dir, help="where runs lie (default: %(default)s)")
+    parser.add_argument(
+        "--runs_dir", type=home, default=RunConfig().runs_dir, help="where runs lie (default: %(default)s)"
+    )
     return parser
 
 

@@ -1,15 +1,18 @@
 """What runs have shown, with error bars: groups of seeds, their means and intervals, each against a baseline. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pipeline import inference
-from pipeline.inference import CONFIDENCE, MAX_RUNS, MIN_RUNS, Estimate, corrected, estimate
+from pipeline import divergence, inference
+from pipeline.inference import ANY, CONFIDENCE, MAX_RUNS, MIN_RUNS, Bounds, Estimate, corrected, estimate
 
 # The smallest difference that a comparison should be able to see; where it could not, it says how many runs it takes.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
+# What every training of ours records, so that a comparison of nothing but divergences is no mistyped metric.
+DEFAULT_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "test_accuracy", "test_loss")
 # What does not make two runs different in kind.
-SAME_IN_KIND = {"seed", "run_name", "experiment_name", "model_name", "runs_dir", "data_dir", "verbose"}
+SAME_IN_KIND = {"seed", "run_name", "experiment_name", "model_name", "runs_dir", "data_dir", "verbose", "on_divergence"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Run:
     experiment_id: str = ""
 
     @property
+    def diverged(self) -> bool:
+        """Whether its losses or weights became nan or infinite on the way, whatever its status."""
+        return divergence.TAG in self.tags
+
+    @property
     def seed(self) -> str:
         """The seed, as recorded."""
         return self.params.get("seed", "")
@@ -45,11 +53,24 @@ class Group:
     Attributes:
         label: the variant's name, or the knobs that set the group apart.
         knobs: of the knobs that differ between groups, this one's.
+        runs: those with a value to compare.
+        diverged: those that have none, because they diverged.
     """
 
     label: str
     knobs: Mapping[str, str]
     runs: tuple[Run, ...]
+    diverged: tuple[Run, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[Run, ...]:
+        """All runs, those that diverged last."""
+        return self.runs + self.diverged
+
+    @property
+    def fate(self) -> str:
+        """`diverged in 2 of 5 runs`, or nothing."""
+        return f"diverged in {len(self.diverged)} of {len(self.everyone)} runs" if self.diverged else ""
 
     def values(self, metric: str) -> dict[str, float]:
         """Seed -> final value, of the runs that have the metric."""
@@ -58,7 +79,7 @@ class Group:
     def estimate(self, metric: str) -> Estimate | None:
         """The group's mean, or None if no run has the metric."""
         values = list(self.values(metric).values())
-        return estimate(values) if values else None
+        return estimate(values, bounds_of(metric)) if values else None
 
 
 @dataclass(frozen=True)
@@ -66,7 +87,7 @@ class Contrast:
     """A group against the baseline, in one metric.
 
     Attributes:
-        difference: group minus baseline.
+        difference: group minus baseline; nan where runs of either diverged: the others judge nothing.
         p: of the test, corrected for the number of comparisons; nan if there are too few runs to test.
         needed: runs per group that would show the smallest difference of interest, if known.
     """
@@ -117,7 +138,8 @@ def compare(
     """Group the runs and compare each group with the baseline.
 
     Args:
-        runs: whatever was found; those that are not finished are counted and left out.
+        runs: whatever was found; those that are not finished are counted and left out, those that diverged are
+            counted with their group, whose verdict they are.
         title: the question, or where the runs are from.
         baseline: a group's label; None: the group with the most runs, of those the oldest.
         metric: the final value that decides.
@@ -128,8 +150,10 @@ def compare(
         ValueError: if there is nothing to compare, or no such baseline or metric.
     """
     runs = list(runs)
-    finished = [run for run in runs if run.status == "FINISHED" and metric in run.metrics]
-    if not finished:
+    diverged = [run for run in runs if run.diverged and run.status in ("FINISHED", "FAILED")]
+    measured = [run for run in runs if run.status == "FINISHED" and metric in run.metrics and not run.diverged]
+    finished = [*measured, *diverged]
+    if not finished or not (measured or metric in DEFAULT_METRICS):
         known = sorted({name for run in runs for name in run.metrics})
         raise ValueError(
             f"none of {len(runs)} runs is finished and has {metric}; metrics there: {', '.join(known) or 'none'}"
@@ -138,7 +162,7 @@ def compare(
     groups.sort(key=lambda each: order.index(each.label) if each.label in order else len(order))
     labels = [each.label for each in groups]
     if baseline is None:
-        baseline = max(groups, key=lambda each: (len(each.runs), -min(run.started_ms for run in each.runs))).label
+        baseline = max(groups, key=lambda each: (len(each.runs), -min(run.started_ms for run in each.everyone))).label
     if baseline not in labels:
         raise ValueError(f"baseline {baseline!r} is not among the groups: {', '.join(labels)}")
     contrasts = _contrasts(groups, baseline, metric, smallest or smallest_of(metric))
@@ -161,12 +185,15 @@ def group(runs: Sequence[Run]) -> tuple[list[Group], dict[str, str]]:
         by_knobs.setdefault(key, {})[run.seed] = run
     groups = [
         Group(
-            _label(different, key, list(seeds.values())), dict(zip(different, key, strict=True)), tuple(seeds.values())
+            _label(different, key, list(seeds.values())),
+            dict(zip(different, key, strict=True)),
+            tuple(run for run in seeds.values() if not run.diverged),
+            tuple(run for run in seeds.values() if run.diverged),
         )
         for key, seeds in by_knobs.items()
     ]
     if len({each.label for each in groups}) < len(groups):  # variants of the same name with other knobs
-        groups = [Group(_knobs_label(each.knobs), each.knobs, each.runs) for each in groups]
+        groups = [replace(each, label=_knobs_label(each.knobs)) for each in groups]
     return groups, common
 
 
@@ -181,17 +208,32 @@ def _knobs_label(knobs: Mapping[str, str]) -> str:
 
 
 def _contrasts(groups: Sequence[Group], baseline: str, metric: str, smallest: float) -> list[Contrast]:
-    base = next(each for each in groups if each.label == baseline).values(metric)
+    base_group = next(each for each in groups if each.label == baseline)
+    base = base_group.values(metric)
     others = [each for each in groups if each.label != baseline]
-    tested = [inference.test(each.values(metric), base) for each in others]
-    contrasts = []
-    for other, result, p in zip(others, tested, corrected([each.p for each in tested]), strict=True):
-        needed = result.needed(smallest, (1 - CONFIDENCE) / len(others))
+    whole = [each for each in others if not (each.diverged or base_group.diverged)]
+    tested = [inference.test(each.values(metric), base, bounds_of(metric)) for each in whole]
+    contrasts = [
+        Contrast(
+            each.label,
+            math.nan,
+            math.nan,
+            math.nan,
+            math.nan,
+            "",
+            each.fate or f"not judged: {baseline} {base_group.fate}",
+        )
+        for each in others
+        if each not in whole
+    ]
+    for other, result, p in zip(whole, tested, corrected([each.p for each in tested]), strict=True):
+        needed = result.needed(smallest, (1 - CONFIDENCE) / len(whole))
         verdict = _verdict(result.difference, p, result.n, needed, higher_is_better(metric))
         contrasts.append(
             Contrast(other.label, result.difference, result.low, result.high, p, result.name, verdict, needed)
         )
-    return contrasts
+    order = [each.label for each in others]
+    return sorted(contrasts, key=lambda each: order.index(each.label))
 
 
 def _verdict(difference: float, p: float, n: int, needed: int | None, higher_better: bool) -> str:
@@ -210,6 +252,13 @@ def higher_is_better(metric: str) -> bool:
     return not any(word in metric for word in ("loss", "seconds", "error"))
 
 
+def bounds_of(metric: str) -> Bounds:
+    """Where the metric's values end: an accuracy at 0 and 1, a loss or a time at 0."""
+    if "accuracy" in metric:
+        return 0.0, 1.0
+    return (0.0, math.inf) if "loss" in metric or "seconds" in metric else ANY
+
+
 def smallest_of(metric: str) -> float:
     """The smallest difference of interest."""
     return next((value for word, value in SMALLEST.items() if word in metric), 0.001)
@@ -218,7 +267,12 @@ def smallest_of(metric: str) -> float:
 def _notes(runs: Sequence[Run], finished: Sequence[Run], groups: Sequence[Group], metric: str) -> Iterable[str]:
     if left_out := len(runs) - len(finished):
         yield f"{left_out} of {len(runs)} runs are not finished or lack {metric}, and are left out"
-    if repeated := len(finished) - sum(len(each.runs) for each in groups):
+    for each in groups:
+        if each.diverged:
+            numbers = ", ".join(sorted((run.seed for run in each.diverged), key=lambda seed: (len(seed), seed)))
+            kept = f"; the values shown are of the other {len(each.runs)} and judge nothing" if each.runs else ""
+            yield f"{each.label} {each.fate} (seed {numbers}){kept}"
+    if repeated := len(finished) - sum(len(each.everyone) for each in groups):
         yield f"{repeated} runs repeat a seed of their group; the newest of each counts"
     for what, known in (
         ("different data", {run.data for run in finished}),

@@ -1,12 +1,13 @@
 """RunConfig: every knob of a run, its meaning, unit and range. The only home of defaults; imports the stdlib only."""
 
 import dataclasses
-import difflib
-import math
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from pipeline.values import convert, range_problem, unknown_name
 
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits")
 OPTIMIZERS = ("rmsprop", "sgd", "adagrad", "adadelta", "adam")
@@ -15,7 +16,7 @@ MATMUL_PRECISIONS = ("auto", "highest", "high", "medium")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 VERBOSITIES = ("auto", "0", "1", "2")
 
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+AUTO = "auto"
 
 
 class ConfigError(ValueError):
@@ -49,6 +50,11 @@ def knob(
     return field(default=default, metadata=metadata)
 
 
+def default_data_dir(dataset: str) -> str:
+    """Where a data set lies by default. MNIST_DIR in the environment is MNIST's folder, no other's."""
+    return os.environ.get("MNIST_DIR", "data") if dataset == "mnist" else "data"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The knobs of one training run; the defaults are the Keras sample's.
@@ -59,8 +65,12 @@ class RunConfig:
 
     dataset: str = knob("mnist", "what to learn; digits is a small trial that needs no network", choices=DATASETS)
     data_dir: str = knob(
-        lambda: os.environ.get("MNIST_DIR", "data"),
-        "folder of the four IDX files or mnist.npz; what is missing is downloaded into it (environment: MNIST_DIR)",
+        AUTO,
+        "folder of the four IDX files or mnist.npz; what is missing is downloaded into it "
+        "(environment, for mnist: MNIST_DIR)",
+    )
+    data_name: str = knob(
+        "", "a name of their own for data of your own in MNIST's format; empty: the data must be the known ones"
     )
     validation_size: int = knob(
         0,
@@ -72,13 +82,13 @@ class RunConfig:
     batch_size: int = knob(128, "images per optimizer step", minimum=1)
 
     hidden_units: int = knob(512, "units per hidden layer", minimum=1)
-    hidden_layers: int = knob(2, "number of hidden layers", minimum=0)
+    hidden_layers: int = knob(2, "number of hidden layers", minimum=0, maximum=1000)
     dropout: float = knob(0.2, "share of hidden units dropped at each training step", minimum=0, below=1)
 
     optimizer: str = knob("rmsprop", "update rule", choices=OPTIMIZERS)
     learning_rate: float = knob(1e-3, "step size of the optimizer", above=0)
     rho: float = knob(0.9, "decay of the running averages (rmsprop, adadelta)", minimum=0, below=1)
-    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", above=0)
+    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", minimum=1e-30)
     momentum: float = knob(0.0, "share of the last step that is repeated (sgd)", minimum=0, below=1)
 
     early_stopping: int = knob(
@@ -86,6 +96,11 @@ class RunConfig:
     )
     keep_best: bool = knob(
         False, "keep the weights of the epoch with the lowest val_loss, not the last; needs validation_size"
+    )
+    on_divergence: str = knob(
+        "stop",
+        "when a loss is nan or infinite at an epoch's end: stop, the run is FAILED; or continue, without a model",
+        choices=("stop", "continue"),
     )
 
     seed: int = knob(1, "decides initial weights, order and dropout", minimum=0, maximum=2**32 - 1)
@@ -109,21 +124,39 @@ class RunConfig:
     )
     run_name: str = knob("", "name of the run in MLflow; empty: made of what the run does")
     model_name: str = knob(
-        "auto", "registered model that gets a new version; empty: none; auto: DATASET-mlp, so mnist-mlp"
+        "auto", "registered model that gets a new version; empty: none; auto: DATASET-NETWORK, so mnist-mlp"
     )
     runs_dir: str = knob("runs", "folder for each run's own record and checkpoints")
 
     def __post_init__(self) -> None:
         """Settle what depends on other knobs, then check every range."""
-        if self.model_name == "auto":
-            object.__setattr__(self, "model_name", self.dataset.replace("_", "-") + "-mlp")
+        if self.data_dir == AUTO:
+            object.__setattr__(self, "data_dir", default_data_dir(self.dataset))
+        for name in ("data_dir", "runs_dir"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))  # noqa: PTH111
         problems = [
-            problem for knob in dataclasses.fields(self) if (problem := _range_problem(knob, getattr(self, knob.name)))
+            problem for knob in dataclasses.fields(self) if (problem := range_problem(knob, getattr(self, knob.name)))
         ]
         if problems := problems + self._conflicts():
             raise ConfigError(problems)
 
     def _conflicts(self) -> list[str]:
+        return self._data_name_problems() + self._selection_problems()
+
+    def _data_name_problems(self) -> list[str]:
+        if not self.data_name:
+            return []
+        if self.dataset == "digits":
+            return ["data_name goes with files of your own; dataset digits comes with scikit-learn and has none"]
+        if self.data_name in DATASETS:
+            return [f"data_name {self.data_name!r} is that of known data; give --dataset {self.data_name}, or another"]
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.data_name):
+            return [
+                f"data_name {self.data_name!r} is not a name of up to 100 letters, digits, dots, dashes, underscores"
+            ]
+        return []
+
+    def _selection_problems(self) -> list[str]:
         if self.validation_size:
             return []
         why = (
@@ -155,82 +188,14 @@ class RunConfig:
             raise ConfigError(sorted(problems))
         return config
 
+    def named_after(self, network: str) -> "RunConfig":
+        """The config with model_name `auto` made of the dataset and the network's class name."""
+        if self.model_name != "auto":
+            return self
+        return dataclasses.replace(
+            self, model_name=f"{self.data_name or self.dataset}-{network}".replace("_", "-").lower()
+        )
+
     def as_dict(self) -> dict[str, str | int | float | bool]:
         """Every knob with its value."""
         return dataclasses.asdict(self)
-
-
-def convert(knob: "dataclasses.Field[Any]", value: object) -> str | int | float | bool:
-    """The value as the knob's type, exactly: nothing is rounded or guessed.
-
-    Raises:
-        ValueError: if the value is not of the knob's type.
-    """
-    text = str(value).strip()
-    kind = {"int": int, "float": float, "bool": bool, "str": str}[_type_name(knob)]
-    try:
-        if kind is bool:
-            if text.lower() not in _TRUE + _FALSE:
-                raise ValueError
-            return text.lower() in _TRUE
-        if kind is int and not isinstance(value, bool):
-            number = float(text)
-            return int(text) if "e" not in text.lower() and "." not in text else _whole(number)
-        if kind is float and not isinstance(value, bool):
-            return float(text)
-        if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-            return text
-    except (ValueError, OverflowError):
-        pass
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-    raise ValueError(f"{knob.name} {value!r} is not {wanted}")
-
-
-def _type_name(knob: "dataclasses.Field[Any]") -> str:
-    return knob.type if isinstance(knob.type, str) else knob.type.__name__
-
-
-def _whole(number: float) -> int:
-    if number != int(number):
-        raise ValueError
-    return int(number)
-
-
-def range_text(knob: "dataclasses.Field[Any]") -> str:
-    """The allowed values in words: `one of mnist, kmnist`, `at least 0, below 1`, or nothing."""
-    words = knob.metadata
-    if words["choices"]:
-        return "one of " + ", ".join(words["choices"])
-    names = {"above": "above", "minimum": "at least", "maximum": "at most", "below": "below"}
-    return ", ".join(f"{text} {words[name]:g}" for name, text in names.items() if words[name] is not None)
-
-
-def _range_problem(knob: "dataclasses.Field[Any]", value: Any) -> str | None:
-    """What is wrong with the value, or None."""
-    words = knob.metadata
-    if words["choices"]:
-        if value in words["choices"]:
-            return None
-        guess = did_you_mean(str(value), words["choices"])
-        return f"{knob.name} {value!r} is not {range_text(knob)}{guess}"
-    if not isinstance(value, int | float):
-        return None
-    inside = (
-        math.isfinite(value)
-        and (words["above"] is None or value > words["above"])
-        and (words["minimum"] is None or value >= words["minimum"])
-        and (words["maximum"] is None or value <= words["maximum"])
-        and (words["below"] is None or value < words["below"])
-    )
-    return None if inside else f"{knob.name} {value} is out of range: {range_text(knob) or 'finite'}"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'epochs'?` if something known is close, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The line for a name that nobody knows."""
-    return f"unknown {kind} {name!r}{did_you_mean(name.lstrip('-').replace('-', '_'), known)}"

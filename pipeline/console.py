@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.bars import EpochBar
 from pipeline.config import RunConfig
 from pipeline.record import Journal, RunFolder, now_ms
-from pipeline.shell import command, shown
+from pipeline.shell import command, quoted, shown, standing_here
+from pipeline.tracking_uri import DATABASE, sqlite_path
+from pipeline.ui import HOST, PORT, run_list
 
 TOLD = 5  # refusals that are told one by one
 
@@ -14,7 +17,7 @@ TOLD = 5  # refusals that are told one by one
 def verbosity(config: RunConfig) -> int:
     """0, 1 or 2, as Keras' verbose; auto is 1 in a terminal and 2 elsewhere."""
     if config.verbose == "auto":
-        return 1 if sys.stderr.isatty() else 2
+        return 1 if sys.stdout.isatty() else 2
     return int(config.verbose)
 
 
@@ -35,19 +38,21 @@ class EpochLines:
         print(f"{number} - {metrics['epoch_seconds']:.1f} s - {values}{waiting}", flush=True)
 
 
-class TroubleLines:
-    """Beside a progress bar: a line when delivery begins to wait, and when it has caught up."""
+class BarAndTrouble(EpochBar):
+    """A progress bar, and below an epoch's line one when delivery begins to wait, and when it has caught up."""
 
-    def __init__(self, journal: Journal) -> None:
-        """Watch the journal's delivery."""
+    def __init__(self, epochs: int, journal: Journal) -> None:
+        """Count to so many epochs and watch the journal's delivery."""
+        super().__init__(epochs)
         self.journal, self.waiting = journal, False
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Look after each epoch."""
+        """End the epoch's line, then look."""
+        super().__call__(epoch, metrics)
         trouble = trouble_words(self.journal)
         if bool(trouble) != self.waiting:
             self.waiting = bool(trouble)
-            print(f"\n{trouble or 'MLflow answers again'}", file=sys.stderr, flush=True)
+            print(f"{trouble or 'MLflow answers again'}", file=sys.stderr, flush=True)
 
 
 def trouble_words(journal: Journal) -> str:
@@ -75,19 +80,21 @@ def tell_result(config: RunConfig, folder: RunFolder, test: dict[str, float]) ->
 
 
 def _next_commands(config: RunConfig, state: dict[str, Any]) -> list[str]:
-    """What to type next, as it works in this folder."""
+    """What to type next, as it works where the user stands."""
     uri, name = state.get("tracking_uri", ""), config.model_name
-    if Path("Makefile").exists() and uri == f"sqlite:///{Path('mlflow.db').absolute()}":
-        model = f" MODEL={name}" if name != "mnist-mlp" else ""
-        commands = ["make ui                # compare runs in the browser"]
-        return (
-            [*commands, f"make serve{model}             # ask the champion what digit an image shows"]
-            if name
-            else commands
+    local = not uri.startswith("http")
+    page = run_list(f"http://{HOST}:{PORT}" if local else uri, state.get("experiment_id", ""))
+    if standing_here() and Path("Makefile").exists() and sqlite_path(uri) == Path(DATABASE).absolute():
+        model = f" MODEL={quoted(name)}" if name != "mnist-mlp" else ""
+        ui, serve = "make ui", f"make serve PORT={PORT + 1}{model}"
+    else:
+        ui = f"mlflow ui --backend-store-uri {quoted(uri)}"
+        model = quoted(f"models:/{name}@champion")
+        serve = (
+            f"MLFLOW_TRACKING_URI={quoted(uri)} mlflow models serve -m {model} --env-manager local --port {PORT + 1}"
         )
-    ui = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-    serve = f"MLFLOW_TRACKING_URI={uri} mlflow models serve -m models:/{name}@champion --env-manager local"
-    return [ui, serve] if name else [ui]
+    lines = [f"{ui}   # then compare the runs: {page}" if local else f"compare the runs: {page}"]
+    return [*lines, f"{serve}   # ask the champion what digit an image shows"] if name else lines
 
 
 def tell_delivery(folder: RunFolder, delivered: bool) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import recovery
+from pipeline.bars import EpochLine
 from pipeline.config import RunConfig
 from pipeline.record import RunFolder, new_folder
 from pipeline.sender import Sender, importable
@@ -28,8 +29,9 @@ class Child:
 
     Attributes:
         folder: where its record lies; None: it has not begun.
-        state: missing, interrupted, running, finished or failed.
+        state: missing, interrupted, running, finished, diverged (an answer as well) or failed.
         epochs_done: whole epochs behind it.
+        line: how the epoch goes that it is at.
     """
 
     variant: str
@@ -44,6 +46,12 @@ class Child:
     began_at: float = 0.0
     seconds: float = 0.0
     accuracy: float | None = None
+    line: EpochLine | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens with it in this experiment."""
+        return self.state in ("finished", "diverged", "failed")
 
     @property
     def name(self) -> str:
@@ -141,11 +149,15 @@ class Crew:
         for each in news:
             child = worker.child
             assert child is not None
+            if "at" in each:
+                if each["done"] == 0 or child.line is None:
+                    child.line = EpochLine(each["steps"])
+                child.line.done, child.line.values = each["done"], each["means"]
             if "epoch" in each:
                 child.epochs_done, child.accuracy = each["epoch"], each["accuracy"]
                 child.epoch_seconds.append(each["seconds"])
             if "end" in each:
-                child.state = "finished" if each["end"] == "FINISHED" else "failed"
+                child.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(each["end"], "failed")
                 child.reason, child.seconds = each.get("reason", ""), time.monotonic() - child.began_at
                 worker.child = None
             changed(child)

@@ -98,10 +98,11 @@ class MNISTDataModule(LightningDataModule):
         batch_size: int = 128,
         validation_size: int = 0,
         seed: int = 1,
+        data_name: str = "",
     ) -> None:
         """Remember what to load; nothing is read before `setup`."""
         super().__init__()
-        self.dataset, self.data_dir = dataset, data_dir
+        self.dataset, self.data_dir, self.data_name = dataset, data_dir, data_name
         self.batch_size, self.validation_size, self.seed = batch_size, validation_size, seed
         self.source: ImageData | None = None
 
@@ -132,7 +133,7 @@ class MNISTDataModule(LightningDataModule):
 
     def _load(self) -> ImageData:
         if self.source is None:
-            self.source = datasets.load(self.dataset, self.data_dir)
+            self.source = datasets.load(self.dataset, self.data_dir, self.data_name)
         return self.source
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -1,36 +1,26 @@
-"""The image files: found, checked, read, or downloaded. Knows NumPy; torchvision only to download."""
+"""The data sets by name: read from files that are known by their checksums, downloaded, or a user's own."""
 
-import gzip
 import hashlib
-import socket
-import tempfile
-import zipfile
-import zlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+from pipeline.archives import read_npz
+from pipeline.config import default_data_dir
+from pipeline.downloads import TORCHVISION_CLASSES, download, raw_folder
+from pipeline.image_files import FILES, Bytes, DataError, Part, find, listing, read_idx, stem_of
+from pipeline.known_data import check_name
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+__all__ = ["DataError", "ImageData", "Split", "load"]
+
 SIDE = 28
 CLASSES = 10
 DIGITS_TRAIN = 1437
-MIRROR_TIMEOUT_S = 30
-
-
-class DataError(ValueError):
-    """Files that cannot be had or are not what they should be."""
+OTHER_FORMATS = r"(csv|zip|tar|tgz|gz|bz2|xz|zst|7z|rar|pkl|pickle|mat|parquet|arrow|npy|npz|h5|hdf5|arff|pt)"
 
 
 @dataclass(frozen=True)
@@ -60,52 +50,90 @@ class ImageData:
         return sha.hexdigest()[:16]
 
 
-def load(dataset: str, data_dir: str | Path) -> ImageData:
-    """Read the dataset from the folder, downloading into it what is missing.
+def load(dataset: str, data_dir: str | Path, data_name: str = "") -> ImageData:
+    """Read the dataset from the folder, downloading into it what is missing of known data.
 
     Args:
-        dataset: mnist, fashion_mnist, kmnist or digits.
-        data_dir: the folder with the four IDX files (gzipped or not), torchvision's `MNIST/raw`, or `mnist.npz`.
+        dataset: mnist, fashion_mnist, kmnist or digits; or the name of their own under which other data were recorded.
+        data_dir: the folder with the four IDX files (gzipped or not), torchvision's `MNIST/raw`, or `mnist.npz`; an
+            archive itself; `auto`: where the dataset lies by default.
+        data_name: the name of their own for data that are not the known ones; such are never downloaded.
 
     Raises:
-        DataError: naming the file, what was found and what was expected; or, when files are missing and no mirror
-            answers, the mirrors and the ways out.
+        DataError: naming the file, what was found and what was expected; whose data they are, if not those asked for;
+            or, when files are missing and no mirror answers, the mirrors and the ways out.
     """
     if dataset == "digits":
         return _load_digits()
-    folder = Path(data_dir).expanduser()
-    if folder.exists() and not folder.is_dir():
+    if dataset not in TORCHVISION_CLASSES:
+        dataset, data_name = "mnist", dataset
+    folder = Path(default_data_dir(dataset) if data_dir == "auto" else data_dir).expanduser()
+    if folder.suffix.lower() == ".npz" and folder.is_file():
+        parts, source = read_npz(folder), folder
+    elif folder.exists() and not folder.is_dir():
         raise DataError(
             f"data_dir {folder} is a file; expected the folder that holds {FILES[0]}.gz and its three companions"
         )
-    paths = _find(dataset, folder)
-    if None in paths and dataset == "mnist" and (folder / "mnist.npz").is_file():
-        return _load_npz(folder / "mnist.npz")
+    else:
+        parts, source = _read_folder(dataset, data_name, folder)
+    train, test = _split(parts[:2]), _split(parts[2:])
+    check_name(dataset, data_name, parts, str(source))
+    return ImageData(data_name or dataset, str(source.resolve()), train, test)
+
+
+def _read_folder(dataset: str, data_name: str, folder: Path) -> tuple[list[Part], Path]:
+    """The four parts and where they lie; what is missing of known data is downloaded."""
+    places = _places(dataset, data_name, folder)
+    paths = find(places)
     if None in paths:
-        _download(dataset, folder, [name for name, path in zip(FILES, paths, strict=True) if path is None])
-        paths = _find(dataset, folder)
+        for archive in _archives(dataset, data_name, folder):
+            return read_npz(archive), archive
+        _refuse_other_formats(dataset, data_name, places)
+        missing = [name for name, path in zip(FILES, paths, strict=True) if path is None]
+        if data_name:
+            raise DataError(
+                f"data_name {data_name}: found no {', '.join(missing)} in {folder}, expected the four files of your "
+                f"data ({', '.join(FILES)}; gzipped or not) or {data_name}.npz; give their folder with --data_dir"
+            )
+        download(dataset, folder, missing)
+        paths = find(places)
     found = [path for path in paths if path is not None]
-    train, test = _read_split(*found[:2]), _read_split(*found[2:])
-    return ImageData(dataset, str(found[0].parent.resolve()), train, test)
+    return [read_idx(path, dimensions) for path, dimensions in zip(found, (3, 1, 3, 1), strict=True)], found[0].parent
 
 
-def _find(dataset: str, folder: Path) -> list[Path | None]:
-    raw = folder / TORCHVISION_CLASSES[dataset] / "raw"
-    places = [place / (name + suffix) for name in FILES for place in (folder, raw) for suffix in (".gz", "")]
-    return [
-        next((path for path in places if path.name.removesuffix(".gz") == name and path.is_file()), None)
-        for name in FILES
-    ]
+def _places(dataset: str, data_name: str, folder: Path) -> list[Path]:
+    """Where the four files may lie, the likeliest first."""
+    if data_name:
+        return [folder, folder / "raw", *(raw_folder(known, folder) for known in TORCHVISION_CLASSES)]
+    own = raw_folder(dataset, folder)
+    return [folder, own, folder / "raw"] if dataset == "mnist" else [own, folder, folder / "raw"]
 
 
-def _read_split(images_path: Path, labels_path: Path) -> Split:
-    images, labels = _read_idx(images_path, dimensions=3), _read_idx(labels_path, dimensions=1)
-    return _checked(Split(images, labels), str(images_path), str(labels_path))
+def _archives(dataset: str, data_name: str, folder: Path) -> list[Path]:
+    """The NumPy archives in the folder that bear the data's name."""
+    wanted = [f"{name}.npz".replace("-", "_") for name in (data_name.lower(), dataset) if name]
+    names = {name.lower().replace("-", "_"): name for name in listing(folder)}
+    return [folder / names[name] for name in wanted if name in names]
 
 
-def _checked(split: Split, images_name: str, labels_name: str) -> Split:
-    """The split itself, if its shapes and values are those of 28x28 images in ten classes."""
-    images, labels = split.images, split.labels
+def _refuse_other_formats(dataset: str, data_name: str, places: list[Path]) -> None:
+    """Say what cannot be read, before the network is asked for what seems to be there."""
+    word = re.escape(data_name or dataset).replace("_", "[-_ ]?")
+    seems = rf"(?<![a-z]){word}\b.*|{word}[-_ .]?(train|test).*|(train|t10k|test)[-_.](images|labels)\b.*|archive"
+    for place in places:
+        for name in listing(place):
+            other = re.fullmatch(rf"({seems})\.{OTHER_FORMATS}(\.gz)?", name, re.IGNORECASE)
+            if other and stem_of(name) not in FILES:
+                raise DataError(
+                    f"{place / name}: found a format that is not read, expected {FILES[0]}, gzipped or not, and its "
+                    f"three companions, or {data_name or dataset}.npz; unpack or convert it, or give another --data_dir"
+                )
+
+
+def _split(parts: list[Part]) -> Split:
+    """The split of images and labels, if its shapes and values are those of 28x28 images in ten classes."""
+    images, labels = (part.values for part in parts)
+    images_name, labels_name = (part.where for part in parts)
     if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE) or not len(images):
         raise DataError(
             f"{images_name}: found images of shape {images.shape}, expected (N, {SIDE}, {SIDE}) with N above 0"
@@ -116,51 +144,7 @@ def _checked(split: Split, images_name: str, labels_name: str) -> Split:
         )
     if labels.max() >= CLASSES:
         raise DataError(f"{labels_name}: found label {labels.max()}, expected 0..{CLASSES - 1}")
-    return split
-
-
-def _read_idx(path: Path, dimensions: int) -> Bytes:
-    """Read an IDX file of unsigned bytes (format: two zeros, 0x08, number of dimensions, big-endian sizes, data)."""
-    try:
-        stored = path.read_bytes()
-        content = bytearray(gzip.decompress(stored) if path.suffix == ".gz" else stored)  # torch takes it as it lies
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: found a truncated or corrupted file ({error}), expected a whole gzip file; fetch it again"
-        ) from None
-    header = 4 + 4 * dimensions
-    magic = bytes([0, 0, 8, dimensions])
-    if content[:4] != magic or len(content) < header:
-        found = f"0x{content[:4].hex()}" if len(content) >= header else f"{len(content)} bytes"
-        raise DataError(f"{path}: found {found} at the start, expected the IDX header 0x{magic.hex()}")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    found_bytes, expected_bytes = len(content) - header, int(np.prod(shape, dtype=np.int64))
-    if found_bytes != expected_bytes:
-        raise DataError(
-            f"{path}: found {found_bytes:,} data bytes, expected {expected_bytes:,} for shape {shape}; fetch it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _load_npz(path: Path) -> ImageData:
-    """Read Keras' `mnist.npz`."""
-    expected = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in expected}
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: found a damaged file ({error}), expected a NumPy archive; fetch it again") from None
-    if missing := [name for name in expected if name not in arrays]:
-        raise DataError(f"{path}: found no {', '.join(missing)}; expected {', '.join(expected)}")
-    splits = []
-    for part in ("train", "test"):
-        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        for name, array in ((f"x_{part}", images), (f"y_{part}", labels)):
-            if array.dtype.kind not in "ui" or (array.size and (array.min() < 0 or array.max() > 255)):
-                raise DataError(f"{path}[{name}]: found {array.dtype} values, expected whole numbers in 0..255")
-        split = Split(images.astype(np.uint8), labels.astype(np.uint8))
-        splits.append(_checked(split, f"{path}[x_{part}]", f"{path}[y_{part}]"))
-    return ImageData("mnist", str(path.resolve()), *splits)
+    return Split(images, labels)
 
 
 def _load_digits() -> ImageData:
@@ -178,50 +162,4 @@ def _load_digits() -> ImageData:
         "sklearn.datasets.load_digits",
         Split(images[train], labels[train]),
         Split(images[test], labels[test]),
-    )
-
-
-def _download(dataset: str, folder: Path, missing: list[str]) -> None:
-    """Fetch the missing files with torchvision, check them, and move each into place whole."""
-    from torchvision import datasets
-
-    known: Any = getattr(datasets, TORCHVISION_CLASSES[dataset])
-    raw = folder / TORCHVISION_CLASSES[dataset] / "raw"
-    try:
-        raw.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"data_dir {folder} cannot be written ({error}); give another with --data_dir or MNIST_DIR"
-        ) from None
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as partial:
-        for name, md5 in known.resources:
-            if name.removesuffix(".gz") in missing:
-                _fetch(dataset, folder, known.mirrors, name, md5, Path(partial))
-                (Path(partial) / name).replace(raw / name)
-
-
-def _fetch(dataset: str, folder: Path, mirrors: list[str], name: str, md5: str, partial: Path) -> None:
-    from torchvision.datasets.utils import download_url
-
-    reasons = []
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(MIRROR_TIMEOUT_S)
-    try:
-        for mirror in mirrors:
-            try:
-                download_url(mirror + name, partial, name, md5)
-                return
-            except (
-                OSError,
-                RuntimeError,
-            ) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
-                reasons.append(f"  {mirror}: {error}")
-    finally:
-        socket.setdefaulttimeout(patience)
-    raise DataError(
-        f"{name} is not in {folder} and no mirror gave it:\n"
-        + "\n".join(reasons)
-        + f"\nBring the four files ({', '.join(f'{each}.gz' for each in FILES)}; or Keras' mnist.npz for mnist) "
-        f"to {folder}, or point --data_dir or MNIST_DIR at the folder that holds them."
-        f"\nOr try without a network: --dataset digits"
     )

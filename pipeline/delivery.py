@@ -3,13 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
 from pipeline.connection import ToldError, in_words, is_answer, is_final, is_silence, once, wait_longer
-from pipeline.record import Event, RunFolder
+from pipeline.record import LOST, Event, RunFolder
 from pipeline.shell import command, quoted
 from pipeline.writer import Refusal, Writer
 
@@ -64,13 +67,16 @@ class Delivery:
         """Take up where the folder's state says."""
         state = folder.state()
         self.folder = folder
-        self.writer = Writer(folder, client, state.get("run_id", ""), state.get("versions", {}))
+        self.writer = Writer(
+            folder, client, state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
+        )
         self.delivered: int = state.get("delivered", 0)
         refused = state.get("refused", [])
         self.left = [Left(**each) for each in refused if isinstance(each, dict)]
         self.of_unknown_events = [
             each for each in refused if isinstance(each, str)
         ]  # from before a state said of which
+        self._elsewhere: dict[str, Any] = state.get("elsewhere", {})
         self._told: str = state.get("told", "?" if refused else "")
 
     @property
@@ -99,10 +105,14 @@ class Delivery:
             LeftError: if all is delivered but what MLflow does not take for now.
             Exception: whatever the server or the network gives as a reason to try again later.
         """
-        events = self.folder.events()
+        events = _directed(self.folder.events(), self._elsewhere)
         if retry and self.of_unknown_events:
             self.delivered, self.of_unknown_events = 0, []
         self.delivered = min(self.delivered, len(events))
+        if events and events[0]["kind"] == LOST and not self.run_id:
+            raise BlockedError(
+                "its first record, which says what run this is, is damaged", "the rest stays in the folder, to be read"
+            )
         with once(), self._explained(events):
             self._deliver_new(events)
             self._deliver_left(events, retry)
@@ -118,7 +128,8 @@ class Delivery:
         """
         if self.run_id:
             with self._explained([]):
-                self.writer.client.get_run(self.run_id)
+                if not self.writer.is_open():
+                    raise MlflowException("the run is deleted", RESOURCE_DOES_NOT_EXIST)
 
     def _deliver_new(self, events: list[Event]) -> None:
         in_a_row = 0
@@ -127,7 +138,8 @@ class Delivery:
             left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
             in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
             if event["kind"] == "end":
-                self.writer.remove_doubles(events[0])
+                if events[0]["kind"] == "start":
+                    self.writer.remove_doubles(events[0])
                 self._told = "?" if self._told else ""
             self.left += left
             self.delivered += 1
@@ -152,7 +164,7 @@ class Delivery:
             refusals = self.writer.write(_without_overwritten(events[index], later), names, status)
         except FileNotFoundError as error:
             return [Left(index, f"{kind}: {error}", True)]
-        except MlflowException as error:
+        except (MlflowException, HTTPError) as error:
             if kind == "start" or not self._is_of_the_event(error, may_pass):
                 raise
             return [Left(index, f"{kind}: {in_words(error)}", is_final(error))]
@@ -161,7 +173,7 @@ class Delivery:
             for final in {refusal.final for refusal in refusals}
         ]
 
-    def _is_of_the_event(self, error: MlflowException, may_pass: bool) -> bool:
+    def _is_of_the_event(self, error: Exception, may_pass: bool) -> bool:
         """Whether MLflow takes the run as such, so that the others are not to wait for this event."""
         if not is_final(error) and not (may_pass and is_answer(error)):
             return False
@@ -195,10 +207,10 @@ class Delivery:
         """Turn MLflow's final word on the run as a whole into what to do about it; after silence wait longer."""
         try:
             yield
-        except MlflowException as error:
+        except (MlflowException, HTTPError, Timeout) as error:
             if is_silence(error):
                 wait_longer()
-            if blocked := self._blocked(error, events):
+            if isinstance(error, MlflowException) and (blocked := self._blocked(error, events)):
                 raise blocked from None
             raise
 
@@ -238,14 +250,25 @@ class Delivery:
             self.folder.write_state(
                 {
                     "run_id": self.run_id,
+                    "experiment_id": self.writer.experiment_id,
                     "delivered": self.delivered,
                     "refused": [*self.of_unknown_events, *(asdict(left) for left in self.left)],
                     "told": self._told,
                     "versions": self.writer.versions,
                     "tracking_uri": self.tracking_uri,
                     "trouble": None,
+                    **({"elsewhere": self._elsewhere} if self._elsewhere else {}),
                 }
             )
+
+
+def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
+    """The events with the run's begin as it is to be now, if somebody has sent the record elsewhere (`resend`)."""
+    if not elsewhere or not events or events[0]["kind"] == LOST:
+        return events
+    named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
+    kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
+    return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
 
 
 def _deleted_experiment(

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import comparison, console, datasets, recovery, report, tables
+from pipeline import comparison, console, datasets, divergence, preflight, recovery, report, tables
 from pipeline.comparison import Comparison, Run
+from pipeline.config import RunConfig
 from pipeline.crew import Child, Crew
-from pipeline.interrupts import Interrupted, interruptions
+from pipeline.interrupts import Interrupted, interruptions, last_words
 from pipeline.progress import Progress
 from pipeline.questions import Question, read_question
 from pipeline.record import (
@@ -25,8 +26,9 @@ from pipeline.record import (
     values_of,
 )
 from pipeline.sender import Sender, SharedSender
-from pipeline.shell import shown
-from pipeline.surroundings import code_digest, git_tags
+from pipeline.shell import command, shown
+from pipeline.surroundings import code_digest, cores, git_tags
+from pipeline.tracking_uri import keep_store
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
 QUESTION = "question"  # the tag that tells an experiment's own run from its children
@@ -47,24 +49,29 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
     """
     _leave_the_default_experiment()
     question = read_question(file, runs_dir=runs_dir, **everywhere)
-    digests = {config.dataset: _digest(config.dataset, config.data_dir) for config in question.variants.values()}
+    for config in question.variants.values():
+        preflight.check_names({**config.as_dict(), "experiment_name": question.name})
+    digests = {data: datasets.load(*data).digest for data in {_data(config) for config in question.variants.values()}}
     with interruptions():
         parent, journal = _open_parent(question, runs_dir)
         sender = Sender(parent)
-        try:
-            _begin(question, journal, sender)
-            children = _plan(question, digests, runs_dir, parent, sender)
-            _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
-        except Interrupted as interruption:
-            _end(journal, sender, "KILLED", str(interruption))
-            console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
-            print(f"stopped by {interruption}; what is done stays done: start it again to go on", flush=True)
-            return interruption.exit_code
-        except BaseException as error:
-            _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
-            sender.finish(KILLED_PATIENCE_S)
-            raise
-        return _answer(question, children, journal, sender)
+        with last_words(lambda reason: recovery.end_killed(journal, reason)):
+            try:
+                _begin(question, journal, sender)
+                children = _plan(question, digests, runs_dir, parent, sender)
+                _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
+                return _answer(question, children, journal, sender)
+            except Interrupted as interruption:
+                recovery.end_killed(journal, str(interruption))
+                again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
+                print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
+                console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
+                return interruption.exit_code
+            except BaseException as error:
+                if not journal.is_closed:
+                    _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
+                sender.finish(KILLED_PATIENCE_S)
+                raise
 
 
 def _leave_the_default_experiment() -> None:
@@ -74,8 +81,9 @@ def _leave_the_default_experiment() -> None:
         os.environ.pop("MLFLOW_RUN_ID", None)
 
 
-def _digest(dataset: str, data_dir: str) -> str:
-    return datasets.load(dataset, data_dir).digest
+def _data(config: RunConfig) -> tuple[str, str, str]:
+    """What decides which data a run gets, as `datasets.load` takes it."""
+    return config.dataset, config.data_dir, config.data_name
 
 
 def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]:
@@ -83,13 +91,17 @@ def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]
     chosen = os.environ.get("MLFLOW_RUN_ID")
     for folder in reversed(all_folders(runs_dir)):
         start = folder.started()
-        if not start or start["tags"].get(QUESTION) != question.name:
+        if not start or start["tags"].get(QUESTION) != question.name or not os.access(folder.path, os.W_OK):
             continue
         if folder.is_alive():
             raise RunIsAliveError(f"experiment {question.name} is running already, in another process ({folder.path})")
         if chosen in (None, start["mlflow_run_id"], folder.state().get("run_id")):
+            keep_store(folder.state())
+            preflight.check_store(question.name, folder.state().get("run_id", ""), folder.path.name)
             recovery.mark_if_dead(folder)
             return folder, Journal(folder)
+    preflight.check_store(os.environ.get("MLFLOW_EXPERIMENT_NAME") or question.name)
+    preflight.tell_of_old_store()
     folder = new_folder(runs_dir)
     try:
         return folder, Journal(folder)
@@ -130,7 +142,9 @@ def _begin(question: Question, journal: Journal, sender: Sender) -> None:
     sender.poke()
 
 
-def _plan(question: Question, digests: dict[str, str], runs_dir: str, parent: RunFolder, sender: Sender) -> list[Child]:
+def _plan(
+    question: Question, digests: dict[tuple[str, str, str], str], runs_dir: str, parent: RunFolder, sender: Sender
+) -> list[Child]:
     """Every run that the question asks for, seed by seed, with what is there of it already."""
     known = _known_runs(question.name, runs_dir)
     children = []
@@ -140,7 +154,7 @@ def _plan(question: Question, digests: dict[str, str], runs_dir: str, parent: Ru
             config = replace(first, seed=seed, run_name=name, experiment_name=question.name)
             tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
             child = Child(variant, seed, config, tags)
-            wanted = _identity(child, digests[config.dataset])
+            wanted = _identity(child, digests[_data(config)])
             found = [folder for folder, identity in known if identity == wanted]
             if found:
                 _take_up(child, found[-1], parent, sender)
@@ -155,7 +169,11 @@ def _identity(child: Child, digest: str) -> tuple[Any, ...]:
 
 def _deciding(knobs: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(
-        sorted((name, value) for name, value in knobs.items() if name not in comparison.SAME_IN_KIND - {"seed"})
+        sorted(
+            (name, value)
+            for name, value in knobs.items()
+            if name not in comparison.SAME_IN_KIND - {"seed", "on_divergence"}
+        )
     )
 
 
@@ -166,7 +184,8 @@ def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ..
         events = folder.events()
         start = next((event for event in events if event["kind"] == "start"), None)
         digest = data_digest(events)
-        if start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
+        own = os.access(folder.path, os.W_OK)
+        if own and start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
             identity = (start["tags"]["variant"], _deciding(start["params"]), digest, start["tags"]["code"])
             found.append((folder, identity))
     return found
@@ -183,6 +202,8 @@ def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Sender)
     end = folder.ended()
     child.folder = folder
     child.state = "finished" if end and end["status"] == "FINISHED" else "interrupted"
+    if end and child.state != "finished" and divergence.recorded(folder.events()):  # the same again would do the same
+        child.state, child.reason = "diverged", end["tags"].get("failure_reason", "")
     child.epochs_done = max(values_of(folder.events()).get("train_loss", {0: 0.0}))
     start = folder.started()
     assert start is not None
@@ -197,8 +218,8 @@ def _train(
     question: Question, children: list[Child], jobs: int, sender: Sender, parent: RunFolder, runs_dir: Path
 ) -> None:
     """Train what is missing, so many at a time, and show how it goes."""
-    missing = [child for child in children if child.state != "finished"]
-    size = min(jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs or 1, len(missing))
+    missing = [child for child in children if not child.ended]
+    size = min(jobs or cores(), len(missing))
     with Progress(question.name, children, max(1, size)) as progress:
         if missing:
             Crew(size, sender, parent, runs_dir).run(missing, progress.changed)
@@ -206,7 +227,7 @@ def _train(
 
 def _answer(question: Question, children: list[Child], journal: Journal, sender: Sender) -> int:
     """Compare what is there, record it with the parent, tell it."""
-    failed = [child for child in children if child.state != "finished"]
+    failed = [child for child in children if child.state not in ("finished", "diverged")]
     try:
         begun = [child.folder for child in children if child.folder and child.folder.started()]
         found = question.compare([run_of(folder) for folder in begun])
@@ -253,6 +274,7 @@ def _end(journal: Journal, sender: Sender, status: str, reason: str) -> None:
 def run_of(folder: RunFolder) -> Run:
     """What a run's own folder knows of it, curves included."""
     events = folder.events()
+    diverged = divergence.recorded(events)
     start, end, state = folder.started(), folder.ended(), folder.state()
     assert start is not None
     values = values_of(events)
@@ -262,7 +284,7 @@ def run_of(folder: RunFolder) -> Run:
         status=end["status"] if end else "RUNNING",
         started_ms=start["time"],
         params={name: str(value) for name, value in recovery.recorded_config(folder).as_dict().items()},
-        tags=start["tags"],
+        tags=start["tags"] | ({divergence.TAG: diverged} if diverged else {}),
         metrics={name: steps[max(steps)] for name, steps in values.items()},
         data=data_digest(events) or "",
         curves=values,

@@ -5,7 +5,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ConfigError, RunConfig, range_text, unknown_name
+from pipeline.config import ConfigError, RunConfig
+from pipeline.shell import home
+from pipeline.values import range_text, unknown_name
 
 
 def parse_knobs(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
@@ -35,6 +37,10 @@ def parse_knobs(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str
     values = {name: value for name in knobs if (value := getattr(parsed, name)) is not None}
     if problems and not parsed.help:
         raise ConfigError(problems + _problems_of(values))
+    for name in ("data_dir", "runs_dir"):
+        if name in values:
+            values[name] = home(values[name])
+    parsed.config, parsed.resume = (home(word) if word else word for word in (parsed.config, parsed.resume))
     return parsed, values
 
 
@@ -93,18 +99,17 @@ def read_knobs(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it cannot be read or holds something else.
     """
-    import yaml
+    from pipeline.yaml_files import read_yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        _, content = read_yaml(path, "config file")
     except OSError as error:
         raise ValueError(f"config file {path} cannot be read ({error.strerror}); give a YAML file of knobs") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"config file {path} is not YAML ({reason}); expected lines like `epochs: 20`") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; expected lines like `epochs: 20`") from None
     if not isinstance(content, dict):
         raise ValueError(f"config file {path} holds {type(content).__name__}, expected lines like `epochs: 20`")
-    return {str(name): value for name, value in content.items()}
+    return content
 
 
 def train_help() -> str:
@@ -122,7 +127,7 @@ def train_help() -> str:
     ]
     default = RunConfig()
     for knob in dataclasses.fields(RunConfig):
-        value = "DATASET-mlp" if knob.name == "model_name" else getattr(default, knob.name)
+        value = getattr(default, knob.name)
         facts = "; ".join(filter(None, [range_text(knob), f"default: {value if value != '' else 'empty'}"]))
         lines += [f"  --{knob.name:<18}{knob.metadata['meaning']}", f"{'':22}({facts})"]
     return "\n".join(lines)

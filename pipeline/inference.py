@@ -2,11 +2,19 @@
 
 Student's t interval of the mean; the paired t test over common seeds, Welch's t test where there are none; sample sizes
 from the noncentral t distribution at 80 % power.
+
+Intervals end where the quantity does (`Bounds`): a mean of accuracies lies in [0, 1], a difference of two in [-1, 1]. A
+t interval cut there keeps its coverage, since the truth lies there too, and its agreement with the test, since 0 does
+(bounded means: Mandelkern, 2002, Statistical Science 17, 149). Simulated, 20,000 experiments each of 2, 3, 5, 10 seeds:
+- accuracies from Beta(200, 4), mean 98 %: cut 94.5, 93.7, 93.3, 93.6 %; t on the logit scale 95.1, 95.0, 94.3, 91.5 %;
+- from the very skewed Beta(40, 1): cut 91.0, 88.9, 88.8, 90.5 %; logit 95.0, 94.8, 92.8, 82.2 %.
+The logit interval buys its coverage of two seeds with widths of 30 to 95 points, loses it as seeds are added (it bounds
+another mean than the table shows), and has none where a seed reaches 100 %; so it is the cut one.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -15,6 +23,8 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 
 CONFIDENCE, POWER = 0.95, 0.8
 MIN_RUNS, MAX_RUNS = 3, 1000
+Bounds = tuple[float, float]
+ANY = (-math.inf, math.inf)
 PLAIN_EFFECT = 20.0  # in standard deviations: three runs show it, and the noncentral t gets slow
 
 
@@ -29,8 +39,8 @@ class Estimate:
     high: float
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, standard deviation (n - 1) and the t interval of the mean."""
+def estimate(values: Sequence[float], bounds: Bounds = ANY) -> Estimate:
+    """Mean, standard deviation (n - 1) and the t interval of the mean, cut where the quantity ends."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(n, mean, math.nan, math.nan, math.nan)
@@ -38,7 +48,14 @@ def estimate(values: Sequence[float]) -> Estimate:
     if sd == 0:
         return Estimate(n, mean, sd, mean, mean)
     low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
-    return Estimate(n, mean, sd, float(low), float(high))
+    return Estimate(n, mean, sd, *_cut(float(low), float(high), values, bounds))
+
+
+def _cut(low: float, high: float, values: Sequence[float], bounds: Bounds) -> Bounds:
+    """The interval within the bounds, if the values are (a foreign run's accuracy may be given in percent)."""
+    if min(values) < bounds[0] or max(values) > bounds[1]:
+        return low, high
+    return max(low, bounds[0]), min(high, bounds[1])
 
 
 @dataclass(frozen=True)
@@ -84,8 +101,19 @@ class Test:
         return n
 
 
-def test(values: Mapping[str, float], base: Mapping[str, float]) -> Test:
-    """Compare values with base, both seed -> value: in pairs where two or more seeds are common, else as Welch."""
+def test(values: Mapping[str, float], base: Mapping[str, float], bounds: Bounds) -> Test:
+    """Compare values with base, both seed -> value: in pairs where two or more seeds are common, else as Welch.
+
+    The interval of the difference is cut where the difference of two such quantities ends.
+    """
+    found, both = _test(values, base), [*values.values(), *base.values()]
+    widest = bounds[1] - bounds[0]
+    if math.isnan(found.low) or math.isinf(widest) or min(both) < bounds[0] or max(both) > bounds[1]:
+        return found
+    return replace(found, low=max(found.low, -widest), high=min(found.high, widest))
+
+
+def _test(values: Mapping[str, float], base: Mapping[str, float]) -> Test:
     seeds = [seed for seed in values if seed in base]
     if len(seeds) >= 2:
         return _paired([values[seed] for seed in seeds], [base[seed] for seed in seeds])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 LONG_AGO = torch.tensor(1e9)
+FUSED_FROM_RHO = 1e-3  # below, (1 - rho) / rho is too large a factor for epsilon
 
 
 class RMSprop(torch.optim.Optimizer):
@@ -59,8 +60,9 @@ class RMSprop(torch.optim.Optimizer):
                 self.state[weight]["average"] = torch.full_like(weight, epsilon)
         averages = [self.state[weight]["average"] for weight in weights]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        if all(weight.device.type == "cpu" for weight in weights):
-            torch._foreach_add_(averages, (1 - rho) * epsilon / rho if rho else 0.0)
+        if rho >= FUSED_FROM_RHO and all(weight.device.type == "cpu" for weight in weights):
+            # Before the decay, so divided by rho: the fused update has no place for it after.
+            torch._foreach_add_(averages, (1 - rho) * epsilon / rho)
             _adam_without_momentum(weights, gradients, averages, lr, rho)
         else:
             torch._foreach_mul_(averages, rho)

@@ -1,16 +1,18 @@
 """What a finished training leaves for people and for the server: predictions, pictures, checkpoint, model."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import checkpoints, export, pictures
+from pipeline import checkpoints, divergence, export, pictures
 from pipeline.config import RunConfig
 
 if TYPE_CHECKING:
+    from pipeline.datasets import ImageData
     from pipeline.tracking import RunRecord
     from pipeline.training import Result
 
@@ -20,6 +22,8 @@ EXAMPLES = 2
 def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> None:
     """Write everything into the run's folder and record it.
 
+    A network that diverged gives no probabilities: of it only learning curves and checkpoint are left.
+
     The predictions are those of the exported network, so they are what a client of the served model will get.
 
     Raises:
@@ -27,6 +31,27 @@ def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> N
     """
     source = result.data.source
     assert source is not None
+    artifacts = record.folder.artifacts
+    pictures.learning_curves(result.history, artifacts / "pictures/learning_curves.png", not config.validation_size)
+    if _gives_numbers(result):
+        _write_predictions_and_model(config, record, result, source)
+    else:
+        print("warning: the network's answers are not finite: no model, no predictions", file=sys.stderr)
+    final, _ = checkpoints.latest(record.folder.checkpoints)
+    if final:
+        (artifacts / "checkpoint").mkdir(exist_ok=True)
+        shutil.copyfile(final, artifacts / "checkpoint" / "last.ckpt")
+    for path in sorted(artifacts.iterdir()):
+        if path.name in ("test_predictions.csv", "pictures", "checkpoint"):
+            record.artifact(path)
+
+
+def _gives_numbers(result: "Result") -> bool:
+    weights = result.classifier.network.parameters()
+    return divergence.is_finite(result.test["test_loss"]) and all(bool(each.isfinite().all()) for each in weights)
+
+
+def _write_predictions_and_model(config: RunConfig, record: "RunRecord", result: "Result", source: "ImageData") -> None:
     images, labels = source.test.images, source.test.labels.astype(np.int64)
     model = record.folder.path / "model"
     model.mkdir(exist_ok=True)
@@ -39,20 +64,31 @@ def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> N
         "dataset": source.name,
         "data_digest": source.digest,
     }
-    record.model(network, example, config.model_name, tags)
+    description = describe(
+        config, result.test["test_accuracy"], len(images), max(result.history, default=config.epochs)
+    )
+    record.model(network, example, config.model_name, tags, description)
+    record.describe(description)
 
     artifacts = record.folder.artifacts
     _write_predictions(artifacts / "test_predictions.csv", labels, probabilities)
-    pictures.learning_curves(result.history, artifacts / "pictures/learning_curves.png", not config.validation_size)
     pictures.confusion_matrix(labels, probabilities.argmax(axis=1), artifacts / "pictures/confusion_matrix.png")
     pictures.mistakes_gallery(images, labels, probabilities, artifacts / "pictures/mistakes.png")
-    final, _ = checkpoints.latest(record.folder.checkpoints)
-    if final:
-        (artifacts / "checkpoint").mkdir(exist_ok=True)
-        shutil.copyfile(final, artifacts / "checkpoint" / "last.ckpt")
-    for path in sorted(artifacts.iterdir()):
-        if path.name in ("test_predictions.csv", "pictures", "checkpoint"):
-            record.artifact(path)
+
+
+def describe(config: RunConfig, accuracy: float, images: int, epochs: int) -> str:
+    """The result in a line: `98.47 % on 10,000 test images; sample, 20 epochs`.
+
+    Args:
+        config: the knobs; those that are not the sample's are named.
+        accuracy: share of the test images that were recognised.
+        images: how many test images there were.
+        epochs: how many epochs were trained.
+    """
+    from pipeline.tracking import what_differs
+
+    trained = f"{epochs} epoch{'s' * (epochs != 1)}"
+    return f"{100 * accuracy:.2f} % on {images:,} test images; {what_differs(config)}, {trained}"
 
 
 def _write_predictions(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:

@@ -4,10 +4,9 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.markup import escape
 from rich.text import Text
 
 from pipeline.crew import Child
@@ -23,7 +22,7 @@ class Progress:
         """Watch the children; so many train at a time."""
         self.name, self.children, self.jobs = name, children, jobs
         self.began = time.monotonic()
-        self.found = sum(child.state == "finished" for child in children)
+        self.found = sum(child.state in ("finished", "diverged") for child in children)
         self.live: Live | None = None
 
     def __enter__(self) -> "Progress":
@@ -48,13 +47,14 @@ class Progress:
 
     def changed(self, child: Child) -> None:
         """Hear of a child's step."""
-        if self.live is None and child.state in ("finished", "failed"):
+        if self.live is None and child.ended:
             print(self._line(child), flush=True)
 
     def _line(self, child: Child) -> str:
-        ended = sum(each.state in ("finished", "failed") for each in self.children)
+        ended = sum(each.ended for each in self.children)
         what = f"val_accuracy {child.accuracy:.4f}" if child.accuracy is not None else ""
         what = f"failed: {child.reason}" if child.state == "failed" else what
+        what = child.reason.partition(";")[0] if child.state == "diverged" else what
         left = f" - about {duration(self.remaining_s())} left" if ended < len(self.children) else ""
         count = f"{ended:{len(str(len(self.children)))}}/{len(self.children)}"
         return f"{count} {child.name} - {child.seconds:.0f} s - {what}{left}"
@@ -70,7 +70,7 @@ class Progress:
         overhead = sum(overheads) / len(overheads) if overheads else GUESSED_OVERHEAD_S
         left = 0.0
         for child in self.children:
-            if child.state not in ("finished", "failed"):
+            if not child.ended:
                 alike = [s for each in self.children if each.variant == child.variant for s in each.epoch_seconds]
                 per_epoch = sum(alike) / len(alike) if alike else mean
                 left += (child.config.epochs - child.epochs_done) * per_epoch + overhead
@@ -78,23 +78,27 @@ class Progress:
 
     def _view(self) -> Group:
         counts = {
-            state: sum(child.state == state for child in self.children) for state in ("finished", "failed", "running")
+            state: sum(child.state == state for child in self.children)
+            for state in ("finished", "diverged", "failed", "running")
         }
         to_come = len(self.children) - sum(counts.values())
         failed = f", [red]{counts['failed']} failed[/red]" if counts["failed"] else ""
+        diverged = f", {counts['diverged']} diverged" if counts["diverged"] else ""
         passed = duration(time.monotonic() - self.began)
         head = (
-            f"[bold]{self.name}[/bold]  {counts['finished']} finished{failed}, {counts['running']} running, "
+            f"[bold]{escape(self.name)}[/bold]  {counts['finished']} finished{diverged}{failed}, "
+            f"{counts['running']} running, "
             f"{to_come} to come"
             f"  [dim]{passed} so far, about {duration(self.remaining_s())} left[/dim]"
         )
-        table = Table.grid(padding=(0, 2))
+        lines: list[RenderableType] = []
         for child in self.children:
             if child.state == "running":
-                bar = ProgressBar(total=child.config.epochs, completed=child.epochs_done, width=30)
-                accuracy = f"val_accuracy {child.accuracy:.4f}" if child.accuracy is not None else ""
-                table.add_row(Text(f"  {child.name}"), bar, f"{child.epochs_done}/{child.config.epochs}", accuracy)
-        return Group(Text.from_markup(head), table)
+                accuracy = f" - val_accuracy: {child.accuracy:.4f}" if child.accuracy is not None else ""
+                at = min(child.epochs_done + 1, child.config.epochs)
+                lines.append(Text(f"{child.name}  Epoch {at}/{child.config.epochs}{accuracy}"))
+                lines += [child.line] if child.line else []
+        return Group(Text.from_markup(head), *lines)
 
 
 def duration(seconds: float) -> str:

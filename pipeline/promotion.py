@@ -1,32 +1,33 @@
 """The promote verb: a version becomes the champion if it is shown to be no worse on the same held-out images."""
 
-import hashlib
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from statsmodels.stats.contingency_tables import mcnemar
 
-from pipeline import candidates, datasets
+from pipeline import candidates, datasets, searches
+from pipeline.asking import asking
 from pipeline.candidates import Entry
 from pipeline.connection import connect
+from pipeline.promotion_lock import one_at_a_time
 from pipeline.shell import user_name
-from pipeline.versions import CHAMPION, PREVIOUS, UnknownAliasError, load, version_by_alias
+from pipeline.versions import CHAMPION, PREVIOUS, NotServableError, UnknownAliasError, load, version_by_alias
 
 ALPHA = 0.05
 REFUSED = 1
 EXAMINED_AT_ONCE = 2_000
+AGAIN = "run it again when it does: what was half done is made whole"
+ROLLED_BACK = "promotion.rolled_back"
 
 
 @dataclass(frozen=True)
@@ -91,30 +92,44 @@ def promote(target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool,
 
     Raises:
         ValueError: if there is no such model, version or run, or its data is not the data that lies here.
+        UnreachableError: if the registry does not answer.
     """
-    client = connect()
-    with _one_at_a_time(name):
-        candidate = candidates.find(client, target, name, runs_dir, dry_run)
-        champion = _champion(client, name)
-        if champion and champion.version == candidate.version:
-            print(f"{name} version {champion.version} is the champion already: nothing to do")
-            return 0
-        if champion is None:
-            return _crown_the_first(client, name, candidate, dry_run)
-        verdict = _examine(name, candidate, champion, data_dir)
+    with asking(AGAIN):
+        client = connect()
+        with one_at_a_time(name):
+            return _promote(client, target, name, runs_dir, data_dir, dry_run, force)
+
+
+def _promote(
+    client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool, force: str
+) -> int:
+    candidate = candidates.find(client, target, name, runs_dir, dry_run)
+    champion = _champion(client, name)
+    if champion and champion.version == candidate.version:
+        print(f"{name} version {champion.version} is the champion already: nothing to do")
+        return 0
+    if champion is None:
+        return _crown_the_first(client, name, candidate, dry_run)
+    verdict = _examine(name, candidate, champion, data_dir, force)
+    promotes = verdict is not None and verdict.promotes
+    if verdict:
         _print_verdict(name, candidate, champion, verdict)
-        if force and not verdict.promotes:
-            print(f"forced: {force}")
-        elif not verdict.promotes:
-            print(f"{verdict.words}; --force REASON promotes it all the same", file=sys.stderr)
-        if dry_run:
-            print("dry run: nothing was changed")
-        else:
-            _record(client, name, candidate, champion, verdict, force)
-        if not verdict.promotes and not force:
-            return REFUSED
-        if not dry_run:
-            _move(client, name, candidate.version, champion.version)
+    if force and not promotes:
+        print(f"forced: {force}")
+    elif verdict and not promotes:
+        print(f"{verdict.words}; --force REASON promotes it all the same", file=sys.stderr)
+    if dry_run:
+        print("dry run: nothing was changed")
+    else:
+        _record(client, name, candidate, champion, verdict, force)
+    if not promotes and not force:
+        return REFUSED
+    if not dry_run:
+        _check_champion(client, name, champion.version)
+        # `previous` first, so that what is cut off in between can still be rolled back
+        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        client.set_registered_model_alias(name, CHAMPION, candidate.version)
+        _tell_of_move(name, candidate.version, champion.version)
     return 0
 
 
@@ -123,24 +138,39 @@ def rollback(name: str) -> int:
 
     Raises:
         ValueError: if no version has the alias `previous`.
+        UnreachableError: if the registry does not answer.
     """
-    client = connect()
-    with _one_at_a_time(name):
-        former, champion = (
-            candidates.of_version(version_by_alias(client, name, alias)) for alias in (PREVIOUS, CHAMPION)
-        )
-        tags = {"promotion.rolled_back": f"{_now()} by {user_name()}, in favour of version {former.version}"}
-        _tag(client, name, champion.version, tags)
-        _move(client, name, former.version, champion.version)
+    with asking(AGAIN):
+        client = connect()
+        with one_at_a_time(name):
+            return _rollback(client, name)
+
+
+def _rollback(client: mlflow.MlflowClient, name: str) -> int:
+    former, champion = (str(version_by_alias(client, name, alias).version) for alias in (PREVIOUS, CHAMPION))
+    if former == champion:
+        champion = _rolled_back(client, name, former)  # a rollback that was cut off between the two aliases
+    else:
+        _check_champion(client, name, champion)
+        tags = {ROLLED_BACK: f"{_now()} by {user_name()}, in favour of version {former}"}
+        _tag(client, name, champion, tags)
+        # `champion` first: it is what the rollback is for, and the tag says what `previous` is to be
+        client.set_registered_model_alias(name, CHAMPION, former)
+    client.set_registered_model_alias(name, PREVIOUS, champion)
+    _tell_of_move(name, former, champion)
     return 0
 
 
-@contextmanager
-def _one_at_a_time(name: str) -> Iterator[None]:
-    """On this machine: two at once would each judge a champion that the other is about to replace."""
-    store = hashlib.sha256(f"{mlflow.get_registry_uri()} {name}".encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"pipeline-promote-{store}.lock"):
-        yield
+def _rolled_back(client: mlflow.MlflowClient, name: str, champion: str) -> str:
+    """The version that was rolled back last in favour of the champion."""
+    found = [
+        (each.tags[ROLLED_BACK], str(each.version))
+        for each in searches.versions(client, name)
+        if re.search(rf"in favour of version {champion}$", each.tags.get(ROLLED_BACK, ""))
+    ]
+    if not found:
+        raise ValueError(f"version {champion} of {name} is both champion and previous: there is nothing to go back to")
+    return max(found)[1]
 
 
 def _champion(client: mlflow.MlflowClient, name: str) -> Entry | None:
@@ -157,10 +187,11 @@ def _crown_the_first(client: mlflow.MlflowClient, name: str, candidate: Entry, d
     return 0
 
 
-def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str) -> Verdict:
-    """Let both predict the test images, which neither was trained on.
+def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str, force: str) -> Verdict | None:
+    """Let both predict the test images, which neither was trained on; None if a champion that is to go does not open.
 
     Raises:
+        NotServableError: if one of them does not open.
         ValueError: if the two were made for different data, or the data here is not theirs.
     """
     dataset = champion.tags.get("dataset", "mnist")
@@ -170,16 +201,26 @@ def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str) -> Ver
         raise ValueError(
             f"version {candidate.version} was made on {candidate.tags.get('dataset')} "
             f"(digest {candidate.tags.get('data_digest')}), version {champion.version} on {dataset} "
-            f"({champion.tags.get('data_digest')}), and {data_dir} holds {source.digest}: they cannot be compared here"
+            f"({champion.tags.get('data_digest')}), and {source.source} holds {source.digest}: "
+            "they cannot be compared here"
         )
     images, labels = source.test.images.astype(np.float32), source.test.labels.astype(np.int64)
-    predicted = []
-    for each in (champion, candidate):
-        with tempfile.TemporaryDirectory(prefix="pipeline-model-") as folder:
-            loaded = load(each.uri, name, each.version, each.run_id, Path(folder))
-        parts = np.array_split(images, max(1, len(images) // EXAMINED_AT_ONCE))
-        predicted.append(np.concatenate([loaded.predict(part).argmax(axis=1) for part in parts]))
-    return judge(labels, *predicted)
+    found = _predicted(name, candidate, images)
+    try:
+        return judge(labels, _predicted(name, champion, images), found)
+    except NotServableError as error:
+        if force:
+            print(f"not compared: the champion, {error}", file=sys.stderr)
+            return None
+        raise NotServableError(f"the champion, {error}; --force REASON replaces it without a comparison") from None
+
+
+def _predicted(name: str, entry: Entry, images: NDArray[np.float32]) -> NDArray[Any]:
+    """The digit that the version sees in each of the images (N, 28, 28)."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-model-") as folder:
+        loaded = load(entry.uri, name, entry.version, entry.run_id, Path(folder))
+    parts = np.array_split(images, max(1, len(images) // EXAMINED_AT_ONCE))
+    return np.concatenate([loaded.predict(part).argmax(axis=1) for part in parts])
 
 
 def _print_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdict) -> None:
@@ -199,14 +240,18 @@ def _print_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdic
 
 
 def _record(
-    client: mlflow.MlflowClient, name: str, candidate: Entry, champion: Entry, verdict: Verdict, force: str
+    client: mlflow.MlflowClient, name: str, candidate: Entry, champion: Entry, verdict: Verdict | None, force: str
 ) -> None:
-    candidate_share = verdict.candidate / verdict.images
-    tags = {
-        "promotion.verdict": verdict.words,
+    tags = {"promotion.verdict": "not compared: the champion could not be opened"}
+    if verdict:
+        shares = f"{verdict.candidate / verdict.images:.4f} against {verdict.champion / verdict.images:.4f}"
+        tags = {
+            "promotion.verdict": verdict.words,
+            "promotion.accuracy": shares,
+            "promotion.mcnemar": f"p = {verdict.p:.6g}, {verdict.only_candidate} to {verdict.only_champion}",
+        }
+    tags |= {
         "promotion.against": f"version {champion.version}",
-        "promotion.accuracy": f"{candidate_share:.4f} against {verdict.champion / verdict.images:.4f}",
-        "promotion.mcnemar": f"p = {verdict.p:.6g}, {verdict.only_candidate} to {verdict.only_champion}",
         "promotion.when": f"{_now()} by {user_name()}",
     }
     if force:
@@ -219,13 +264,13 @@ def _tag(client: mlflow.MlflowClient, name: str, version: str, tags: dict[str, s
         client.set_model_version_tag(name, version, key, value)
 
 
-def _move(client: mlflow.MlflowClient, name: str, champion: str, previous: str) -> None:
-    """Move both aliases: `previous` first, so that what is cut off in between can still be rolled back."""
+def _check_champion(client: mlflow.MlflowClient, name: str, expected: str) -> None:
     now = str(version_by_alias(client, name, CHAMPION).version)
-    if now != previous:
+    if now != expected:
         raise ValueError(f"version {now} became champion meanwhile; run promote again to be compared with it")
-    client.set_registered_model_alias(name, PREVIOUS, previous)
-    client.set_registered_model_alias(name, CHAMPION, champion)
+
+
+def _tell_of_move(name: str, champion: str, previous: str) -> None:
     print(
         f"{name}: version {champion} is champion now, version {previous} previous (promote --rollback exchanges them)"
     )

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline import comparison
 from pipeline.comparison import Comparison, Run
-from pipeline.config import ConfigError, RunConfig, unknown_name
+from pipeline.config import ConfigError, RunConfig
+from pipeline.values import unknown_name
+from pipeline.yaml_files import read_yaml
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds")
 # What the experiment itself decides, or what is no matter of the question.
@@ -63,14 +63,13 @@ def read_question(path: Path | str, **everywhere: Any) -> Question:
     """
     path = Path(path)
     try:
-        text = path.read_text()
-        content = yaml.safe_load(text)
+        text, content = read_yaml(path, "experiment file")
     except OSError as error:
         known = ", ".join(str(each) for each in sorted(Path("experiments").glob("*.yaml")))
         there = f" (here are: {known})" if known else ""
         raise ValueError(f"experiment file {path} cannot be read ({error.strerror}){there}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"experiment file {path} is not YAML ({' '.join(str(error).split())}); {EXAMPLE}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; {EXAMPLE}") from None
     if not isinstance(content, dict) or "variants" not in content:
         raise ValueError(f"experiment file {path} has no variants; {EXAMPLE}")
     return _checked(path, content, text, everywhere)

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import recovery
+from pipeline import divergence, recovery
 from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
 from pipeline.imports import in_haste
+from pipeline.interrupts import leave_signals_to_the_first_process
+from pipeline.launchers import RESUME_FROM, RUN_FOLDER
 from pipeline.record import CONFIG, Journal, RunFolder
 from pipeline.sender import AnySender
+from pipeline.shell import DONE, NOT_ALL
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
     from pipeline.tracking import RunRecord
 
-# What Lightning's other processes of a distributed run, which start with the same command, need to know.
-RUN_FOLDER, RESUME_FROM = "PIPELINE_RUN_FOLDER", "PIPELINE_RESUME_FROM"
 Report = Callable[[int, dict[str, float]], None]
+OnSteps = Callable[[int, int, int, dict[str, float]], None]
 
 
 def open_journal(folder: RunFolder) -> Journal:
@@ -37,17 +40,18 @@ def open_journal(folder: RunFolder) -> Journal:
         ) from None
 
 
-def ready_data(config: RunConfig) -> "MNISTDataModule":
-    """Everything that a user may have to put right, before a record is opened."""
+def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
+    """Everything that a user may have to put right, before a record is opened; the config with its names settled."""
     if "pipeline.training" not in sys.modules:
         with in_haste():
             import pipeline.training  # noqa: F401
-    from pipeline import training
+    from pipeline import building, training
 
     training.check_hardware(config)
     data = training.make_data(config)
     data.setup()
-    return data
+    building.check_size(config, len(data.train_images))
+    return building.settled(config), data
 
 
 def open_record(
@@ -83,13 +87,26 @@ def reopen_record(
     folder = journal.folder
     recovery.check_same_data(folder, data.source.digest)
     changes = {} if config.epochs == recovery.recorded_config(folder).epochs else {"epochs": config.epochs}
-    checkpoint, damaged = checkpoints.latest(folder.checkpoints)
-    for path in damaged:
-        print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
+    checkpoint = _checkpoint_to_continue(folder, config)
     record = RunRecord(journal, sender)
     record.resume(checkpoints.epoch_of(checkpoint) if checkpoint else 0, changes)
     _record_config(config, record)
     return record, checkpoint
+
+
+def _checkpoint_to_continue(folder: RunFolder, config: RunConfig) -> Path | None:
+    """The newest whole checkpoint; none, if the best epoch that it knows of has to be trained again."""
+    from pipeline import checkpoints, epoch_end
+
+    for words in recovery.losses(folder):
+        print(f"warning: {folder.path.name}: {words}", file=sys.stderr)
+    checkpoint, damaged = checkpoints.latest(folder.checkpoints)
+    for path in damaged:
+        print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
+    if checkpoint and config.keep_best and not epoch_end.best_is_kept(checkpoint):
+        print("warning: the weights of the best epoch are lost; training again from the first one", file=sys.stderr)
+        return None
+    return checkpoint
 
 
 def _record_config(config: RunConfig, record: "RunRecord") -> None:
@@ -104,38 +121,47 @@ def fit_and_record(
     data: "MNISTDataModule",
     resume_from: Path | None,
     report: Report | None = None,
-    progress_bar: bool = False,
+    on_steps: OnSteps | None = None,
 ) -> dict[str, float]:
-    """Train, record every epoch and what a finished training leaves; returns the test metrics."""
+    """Train, record every epoch and what a finished training leaves; returns the test metrics.
+
+    Raises:
+        DivergedError: if the training diverged and stopped; its epoch is recorded.
+    """
     from pipeline import training
     from pipeline.outcome import write_outcome
     from pipeline.tracking import RunLogger
 
     os.environ |= {RUN_FOLDER: str(record.folder.path), RESUME_FROM: str(resume_from or "")}
-    result = training.fit(
-        config,
-        data=data,
-        logger=RunLogger(record),
-        folder=record.folder.checkpoints,
-        resume_from=resume_from,
-        report=report,
-        progress_bar=progress_bar,
-    )
+    try:
+        result = training.fit(
+            config,
+            data=data,
+            logger=RunLogger(record),
+            folder=record.folder.checkpoints,
+            resume_from=resume_from,
+            report=report,
+            on_steps=on_steps,
+        )
+    except DivergedError as error:
+        record.tags({divergence.TAG: str(error.epoch)})
+        raise
+    if result.diverged_in:
+        record.tags({divergence.TAG: str(result.diverged_in)})
     write_outcome(config, record, result)
     return result.test
-
-
-def is_helper() -> bool:
-    """Whether this process is one that Lightning started to help a distributed run."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def train_as_helper() -> int:
     """Train along; the record is rank 0's."""
     from pipeline import training
 
+    leave_signals_to_the_first_process()
     folder = RunFolder(os.environ[RUN_FOLDER])
     config = RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
     resume_from = os.environ[RESUME_FROM]
-    training.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
-    return 0
+    try:
+        training.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
+    except DivergedError:  # rank 0 says so
+        return NOT_ALL
+    return DONE

@@ -14,7 +14,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils import requirements_utils
 
-from pipeline import predictor
+from pipeline import predictor, searches
 from pipeline.connection import once
 from pipeline.versions import CHAMPION
 
@@ -49,7 +49,7 @@ def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: 
 def only_model(client: mlflow.MlflowClient, run_id: str) -> Any:
     """The run's MLflow model, or None; others that lost answers have left are taken away."""
     experiment_id = client.get_run(run_id).info.experiment_id
-    found = client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    found = searches.logged_models(client, experiment_id, run_id)
     models = sorted(
         (model for model in found if model.name == MODEL),
         key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp, model.model_id),
@@ -84,7 +84,9 @@ def _fill(client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, e
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def register(client: mlflow.MlflowClient, name: str, run_id: str, model_id: str, tags: dict[str, str]) -> str:
+def register(
+    client: mlflow.MlflowClient, name: str, run_id: str, model_id: str, tags: dict[str, str], description: str = ""
+) -> str:
     """Register the run's model as a version of `name`, once however often it is called; returns the version.
 
     The oldest version that there is becomes the champion if there is none, once: who takes the alias away has decided.
@@ -99,7 +101,7 @@ def register(client: mlflow.MlflowClient, name: str, run_id: str, model_id: str,
     if entry is None:
         with once():
             entry = client.create_model_version(
-                name, source=f"models:/{model_id}", run_id=run_id, model_id=model_id, tags=tags
+                name, f"models:/{model_id}", run_id, tags=tags, description=description or None, model_id=model_id
             )
     _remove_doubles(client, entry)
     _crown_the_first(client, entry)
@@ -108,13 +110,12 @@ def register(client: mlflow.MlflowClient, name: str, run_id: str, model_id: str,
 
 def version_of_run(client: mlflow.MlflowClient, name: str, run_id: str) -> Any:
     """The version that the run registered, the first of them, or None."""
-    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    return min(versions, key=_number, default=None)
+    return next(iter(searches.versions(client, name, run_id)), None)
 
 
 def _remove_doubles(client: mlflow.MlflowClient, entry: Any) -> None:
     """Take away what a repeated creation made: the same of the same run, and nobody has given it a name or a tag."""
-    for double in client.search_model_versions(f"name = '{entry.name}' and run_id = '{entry.run_id}'"):
+    for double in searches.versions(client, entry.name, entry.run_id):
         same = (double.source, _without_crown(double)) == (entry.source, _without_crown(entry))
         later = _number(double) > _number(entry) and CROWNED not in double.tags
         if same and later and not client.get_model_version(double.name, double.version).aliases:
@@ -124,7 +125,7 @@ def _remove_doubles(client: mlflow.MlflowClient, entry: Any) -> None:
 def _crown_the_first(client: mlflow.MlflowClient, entry: Any) -> None:
     if CROWNED in entry.tags or CHAMPION in client.get_registered_model(entry.name).aliases:
         return
-    versions = client.search_model_versions(f"name = '{entry.name}'", max_results=1, order_by=["version_number ASC"])
+    versions = searches.versions(client, entry.name)
     if versions and _number(versions[0]) == _number(entry):
         client.set_registered_model_alias(entry.name, CHAMPION, entry.version)
         client.set_model_version_tag(entry.name, entry.version, CROWNED, "true")

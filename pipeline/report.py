@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from pipeline import charts, tables
+from pipeline import charts, divergence, tables
 from pipeline.comparison import Comparison
 
 ALL_FILES = ("report.html", "intervals.png", "curves.png", "table.md", "runs.csv", "comparison.json")
@@ -47,7 +47,7 @@ def write_files(
 
 def _pictures(comparison: Comparison) -> dict[str, bytes]:
     pictures = {"intervals.png": charts.intervals(comparison)}
-    if any(run.curves for group in comparison.groups for run in group.runs):
+    if any(run.curves for group in comparison.groups for run in group.everyone):
         pictures["curves.png"] = charts.curves(comparison)
     return pictures
 
@@ -55,7 +55,7 @@ def _pictures(comparison: Comparison) -> dict[str, bytes]:
 def _html(comparison: Comparison, pictures: Mapping[str, bytes], links: str, made: str) -> str:
     """The page: needs no network and no other file."""
     environment = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
-    runs = [run for group in comparison.groups for run in group.runs]
+    runs = [run for group in comparison.groups for run in group.everyone]
     shown = [name for name in RUN_METRICS if any(name in run.metrics for run in runs)]
     return environment.get_template("report.html").render(
         title=comparison.title or "Comparison",
@@ -70,13 +70,13 @@ def _html(comparison: Comparison, pictures: Mapping[str, bytes], links: str, mad
         runs=[
             {
                 "group": group.label,
-                "name": run.name,
+                "name": f"{run.name} (diverged in epoch {run.tags[divergence.TAG]})" if run.diverged else run.name,
                 "seed": run.seed,
                 "link": f"{links}/#/experiments/{run.experiment_id}/runs/{run.run_id}" if links and run.run_id else "",
                 "metrics": [f"{run.metrics[name]:.4f}" if name in run.metrics else "" for name in shown],
             }
             for group in comparison.groups
-            for run in group.runs
+            for run in group.everyone
         ],
         made=made or time.strftime("made on %Y-%m-%d"),
     )

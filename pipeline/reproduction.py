@@ -1,11 +1,15 @@
 """The reproduce verb: train again from what a run recorded, and say whether every number is the same."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline import training
+from pipeline.config import RunConfig
+from pipeline.data import MNISTDataModule
 from pipeline.datasets import ImageData
+from pipeline.divergence import DivergedError
 from pipeline.record import RunFolder, data_digest, find_folder, values_of
 from pipeline.recovery import recorded_config
 from pipeline.surroundings import git_tags, machine_tags
@@ -32,14 +36,22 @@ def reproduce(run: str, runs_dir: str, data_dir: str | None = None) -> int:
     recorded = _recorded_values(folder)
     if not recorded:
         raise ValueError(f"run {folder.path.name} recorded no epoch; there is nothing to compare with")
+    data = training.make_data(config)
+    data.setup()
+    assert data.source is not None
+    return _tell(folder, recorded, _trained_again(config, data), _differences(folder, data.source))
+
+
+def _trained_again(config: RunConfig, data: MNISTDataModule) -> Values:
+    test: Mapping[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        result = training.fit(config, folder=Path(scratch))
-    again: Values = {
-        (epoch, name): value for epoch, metrics in result.history.items() for name, value in metrics.items()
-    }
-    again |= {(max(result.history), name): value for name, value in result.test.items()}
-    assert result.data.source is not None
-    return _tell(folder, recorded, again, _differences(folder, result.data.source))
+        try:
+            result = training.fit(config, data=data, folder=Path(scratch))
+            history, test = result.history, result.test
+        except DivergedError as error:
+            history = {epoch: dict(metrics) for epoch, metrics in error.history.items()}
+    again = {(epoch, name): value for epoch, metrics in history.items() for name, value in metrics.items()}
+    return again | {(max(history), name): value for name, value in test.items()}
 
 
 def _recorded_values(folder: RunFolder) -> Values:
@@ -48,7 +60,7 @@ def _recorded_values(folder: RunFolder) -> Values:
 
 
 def _tell(folder: RunFolder, recorded: Values, again: Values, differences: list[str]) -> int:
-    different = sorted(key for key, value in recorded.items() if again.get(key) != value)
+    different = sorted(key for key, value in recorded.items() if repr(again.get(key)) != repr(value))
     name, epochs = folder.path.name, max(step for step, _ in recorded)
     if not different:
         print(f"identical: all {len(recorded)} values of {epochs} epochs of run {name}")

@@ -7,6 +7,7 @@ the runs of an experiment share one, whose input their processes inherit.
 """
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -19,8 +20,10 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from pipeline.imports import in_haste
+from pipeline.outputs import make_safe
 from pipeline.record import RunFolder, now_ms
 from pipeline.recovery import mark_if_dead
+from pipeline.tracking_uri import store_of
 
 LOG, DELIVERING = "sender.log", "sender.lock"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
@@ -113,7 +116,8 @@ class SharedSender:
 
 
 def _tell(descriptor: int, folder: RunFolder) -> None:
-    os.write(descriptor, f"{folder.path}\n".encode())  # short enough for one pipe to take from many at once, unmixed
+    line = json.dumps(str(folder.path)) + "\n"  # as JSON, as a path may hold line breaks
+    os.write(descriptor, line.encode())  # short enough for one pipe to take from many at once, unmixed
 
 
 class Sending:
@@ -168,7 +172,7 @@ class Sending:
                 from pipeline.connection import connect
                 from pipeline.delivery import Delivery
 
-                self.deliveries[path] = Delivery(folder, connect())
+                self.deliveries[path] = Delivery(folder, connect(store_of(folder.state())))
             self.deliveries[path].deliver()
         if self.trouble.pop(path, None):
             self._show_trouble(folder, None)
@@ -212,7 +216,7 @@ class Sending:
         """Note the folders that are named."""
         *lines, self._input = (self._input + news).split(b"\n")
         for line in lines:
-            folder = RunFolder(os.fsdecode(line))
+            folder = RunFolder(json.loads(line))
             self.folders.setdefault(folder.path, folder)
             self.waiting[folder.path] = None
 
@@ -247,7 +251,7 @@ def insist_on_killed(path: str) -> int:
     """Put KILLED back when `mlflow run` has written FAILED over it, as it does (it takes no status for terminal)."""
     from pipeline.connection import connect
 
-    folder, client = RunFolder(path), connect()
+    folder, client = RunFolder(path), connect(store_of(RunFolder(path).state()))
     until = time.monotonic() + INSIST_S
     while (end := folder.ended()) is not None and time.monotonic() < until:
         run_id = folder.state()["run_id"]
@@ -259,4 +263,5 @@ def insist_on_killed(path: str) -> int:
 
 
 if __name__ == "__main__":
+    make_safe()
     raise SystemExit(insist_on_killed(sys.argv[1]) if INSIST in sys.argv else main(sys.argv[1]))

@@ -1,5 +1,6 @@
 """Commands, paths and words as a person can paste them into a shell; exit codes; who the user is."""
 
+import functools
 import getpass
 import os
 import shlex
@@ -23,18 +24,52 @@ def command(*words: object, **flags: object) -> str:
     """
     given = {name: str(value) for name, value in flags.items() if value not in (None, "")}
     if "runs_dir" in given:
-        given["runs_dir"] = shown(Path(given["runs_dir"]))
-        if given["runs_dir"] == "runs":
+        folder = Path.cwd() / given["runs_dir"]
+        given["runs_dir"] = str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
+        if Path.cwd() / given["runs_dir"] == Path.cwd() / "runs":
             del given["runs_dir"]
     parts = ["python", "-m", "pipeline", *map(str, words)]
     for name, value in given.items():
         parts += [f"--{name}", value]
-    return shlex.join(parts)
+    elsewhere = "" if standing_here() else f"cd {quoted(Path.cwd())} && "
+    return elsewhere + shlex.join(parts)
 
 
 def shown(path: Path) -> str:
-    """The path, relative to here if it lies below; for a command, where `command` quotes it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    """The path, absolute or, if it lies below where the user stands, from there; `command` quotes it."""
+    path, standing = Path.cwd() / path, _standing()
+    return str(path.relative_to(standing)) if standing and path.is_relative_to(standing) else str(path)
+
+
+def home(path: str) -> str:
+    """A path as typed, its `~` expanded: a shell does so only at the beginning of a word, not in `--out=~/x`."""
+    return os.path.expanduser(path)  # noqa: PTH111  # a Path would drop the ./ that a user typed
+
+
+def standing_here() -> bool:
+    """Whether the user is known to stand in the working folder."""
+    return _standing() == Path.cwd()
+
+
+@functools.lru_cache
+def _standing_of(cwd: Path, run_of_mlflow: bool) -> Path | None:
+    if not run_of_mlflow:
+        return cwd
+    process = os.getppid()
+    for _ in range(6):  # `mlflow run` itself is the parent, or behind a shell or two
+        try:
+            words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+            if b"run" in words and any(word.endswith(b"mlflow") for word in words):
+                return Path(f"/proc/{process}/cwd").resolve(strict=True)
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return None
+    return cwd
+
+
+def _standing() -> Path | None:
+    """Where the user stands: `mlflow run` starts its command in the project's folder. None: not to be known."""
+    return _standing_of(Path.cwd(), "MLFLOW_RUN_ID" in os.environ)
 
 
 def quoted(text: object) -> str:

@@ -1,19 +1,19 @@
 """Runs as MLflow has them, read back for a comparison."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import mlflow
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
+from pipeline import divergence, searches
 from pipeline.addresses import without_secrets
+from pipeline.asking import is_final, is_not_there
 from pipeline.comparison import Run
-from pipeline.config import did_you_mean
-from pipeline.connection import connect, in_words
+from pipeline.connection import address, connect
+from pipeline.tracking_uri import sqlite_path
+from pipeline.values import did_you_mean
 
-PAGE = 1000
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
@@ -27,10 +27,12 @@ def open_store() -> mlflow.MlflowClient:
     Raises:
         StoreError: if there is no such file: nothing has been recorded here yet.
     """
-    uri = mlflow.get_tracking_uri()
-    if uri.startswith("sqlite:///") and not os.path.exists(uri.removeprefix("sqlite:///")):  # noqa: PTH110
+    uri = address()
+    path = sqlite_path(uri)
+    if path and not path.exists():
         raise StoreError(
-            f"no runs in {without_secrets(uri)}: the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI"
+            f"no runs in {without_secrets(uri)}: the file does not exist; "
+            "run from the project's folder, or set MLFLOW_TRACKING_URI"
         )
     return connect()
 
@@ -47,18 +49,18 @@ def find_runs(client: mlflow.MlflowClient, words: Sequence[str], filter_text: st
         StoreError: if a word names nothing, nothing is found, or the filter is not understood.
     """
     try:
-        experiments = {each.name: each.experiment_id for each in client.search_experiments()}
+        experiments = {each.name: each.experiment_id for each in searches.experiments(client)}
         chosen = [word for word in words if word in experiments]
         run_words = [word for word in words if word not in experiments]
         ids = [experiments[word] for word in chosen] or list(experiments.values())
-        found = [] if run_words and not chosen else _search(client, ids, filter_text)
+        found = [] if run_words and not chosen else searches.runs(client, ids, filter_text)
         for word in run_words:
             found += _named(client, word, list(experiments.values()), experiments)
     except MlflowException as error:
-        if "filter" in str(error).lower() or error.error_code == "INVALID_PARAMETER_VALUE":
-            reason = " ".join(str(error).split())
-            raise StoreError(f"filter {filter_text!r}: {reason}; write it like params.optimizer = 'sgd'") from None
-        raise StoreError(in_words(error)) from None
+        if not filter_text or not is_final(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise StoreError(f"filter {filter_text!r}: {reason}; write it like params.optimizer = 'sgd'") from None
     runs = {run.info.run_id: run_of(run) for run in found if "question" not in run.data.tags}
     if not runs:
         where = f"in {', '.join(chosen)}" if chosen else "in any experiment"
@@ -67,24 +69,14 @@ def find_runs(client: mlflow.MlflowClient, words: Sequence[str], filter_text: st
     return list(runs.values())
 
 
-def _search(client: mlflow.MlflowClient, ids: list[str], filter_text: str) -> list[Any]:
-    """Every run of the experiments that passes the filter, page by page."""
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs(ids, filter_text, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
-
-
 def _named(client: mlflow.MlflowClient, word: str, ids: list[str], experiments: dict[str, str]) -> list[Any]:
     """The run of that id, or the runs of that name."""
     try:
         return [client.get_run(word)]
-    except MlflowException:
-        found = _search(client, ids, f"attributes.run_name = '{word}'") if "'" not in word else []
+    except MlflowException as error:
+        if not is_not_there(error):
+            raise
+    found = searches.runs_named(client, ids, word)
     if not found:
         raise StoreError(
             f"{word!r} is no experiment, run id or run name{did_you_mean(word, experiments)} "
@@ -97,6 +89,9 @@ def run_of(run: Any) -> Run:
     """An MLflow run as the comparison takes it, without curves."""
     inputs = run.inputs.dataset_inputs if run.inputs else []
     metrics = dict(run.data.metrics)
+    tags = dict(run.data.tags)
+    if divergence.TAG not in tags and any(not divergence.is_finite(metrics.get(name, 0.0)) for name in CURVES[::2]):
+        tags[divergence.TAG] = "?"  # a run of somebody else's, or of an older day
     metrics.setdefault("seconds_per_epoch", metrics.get("epoch_seconds", float("nan")))
     return Run(
         run_id=run.info.run_id,
@@ -104,7 +99,7 @@ def run_of(run: Any) -> Run:
         status=run.info.status,
         started_ms=run.info.start_time,
         params=run.data.params,
-        tags=run.data.tags,
+        tags=tags,
         metrics={name: value for name, value in metrics.items() if value == value},
         data=inputs[0].dataset.digest if inputs else "",
         experiment_id=run.info.experiment_id,
@@ -123,7 +118,7 @@ def with_curves(client: mlflow.MlflowClient, run: Run) -> Run:
 
 def parent_of(client: mlflow.MlflowClient, experiment_id: str, name: str) -> Any:
     """The newest run that holds the question of that name, or None."""
-    found = client.search_runs([experiment_id], f"tags.question = '{name}'", max_results=1)
+    found = searches.runs_tagged(client, [experiment_id], "question", name)
     return found[0] if found else None
 
 

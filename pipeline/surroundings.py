@@ -3,23 +3,32 @@
 import ast
 import functools
 import hashlib
+import math
 import os
 import platform
 import re
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from pipeline.checkout import checkout
+
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "onnxruntime")
 HERE = Path(__file__).parent
+CPU_INFO, CPU_LIMIT = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")  # Linux only; a container sees its limit
 
 # The modules whose code decides a training's numbers. A change elsewhere leaves finished runs comparable and reusable.
 DECIDING = (
+    "archives",
     "backprop",
+    "building",
     "classifier",
     "data",
     "datasets",
+    "downloads",
     "dropout",
+    "epoch_end",
+    "image_files",
+    "known_data",
     "network",
     "optimizer",
     "randomness",
@@ -35,22 +44,9 @@ def code_digest() -> str:
     return hashlib.sha256("\0".join([metadata.version("torch"), *parts]).encode()).hexdigest()[:12]
 
 
-def git(*words: str) -> str:
-    """What git says of the project's tree, or nothing where there is no git or no repository."""
-    try:
-        done = subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
-
-
 def git_tags() -> dict[str, str]:
     """The commit of the code, and whether the tree had changes that it does not hold."""
-    commit = git("rev-parse", "HEAD").strip()
-    if not commit:
-        return {"git.commit": "unknown"}
-    dirty = "true" if git("status", "--porcelain").strip() else "false"
-    return {"git.commit": commit, "git.dirty": dirty, "mlflow.source.git.commit": commit}
+    return checkout().tags()
 
 
 def machine_tags() -> dict[str, str]:
@@ -71,11 +67,26 @@ def machine_tags() -> dict[str, str]:
 
 def cpu_name() -> str:
     """The processor as its maker names it, where the system tells."""
+    found = re.search(r"model name\s*:\s*(.+)", _content(CPU_INFO))
+    return found[1] if found else platform.processor() or platform.machine() or "unknown"
+
+
+def cores() -> int:
+    """How many cores this process may use: by its affinity and its control group, where the system has them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota, _, period = _content(CPU_LIMIT).strip().partition(" ")
+    if quota.isdigit() and period.isdigit() and int(period):
+        count = min(count, math.ceil(int(quota) / int(period)))
+    return max(1, count)
+
+
+def _content(path: Path) -> str:
+    """The content of a file that other systems do not have; nothing there."""
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        return path.read_text(errors="replace")
     except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+        return ""
 
 
 def installed() -> list[str]:

@@ -3,21 +3,25 @@
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pipeline import recovery
 from pipeline.connection import ToldError, connect, in_words, is_silence
 from pipeline.delivery import BlockedError, Delivery, LeftError
-from pipeline.record import RunFolder, all_folders, find_folder
+from pipeline.record import RunFolder, all_folders, copies, find_folder, original_of, refusal_of_copy
+from pipeline.resend import parent_of, send_elsewhere
 from pipeline.sender import DELIVERING
 from pipeline.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
+from pipeline.tracking_uri import store_of
 
-COMPLETE, RUNNING, REFUSED, LEFT, SILENT = "complete", "running", "refused", "left", "silent"
+COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 SENDER_PATIENCE_S = 30.0  # a sender whose training is over ends within this
 
 
-def sync(runs: list[str], runs_dir: str, retry: bool = False) -> int:
+def sync(runs: list[str], runs_dir: str, retry: bool = False, experiment_name: str = "", as_new: bool = False) -> int:
     """Deliver what is left of the given runs, or of all; returns the exit code.
 
     0: MLflow has everything; 1: it refuses a part, or a run is still being written; 3: the server cannot be reached.
@@ -26,17 +30,24 @@ def sync(runs: list[str], runs_dir: str, retry: bool = False) -> int:
         runs: run folders (copies from another machine, too), names or MLflow run ids; none: every run in runs_dir.
         runs_dir: where runs lie.
         retry: send again also what MLflow has refused for good.
+        experiment_name: send the runs to this experiment, which they were not meant for.
+        as_new: forget which runs MLflow has or had, and send all of them as new ones.
 
     Raises:
-        ValueError: if a given run is not to be found.
+        ValueError: if a given run is not to be found, or cannot be sent elsewhere.
     """
+    if (as_new or experiment_name) and not runs:
+        raise ValueError("name the runs that --as-new or --experiment_name is for: sync RUN --as-new")
     folders = [find_folder(runs_dir, run) for run in runs] or all_folders(runs_dir)
     if not folders:
-        print(f"no runs in {runs_dir}: nothing to deliver")
+        print(f"no runs in {shown(Path(runs_dir))}: nothing to deliver")
         return DONE
-    found = Counter(_sync_all(_parents_first(folders), retry))
-    if found[COMPLETE] == len(folders):
-        print(f"MLflow has everything of {len(folders)} run{'s' * (len(folders) != 1)}")
+    if as_new or experiment_name:
+        folders = send_elsewhere(folders, experiment_name, as_new)
+    copied = {each.path: first for each in folders if (first := original_of(each))} if runs else copies(folders)
+    found = Counter(_sync_all(_parents_first(folders), copied, retry))
+    if found[COMPLETE] + found[OTHERS] == len(folders):
+        print(f"MLflow has everything of {found[COMPLETE]} run{'s' * (found[COMPLETE] != 1)}")
         return DONE
     if len(folders) > 1:
         print(f"MLflow has everything of {found[COMPLETE]} of {len(folders)} runs")
@@ -45,20 +56,19 @@ def sync(runs: list[str], runs_dir: str, retry: bool = False) -> int:
 
 def _parents_first(folders: list[RunFolder]) -> list[RunFolder]:
     """The same folders, those of experiments before those of their runs."""
-    return sorted(folders, key=lambda folder: bool(_parent(folder)))
+    return sorted(folders, key=lambda folder: bool(parent_of(folder)))
 
 
-def _parent(folder: RunFolder) -> str:
-    """The name of the folder of the run that this one belongs to, or nothing."""
-    return next((str(each["parent"]) for each in reversed(folder.events()) if each.get("parent")), "")
-
-
-def _sync_all(folders: list[RunFolder], retry: bool) -> list[str]:
+def _sync_all(folders: list[RunFolder], copied: Mapping[Path, RunFolder], retry: bool) -> list[str]:
     """Deliver each run; once nobody answers at an address, the other runs there wait without being tried."""
-    silent: set[str | None] = set()
+    silent: set[str] = set()
+    stores = [store_of(folder.state()) for folder in folders]  # now: to connect is to tell the environment
     found = []
-    for folder in folders:
-        uri = _uri_of(folder)
+    for folder, uri in zip(folders, stores, strict=True):
+        if original := copied.get(folder.path):
+            print(refusal_of_copy(folder, original), file=sys.stderr)
+            found.append(REFUSED)
+            continue
         if uri in silent:
             print(f"{shown(folder.path)}: {_waiting(folder)} records still wait as well", file=sys.stderr)
             found.append(SILENT)
@@ -69,18 +79,18 @@ def _sync_all(folders: list[RunFolder], retry: bool) -> list[str]:
     return found
 
 
-def _uri_of(folder: RunFolder) -> str | None:
-    """Where the environment names no server, the run's own: the folder may have been filled from elsewhere."""
-    return None if "MLFLOW_TRACKING_URI" in os.environ else folder.state().get("tracking_uri")
-
-
 def _waiting(folder: RunFolder) -> int:
     return len(folder.events()) - int(folder.state().get("delivered", 0))
 
 
-def _sync_one(folder: RunFolder, uri: str | None, retry: bool) -> str:
+def _sync_one(folder: RunFolder, uri: str, retry: bool) -> str:
     """Deliver one run and say how it went."""
     name = shown(folder.path)
+    if not os.access(folder.path, os.W_OK):
+        print(f"{name}: passed over: only the user whose run it is can deliver it", file=sys.stderr)
+        return OTHERS
+    for loss in recovery.losses(folder):
+        print(f"{name}: {loss}", file=sys.stderr)
     if recovery.mark_if_dead(folder):
         print(f"{name}: had died without a word, now marked FAILED")
     if folder.is_alive():
@@ -94,7 +104,7 @@ def _sync_one(folder: RunFolder, uri: str | None, retry: bool) -> str:
         return RUNNING
 
 
-def _deliver(folder: RunFolder, name: str, uri: str | None, retry: bool) -> str:
+def _deliver(folder: RunFolder, name: str, uri: str, retry: bool) -> str:
     before = _waiting(folder)
     try:
         delivery = Delivery(folder, connect(uri))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import divergence
 from pipeline.comparison import Comparison, Contrast, Group, higher_is_better
 from pipeline.inference import Estimate
 
@@ -46,7 +47,8 @@ def group_header(comparison: Comparison) -> list[str]:
 def group_row(comparison: Comparison, group: Group) -> list[str]:
     """A group's knobs, number of runs and `mean ± sd, low to high` of each metric."""
     values = [_value_text(metric, group.estimate(metric)) for metric in metrics_of(comparison)]
-    return [group.label, *[group.knobs[name] for name in _knobs(comparison)], str(len(group.runs)), *values]
+    n = f"{len(group.runs)} (+{len(group.diverged)} diverged)" if group.diverged else str(len(group.runs))
+    return [group.label, *[group.knobs[name] for name in _knobs(comparison)], n, *values]
 
 
 def contrast_header(comparison: Comparison) -> list[str]:
@@ -61,7 +63,7 @@ def contrast_row(comparison: Comparison, group: Group) -> list[str]:
     """The difference with its interval, the corrected p value, the verdict."""
     contrast = comparison.contrast(group.label)
     if contrast is None:
-        return ["baseline", "", ""] if comparison.contrasts else []
+        return ["baseline", "", group.fate] if comparison.contrasts else []
     return [difference_text(comparison.metric, contrast), _p_text(contrast.p), contrast.verdict]
 
 
@@ -77,6 +79,8 @@ def _told_by_label(comparison: Comparison, knob: str) -> bool:
 def difference_text(metric: str, contrast: Contrast) -> str:
     """`+0.12 [0.05, 0.19]`, accuracies in percentage points."""
     scale, digits = _scale(metric)
+    if math.isnan(contrast.difference):
+        return ""
     text = f"{contrast.difference * scale:+.{digits}f}"
     if math.isnan(contrast.low):
         return text
@@ -145,8 +149,8 @@ def facts(comparison: Comparison) -> list[str]:
 
 def how_tested(comparison: Comparison) -> list[str]:
     """Which test gave the p values, and how they were corrected; nothing where there are none."""
-    tests = ", ".join(dict.fromkeys(each.test for each in comparison.contrasts))
-    count = len(comparison.contrasts)
+    tests = ", ".join(dict.fromkeys(each.test for each in comparison.contrasts if each.test))
+    count = sum(bool(each.test) for each in comparison.contrasts)
     correction = f"; Holm's correction for {count} comparisons" if count > 1 else ""
     return [f"p: {tests}{correction}"] if tests else []
 
@@ -173,11 +177,12 @@ def as_csv(comparison: Comparison) -> str:
     metrics = sorted({name for group in comparison.groups for run in group.runs for name in run.metrics})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "run_id", "seed", *knobs, *metrics])
+    writer.writerow(["group", "run_id", "seed", *knobs, *metrics, divergence.TAG])
     for group in comparison.groups:
-        for run in group.runs:
+        for run in group.everyone:
             values = [repr(run.metrics[name]) if name in run.metrics else "" for name in metrics]
-            writer.writerow([group.label, run.run_id, run.seed, *[group.knobs[name] for name in knobs], *values])
+            own = [group.knobs[name] for name in knobs]
+            writer.writerow([group.label, run.run_id, run.seed, *own, *values, run.tags.get(divergence.TAG, "")])
     return text.getvalue()
 
 
@@ -192,6 +197,7 @@ def as_json(comparison: Comparison) -> str:
             "label": group.label,
             "knobs": dict(group.knobs),
             "runs": [run.run_id for run in group.runs],
+            "diverged": [run.run_id for run in group.diverged],
             **{
                 metric: {name: plain(value) for name, value in dataclasses.asdict(found).items()}
                 for metric in [*metrics_of(comparison), "test_accuracy", "test_loss"]
@@ -217,17 +223,23 @@ def sentence(comparison: Comparison) -> str:
     """The answer in one sentence."""
     metric, base = comparison.metric, next(each for each in comparison.groups if each.label == comparison.baseline)
     found = base.estimate(metric)
-    assert found is not None
     scale, digits = _scale(metric)
     unit = " %" if "accuracy" in metric else ""
-    start = f"{_plain(metric)} of {base.label} is {found.mean * scale:.{digits}f}{unit}"
-    if not math.isnan(found.sd):
+    start = f"{_plain(metric)} of {base.label} is {found.mean * scale:.{digits}f}{unit}" if found else ""
+    if base.diverged:
+        start, found = f"{base.label} {base.fate}", None
+    if found and not math.isnan(found.sd):
         start += f" (sd {found.sd * scale:.{digits}f}, 95 % interval {_interval_text(metric, found)}, n = {found.n})"
     if not comparison.contrasts:
         return f"{start}."
-    order = sorted(comparison.contrasts, key=lambda each: each.difference, reverse=higher_is_better(metric))
+    sign = -1 if higher_is_better(metric) else 1
+    order = sorted(comparison.contrasts, key=lambda each: (math.isnan(each.difference), sign * each.difference))
     points = " points" if "accuracy" in metric else ""
-    parts = [f"{each.label} {each.verdict} ({each.difference * scale:+.{digits}f}{points})" for each in order]
+    parts = [
+        f"{each.label} {each.verdict}"
+        + ("" if math.isnan(each.difference) else f" ({each.difference * scale:+.{digits}f}{points})")
+        for each in order
+    ]
     return f"{start}; against it: {', '.join(parts)}."
 
 

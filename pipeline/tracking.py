@@ -17,12 +17,13 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from pipeline.addresses import without_secrets
+from pipeline.checkout import checkout
 from pipeline.config import RunConfig
 from pipeline.datasets import ImageData, Split
 from pipeline.record import Journal, RunFolder
 from pipeline.sender import AnySender
 from pipeline.shell import user_name
-from pipeline.surroundings import code_digest, git, git_tags, installed, machine_tags
+from pipeline.surroundings import code_digest, git_tags, installed, machine_tags
 
 
 class RunRecord:
@@ -66,8 +67,10 @@ class RunRecord:
 
     def _record_surroundings(self) -> None:
         self.text_artifact("packages.txt", "".join(f"{line}\n" for line in installed()))
-        if diff := git("diff", "HEAD"):
-            self.text_artifact("uncommitted.diff", diff)
+        if diff := checkout().diff:
+            path = self.folder.artifacts / "uncommitted.diff"
+            path.write_bytes(diff)
+            self.artifact(path)
 
     def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
         """Record metrics of an epoch (from 1), those that do not stand already."""
@@ -79,6 +82,10 @@ class RunRecord:
         self.journal.artifact(path)
         self.sender.poke()
 
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Record tags that turn up on the way."""
+        self._append("tags", tags=dict(tags))
+
     def text_artifact(self, name: str, text: str) -> None:
         """Write and record a text file."""
         path = self.folder.artifacts / name
@@ -86,13 +93,17 @@ class RunRecord:
         path.write_text(text)
         self.artifact(path)
 
-    def model(self, network: Path, example: Path, model_name: str, tags: dict[str, str]) -> None:
+    def describe(self, description: str) -> None:
+        """Say in a line what the run is and gave, where MLflow shows it beside the run."""
+        self._append("tags", tags={"mlflow.note.content": description})
+
+    def model(self, network: Path, example: Path, model_name: str, tags: dict[str, str], description: str = "") -> None:
         """Record the network (an ONNX file in the folder), to be registered under the name unless that is empty."""
         paths = {
             "network": str(network.relative_to(self.folder.path)),
             "example": str(example.relative_to(self.folder.path)),
         }
-        self._append("model", model_name=model_name, tags=tags, **paths)
+        self._append("model", model_name=model_name, tags=tags, description=description, **paths)
 
     def fail(self, error: BaseException) -> None:
         """Close the record as FAILED with the reason as a tag and the traceback as an artifact."""
@@ -143,12 +154,17 @@ def run_name(config: RunConfig) -> str:
     """A name that tells the run from its neighbours: what differs from the sample, then epochs and seed."""
     if config.run_name:
         return config.run_name
+    return f"{what_differs(config)} epochs={config.epochs} seed={config.seed}"
+
+
+def what_differs(config: RunConfig) -> str:
+    """The knobs that are not the sample's, or `sample`; epochs, seed, and what only names or places things left out."""
     told = {"epochs", "seed", "verbose", "data_dir", "runs_dir", "model_name", "experiment_name", "run_name"}
     default = RunConfig().as_dict()
     different = [
         f"{name}={value}" for name, value in config.as_dict().items() if name not in told and value != default[name]
     ]
-    return " ".join([*(different or ["sample"]), f"epochs={config.epochs}", f"seed={config.seed}"])
+    return " ".join(different or ["sample"])
 
 
 def _identity_tags(config: RunConfig) -> dict[str, str]:

@@ -4,32 +4,30 @@ import contextlib
 import logging
 import signal
 import statistics
-import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, TQDMProgressBar
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from pipeline import checkpoints, speed
+from pipeline.building import make_network
 from pipeline.classifier import DigitClassifier
 from pipeline.config import RunConfig
 from pipeline.data import MNISTDataModule
-from pipeline.network import MLP
+from pipeline.divergence import DivergedError
+from pipeline.epoch_end import EpochEnd, Metrics, Report, best_epoch
 from pipeline.optimizer import make_optimizer
 from pipeline.randomness import derive_seed
+from pipeline.steps import OnSteps, StepNews
 
-Metrics = dict[str, float]
-Report = Callable[[int, Metrics], None]
+STEP_NEWS_S = 0.2
 
 
 @dataclass
@@ -39,6 +37,7 @@ class Result:
     Attributes:
         history: epoch (from 1) -> that epoch's metrics.
         test: test_loss and test_accuracy of the final weights.
+        diverged_in: the first epoch whose losses or weights are not finite, if there is one.
     """
 
     classifier: DigitClassifier
@@ -46,82 +45,7 @@ class Result:
     trainer: Trainer
     history: dict[int, Metrics] = field(default_factory=dict)
     test: Metrics = field(default_factory=dict)
-
-
-class EpochEnd(Checkpoint):
-    """What happens when an epoch has ended, in this order: it is logged, saved, told.
-
-    A `Checkpoint`, because those are the callbacks that Lightning calls after the module has logged its means.
-    """
-
-    def __init__(self, folder: Path | None, keep_best: bool, report: Report | None) -> None:
-        """Save checkpoints to the folder, if there is one; report (epoch, metrics)."""
-        self.folder, self.keep_best, self.report = folder, keep_best, report
-        self.history: dict[int, Metrics] = {}
-        self.best_loss = float("inf")
-        self._began = 0.0
-        self._on_sigterm = signal.getsignal(signal.SIGTERM)
-
-    @property
-    def best_path(self) -> Path | None:
-        """Where the weights of the best epoch lie."""
-        return self.folder / "best.ckpt" if self.folder and self.keep_best else None
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log, save and tell the epoch."""
-        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-        metrics = {name: trainer.callback_metrics[name].item() for name in names}
-        metrics["epoch_seconds"] = time.perf_counter() - self._began
-        before = max((earlier["time_ms"] for earlier in self.history.values()), default=0)
-        metrics["time_ms"] = max(before, time.time_ns() // 1_000_000)
-        epoch = trainer.current_epoch + 1
-        self.history[epoch] = metrics
-        if trainer.logger:
-            trainer.logger.log_metrics(metrics, step=epoch)
-        if self.folder:
-            self._save_if_it_can(trainer, self.folder, epoch, metrics["val_loss"])
-        if self.report and trainer.is_global_zero:
-            self.report(epoch, metrics)
-
-    def _save_if_it_can(self, trainer: Trainer, folder: Path, epoch: int, val_loss: float) -> None:
-        try:
-            self._save(trainer, folder, epoch, val_loss)
-        except OSError as error:  # a full disk: the last whole checkpoint stays, and the training goes on
-            print(f"warning: no checkpoint of epoch {epoch} ({error})", file=sys.stderr)
-
-    def _save(self, trainer: Trainer, folder: Path, epoch: int, val_loss: float) -> None:
-        if self.best_path and val_loss < self.best_loss:
-            self.best_loss = val_loss
-            checkpoints.write_whole(trainer, self.best_path)
-        checkpoints.save(trainer, folder, epoch)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epochs that the checkpoint knows: the record may have lost its last lines."""
-        self._take_sigterm_back()
-        for epoch, metrics in self.history.items():
-            if trainer.logger:
-                trainer.logger.log_metrics(metrics, step=epoch)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hear of SIGTERM during the test as well."""
-        self._take_sigterm_back()
-
-    def _take_sigterm_back(self) -> None:
-        """Lightning's handler, set as a loop begins, waits in a broadcast for ranks that may be elsewhere: for ever."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_sigterm)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The history so far, so that a resumed run knows all of it."""
-        return {"history": self.history, "best_loss": self.best_loss}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history of the checkpoint."""
-        self.history, self.best_loss = dict(state_dict["history"]), state_dict["best_loss"]
+    diverged_in: int | None = None
 
 
 def fit(
@@ -132,7 +56,7 @@ def fit(
     folder: Path | None = None,
     resume_from: Path | None = None,
     report: Report | None = None,
-    progress_bar: bool = False,
+    on_steps: OnSteps | None = None,
 ) -> Result:
     """Train as the config says, then evaluate the final (or best) weights on the test images.
 
@@ -143,36 +67,45 @@ def fit(
         folder: gets the checkpoints; None: none are written (and keep_best has nothing to keep).
         resume_from: a checkpoint to continue.
         report: called with (epoch, metrics) after each epoch.
-        progress_bar: show Lightning's.
+        on_steps: called with (epoch, steps done, steps, means so far) as an epoch goes on, five times a second at most.
 
     Raises:
         ValueError: for data that cannot be read, or a Trainer setting that Lightning refuses.
+        DivergedError: if a loss or a weight is not finite at an epoch's end and the config says to stop then.
     """
     speed.keep_memory()
     speed.leave_memory_unfilled()
     speed.set_matmul_precision(config.matmul_precision)
     data = data or make_data(config)
     classifier = make_classifier(config)
-    epoch_end = EpochEnd(folder, config.keep_best, report)
+    epoch_end = EpochEnd(folder, config.keep_best, report, config.on_divergence == "stop")
     with _only_useful_words():
-        trainer = make_trainer(config, logger, [epoch_end], progress_bar)
+        news = [StepNews(on_steps, STEP_NEWS_S)] if on_steps else []
+        trainer = make_trainer(config, logger, [epoch_end, *news])
         try:
             trainer.fit(classifier, datamodule=data, ckpt_path=resume_from)
         except BaseException:
             _end_other_ranks(trainer)
             raise
-        if epoch_end.best_path:
-            best = torch.load(epoch_end.best_path, weights_only=True)
-            classifier.load_state_dict(best["state_dict"])
+        if epoch_end.diverged_in and epoch_end.stop_if_diverged:
+            _leave_the_group()
+            raise DivergedError(epoch_end.diverged_in, epoch_end.history)
+        if epoch_end.best_path and (best := best_epoch(epoch_end.history)):
+            classifier.load_state_dict(checkpoints.best_weights(epoch_end.best_path.parent, best))
         trainer.test(classifier, datamodule=data, verbose=False)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()  # left to the exit, its threads can abort the process
+        _leave_the_group()
     test = {name: trainer.callback_metrics[name].item() for name in ("test_loss", "test_accuracy")}
     if trainer.logger:
         seconds = statistics.median(metrics["epoch_seconds"] for metrics in epoch_end.history.values())
         trainer.logger.log_metrics({**test, "seconds_per_epoch": seconds}, step=max(epoch_end.history))
-    return Result(classifier, data, trainer, epoch_end.history, test)
+    return Result(classifier, data, trainer, epoch_end.history, test, epoch_end.diverged_in)
+
+
+def _leave_the_group() -> None:
+    """All ranks together; left to the exit, the group's threads can abort the process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _end_other_ranks(trainer: Trainer) -> None:
@@ -185,7 +118,9 @@ def _end_other_ranks(trainer: Trainer) -> None:
 
 def make_data(config: RunConfig) -> MNISTDataModule:
     """The data module of the config."""
-    return MNISTDataModule(config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed)
+    return MNISTDataModule(
+        config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed, config.data_name
+    )
 
 
 def make_classifier(config: RunConfig) -> DigitClassifier:
@@ -202,20 +137,18 @@ def make_classifier(config: RunConfig) -> DigitClassifier:
         )
 
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    network = MLP(config.hidden_units, config.hidden_layers, config.dropout)
+    network = make_network(config)
     return DigitClassifier(network, optimizer, config.batch_size, config.seed)
 
 
-def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callback], progress_bar: bool) -> Trainer:
+def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callback]) -> Trainer:
     """Lightning's Trainer as the config asks for it.
 
     Raises:
         ValueError: for an accelerator, devices or strategy that are not to be had here.
     """
     if config.early_stopping:
-        callbacks = [*callbacks, EarlyStopping("val_loss", patience=config.early_stopping, verbose=False)]
-    if progress_bar:
-        callbacks = [*callbacks, TQDMProgressBar(refresh_rate=20)]
+        callbacks = [*callbacks, EarlyStopping("val_loss", patience=config.early_stopping, check_finite=False)]
     try:
         return Trainer(
             max_epochs=config.epochs,
@@ -225,7 +158,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callb
             precision=config.precision,  # type: ignore[arg-type]
             logger=logger,
             callbacks=callbacks,
-            enable_progress_bar=progress_bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             deterministic=True,
@@ -241,7 +174,7 @@ def check_hardware(config: RunConfig) -> None:
         ValueError: saying what Lightning has against them.
     """
     with _only_useful_words():
-        make_trainer(config, False, [], progress_bar=False)
+        make_trainer(config, False, [])
 
 
 def _trainer_problem(config: RunConfig, error: Exception) -> str:

@@ -10,9 +10,13 @@ import onnxruntime
 import yaml
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
+from requests import RequestException
 
-from pipeline.config import did_you_mean
+from pipeline import searches
+from pipeline.asking import is_not_there
 from pipeline.predictor import NETWORK
+from pipeline.shell import command
+from pipeline.values import did_you_mean
 
 CHAMPION, PREVIOUS = "champion", "previous"
 
@@ -59,16 +63,16 @@ def version_by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> Any:
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if not is_not_there(error):
             raise
-    models = {each.name: sorted(each.aliases) for each in client.search_registered_models()}
+    models = {each.name: sorted(each.aliases) for each in searches.models(client)}
     if name not in models:
         known = ", ".join(models) or "none; make train registers the first"
         raise UnknownModelError(f"no registered model {name!r}{did_you_mean(name, models)} (models there: {known})")
     known = ", ".join(models[name]) or "none"
     raise UnknownAliasError(
         f"model {name} has no alias {alias!r}{did_you_mean(alias, models[name])} (aliases: {known}); "
-        "python -m pipeline promote gives it one"
+        f"{command('promote', model=name)} gives it one"
     )
 
 
@@ -85,7 +89,7 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
     Raises:
         NotServableError: if it is not one of this project's models, or does not answer as one.
     """
-    root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    root = _fetched(uri, f"{name} version {version}", folder)
     try:
         flavors = yaml.safe_load((root / "MLmodel").read_text())["flavors"]
         path = root / flavors["python_function"]["artifacts"][NETWORK]["path"]
@@ -98,6 +102,23 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
     if answer.shape != (2, 10) or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
         raise NotServableError(f"{name} version {version} does not give ten probabilities for an image")
     return loaded
+
+
+def _fetched(uri: str, what: str, folder: Path) -> Path:
+    """The model's files; what is not there (deleted by hand, a disk that is not mounted) is the version's fault."""
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except RequestException as error:
+        if getattr(error.response, "status_code", None) != 404:
+            raise
+        reason = "the server does not have its files"
+    except MlflowException as error:
+        if not is_not_there(error):
+            raise
+        reason = " ".join(str(error).split())[:160]
+    except OSError as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    raise NotServableError(f"{what} cannot be fetched ({reason})")
 
 
 def _on_one_thread() -> onnxruntime.SessionOptions:

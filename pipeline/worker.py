@@ -12,15 +12,20 @@ import queue
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
+from pipeline import recovery
 from pipeline.config import RunConfig
-from pipeline.interrupts import Interrupted, interruptions
+from pipeline.divergence import DivergedError
+from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
+from pipeline.outputs import make_safe
 from pipeline.record import Journal, RunFolder
-from pipeline.recording import fit_and_record, open_journal, open_record, ready_data, reopen_record
+from pipeline.recording import fit_and_record, open_journal, open_record, ready, reopen_record
 from pipeline.sender import SharedSender
 
 Job = dict[str, Any]
+STEP_NEWS_S = 0.5
 
 
 class Worker:
@@ -32,6 +37,7 @@ class Worker:
         self.output = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
         self.jobs: queue.Queue[Job | None] = queue.Queue()
+        self.told_at = 0.0
 
     def listen(self) -> None:
         """Take in jobs; ends the process if the experiment is gone."""
@@ -74,28 +80,40 @@ class Worker:
     def _train_in(self, job: Job, journal: Journal, sender: SharedSender) -> None:
         config = RunConfig.from_mapping(job["config"])
         record = None
-        try:
-            data = ready_data(config)
-            checkpoint = None
-            if job["resume"]:
-                record, checkpoint = reopen_record(config, journal, sender, data)
-            else:
-                record = open_record(config, journal, sender, data, job["tags"], job["parent"])
-            fit_and_record(config, record, data, checkpoint, self._report)
-            record.end("FINISHED")
-            self._say(end="FINISHED")
-        except Interrupted as interruption:
-            if record:
-                record.end("KILLED", str(interruption))
-            raise
-        except Exception as error:
-            if record:
-                record.fail(error)
-            self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+        with last_words(lambda reason: recovery.end_killed(journal, reason)):
+            try:
+                config, data = ready(config)
+                checkpoint = None
+                if job["resume"]:
+                    record, checkpoint = reopen_record(config, journal, sender, data)
+                else:
+                    record = open_record(config, journal, sender, data, job["tags"], job["parent"])
+                fit_and_record(config, record, data, checkpoint, self._report, self._steps)
+                record.end("FINISHED")
+                self._say(end="FINISHED")
+            except Interrupted as interruption:
+                recovery.end_killed(journal, str(interruption))
+                sender.poke()
+                raise
+            except DivergedError as error:
+                assert record is not None
+                record.end("FAILED", str(error))
+                self._say(end="DIVERGED", reason=str(error))
+            except Exception as error:
+                if record:
+                    with uninterrupted():
+                        record.fail(error)
+                self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+
+    def _steps(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None:
+        if not 0 < done < steps or time.monotonic() - self.told_at > STEP_NEWS_S:
+            self.told_at = time.monotonic()
+            self._say(at=epoch, done=done, steps=steps, means=means)
 
     def _report(self, epoch: int, metrics: dict[str, float]) -> None:
         self._say(epoch=epoch, seconds=metrics["epoch_seconds"], accuracy=metrics["val_accuracy"])
 
 
 if __name__ == "__main__":
+    make_safe()
     raise SystemExit(Worker(int(sys.argv[1])).run())

@@ -1,28 +1,31 @@
 """The train verb: one recorded run, from the first import to the last line on the screen; or the rest of one."""
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import console, recovery
+from pipeline import console, preflight, recovery
 from pipeline.config import RunConfig
-from pipeline.interrupts import Interrupted, interruptions
-from pipeline.record import all_folders, find_folder, new_folder, remove
+from pipeline.divergence import DivergedError
+from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
+from pipeline.launchers import is_helper
+from pipeline.record import Journal, RunFolder, all_folders, find_folder, new_folder, remove
 from pipeline.recording import (
     Report,
     fit_and_record,
-    is_helper,
     open_journal,
     open_record,
-    ready_data,
+    ready,
     reopen_record,
     train_as_helper,
 )
 from pipeline.sender import Sender
-from pipeline.shell import DONE, NOT_ALL, shown
+from pipeline.shell import DONE, NOT_ALL, command
+from pipeline.tracking_uri import keep_store
 
 if TYPE_CHECKING:
     from pipeline.data import MNISTDataModule
@@ -39,19 +42,19 @@ def train(config: RunConfig) -> int:
     """
     if is_helper():
         return train_as_helper()
+    preflight.check(config.as_dict())
     deliver_the_dead(config.runs_dir)
     with interruptions():
         folder = new_folder(config.runs_dir)
         journal = open_journal(folder)
-        sender = Sender(folder)
         try:
-            data = ready_data(config)
-            record = open_record(config, journal, sender, data)
+            sender = Sender(folder)
         except BaseException:
-            sender.abandon()
             remove(folder)
             raise
-        return _train_recorded(config, record, sender, data, resume_from=None)
+        return _train_recorded(
+            config, journal, sender, lambda *ready: (open_record(ready[0], journal, sender, ready[1]), None)
+        )
 
 
 def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
@@ -69,18 +72,32 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
         return train_as_helper()
     folder = find_folder(runs_dir, run)
     config = recovery.resumed_config(folder, given)
+    check_record(folder)
     with interruptions():
         if folder.ended() is None:
             recovery.close_as_dead(folder)
         journal = open_journal(folder)
-        sender = Sender(folder)
         try:
-            data = ready_data(config)
-            record, checkpoint = reopen_record(config, journal, sender, data)
+            recovery.check_open(folder)  # another process may have gone on with it, to its end, just now
+            sender = Sender(folder)
         except BaseException:
-            sender.finish(KILLED_PATIENCE_S)
+            journal.close()
             raise
-        return _train_recorded(config, record, sender, data, checkpoint)
+        return _train_recorded(
+            config, journal, sender, lambda *ready: reopen_record(ready[0], journal, sender, ready[1])
+        )
+
+
+def check_record(folder: RunFolder) -> None:
+    """Make sure that the record of a run that is gone on with can be delivered.
+
+    Raises:
+        ValueError: if the store is known not to have the run.
+    """
+    start, state = folder.started() or {}, folder.state()
+    keep_store(state)
+    run_id = state.get("run_id") or start.get("mlflow_run_id") or ""
+    preflight.check_store(start.get("experiment_name", ""), run_id, folder.path.name)
 
 
 def local_run_of_mlflow(runs_dir: str) -> str | None:
@@ -95,53 +112,110 @@ def deliver_the_dead(runs_dir: str) -> None:
     for folder in recovery.mark_dead_runs(runs_dir):
         start = folder.started()
         experiment = start["tags"].get("experiment") if start else None
-        command = "experiment FILE" if experiment else f"train --resume {folder.path.name}"
+        words = ("experiment", "FILE") if experiment else ("train", "--resume", folder.path.name)
+        again = command(*words, runs_dir=folder.path.parent)
         what = f"run {folder.path.name}" + (f" of experiment {experiment}" if experiment else "")
         print(
-            f"{what} had died without a word and is now marked FAILED; go on with it: python -m pipeline {command}",
+            f"{what} had died without a word and is now marked FAILED; go on with it: {again}",
             file=sys.stderr,
         )
         Sender(folder).let_go()
 
 
 def _train_recorded(
-    config: RunConfig, record: "RunRecord", sender: Sender, data: "MNISTDataModule", resume_from: Path | None
+    config: RunConfig,
+    journal: Journal,
+    sender: Sender,
+    begin: Callable[[RunConfig, "MNISTDataModule"], tuple["RunRecord", Path | None]],
 ) -> int:
+    """Train with a record that `begin` opens or reopens, tell how it went; returns the exit code."""
     verbose = console.verbosity(config)
-    reports: dict[int, Report] = {
-        1: console.TroubleLines(record.journal),
-        2: console.EpochLines(config.epochs, record.journal),
-    }
-    try:
-        test = fit_and_record(config, record, data, resume_from, reports.get(verbose), progress_bar=verbose == 1)
-        record.end("FINISHED")
-    except Interrupted as interruption:
-        record.end("KILLED", str(interruption))
-        delivered = sender.finish(KILLED_PATIENCE_S)
+    bar = console.BarAndTrouble(config.epochs, journal)
+    reports: dict[int, Report] = {1: bar, 2: console.EpochLines(config.epochs, journal)}
+    on_steps = bar.step if verbose == 1 else None
+    with last_words(lambda reason: recovery.end_killed(journal, reason)):
+        try:
+            config, data = ready(config)
+            record, checkpoint = begin(config, data)
+            with bar:
+                test = fit_and_record(config, record, data, checkpoint, reports.get(verbose), on_steps)
+            record.end("FINISHED")
+        except Interrupted as interruption:
+            recovery.end_killed(journal, str(interruption))
+            _tell_interrupted(journal, sender, interruption)
+            return interruption.exit_code
+        except DivergedError as error:
+            record.end("FAILED", str(error))
+            delivered, _ = _wait(sender)
+            print(f"pipeline: run {journal.folder.path.name} {error}", file=sys.stderr)
+            console.tell_delivery(journal.folder, delivered)
+            return NOT_ALL
+        except Exception as error:
+            if _never_begun(journal, sender):
+                raise
+            return _fail(error, journal, sender)
+        delivered, exit_code = _wait(sender)
+        if journal.held:
+            return _tell_full_disk(journal.folder)
         if verbose:
-            name = record.folder.path.name
-            print(f"stopped by {interruption}; go on with: python -m pipeline train --resume {name}", flush=True)
-        console.tell_delivery(record.folder, delivered)
-        return interruption.exit_code
-    except Exception as error:
-        record.fail(error)
-        console.tell_delivery(record.folder, sender.finish())
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return _tell_full_disk(record)
-        raise
-    delivered = sender.finish()
-    if record.journal.held:
-        return _tell_full_disk(record)
-    if verbose:
-        console.tell_result(config, record.folder, test)
-    return NOT_ALL if console.tell_delivery(record.folder, delivered) else DONE
+            console.tell_result(config, journal.folder, test)
+        has_to_act = console.tell_delivery(journal.folder, delivered)
+        return exit_code or (NOT_ALL if has_to_act else DONE)
 
 
-def _tell_full_disk(record: "RunRecord") -> int:
-    folder = record.folder.path
-    print(
-        f"pipeline: no space left on the disk of {folder}; make room, then go on with: "
-        f"python -m pipeline train --resume {folder.name} --runs_dir {shown(folder.parent)}",
-        file=sys.stderr,
-    )
-    return 1
+def _never_begun(journal: Journal, sender: Sender) -> bool:
+    """Leave nothing behind of a run that has not begun, and a run that was not gone on with as it is."""
+    if not journal.count:
+        sender.abandon()
+        remove(journal.folder)
+    elif journal.is_closed:
+        sender.finish(KILLED_PATIENCE_S)
+    return journal.is_closed or not journal.count
+
+
+def _fail(error: Exception, journal: Journal, sender: Sender) -> int:
+    """Close the record as failed; a full disk is told in one line, anything else is raised again."""
+    from pipeline.tracking import RunRecord
+
+    with contextlib.suppress(Interrupted), uninterrupted():  # the run has failed all the same, and says so
+        RunRecord(journal, sender).fail(error)
+    delivered, _ = _wait(sender)
+    console.tell_delivery(journal.folder, delivered)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _tell_full_disk(journal.folder)
+    raise error
+
+
+def _wait(sender: Sender) -> tuple[bool, int]:
+    """Wait for the delivery; returns whether it is complete, and the exit code of a signal that ended the wait, or 0.
+
+    The sender then goes on by itself for as long as its grace lasts.
+    """
+    try:
+        return sender.finish(), 0
+    except Interrupted as interruption:
+        return False, interruption.exit_code
+
+
+def _tell_interrupted(journal: Journal, sender: Sender, interruption: Interrupted) -> None:
+    """How to go on, before anything is waited for."""
+    folder = journal.folder
+    if not journal.count:
+        _never_begun(journal, sender)
+        print(f"stopped by {interruption}; no run had begun", flush=True)
+        return
+    end = folder.ended()
+    finished = end is not None and end["status"] == "FINISHED"
+    how = "the run is finished" if finished else f"go on with: {_resume_command(folder)}"
+    print(f"stopped by {interruption}; {how}", flush=True)
+    console.tell_delivery(folder, sender.finish(KILLED_PATIENCE_S))
+
+
+def _tell_full_disk(folder: RunFolder) -> int:
+    again = _resume_command(folder)
+    print(f"pipeline: no space left on the disk of {folder.path}; make room, then go on with: {again}", file=sys.stderr)
+    return NOT_ALL
+
+
+def _resume_command(folder: RunFolder) -> str:
+    return command("train", "--resume", folder.path.name, runs_dir=folder.path.parent)

@@ -11,13 +11,14 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunS
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
-from pipeline import registry
+from pipeline import registry, searches, ui
 from pipeline.connection import in_words, is_final, once
-from pipeline.record import Event, RunFolder
+from pipeline.record import LOST, Event, RunFolder
 
 RUN_KEY = "pipeline.run"
 KIND = "mlflow.experimentKind"
 CHUNK = 100
+NOTE = mlflow_tags.MLFLOW_RUN_NOTE  # the description, which people edit in the UI
 PARENT = "(parent)"  # the name of the link to the run that this one belongs to, where parts of an event are named
 
 Item = Metric | Param | RunTag
@@ -43,13 +44,14 @@ class Writer:
     """Writes events to the run in MLflow that belongs to the folder.
 
     Attributes:
-        run_id: MLflow's id of the run, once it is known.
+        run_id, experiment_id: MLflow's ids, once they are known.
         versions: registered model -> version that the run got.
     """
 
     folder: RunFolder
     client: mlflow.MlflowClient
     run_id: str = ""
+    experiment_id: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
     def write(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:
@@ -64,12 +66,18 @@ class Writer:
             MlflowException: if it is refused as a whole, or for now.
             FileNotFoundError: if a file that it speaks of is no longer in the folder.
         """
-        write: Callable[[Event, Collection[str], bool], list[Refusal]] = getattr(self, f"_{event['kind']}")
+        kind = event["kind"]
+        if kind == LOST:  # damaged in the journal; whoever delivers says so
+            return []
+        write: Callable[[Event, Collection[str], bool], list[Refusal]] | None = getattr(self, f"_{kind}", None)
+        if write is None:
+            return [Refusal(kind, "a kind of record that this version of the pipeline does not know")]
         return write(event, names, status)
 
     def _start(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         self.run_id = self.run_id or event["mlflow_run_id"] or self._find(event) or self._create(event)
         run = self.client.get_run(self.run_id)
+        self.experiment_id = str(run.info.experiment_id)
         params = {name: str(value) for name, value in event["params"].items() if name not in run.data.params}
         tags = {**event["tags"], RUN_KEY: event["run_key"]}
         if event["mlflow_run_id"]:
@@ -93,8 +101,10 @@ class Writer:
 
     def _show_as_training(self, experiment_id: str) -> None:
         """Let MLflow's UI open the experiment as model training; it would take it for generative AI."""
-        if KIND not in self.client.get_experiment(experiment_id).tags:
+        tags = self.client.get_experiment(experiment_id).tags
+        if KIND not in tags:
             self.client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
+        ui.share_view(self.client, experiment_id, tags)
 
     def _find(self, event: Event) -> str | None:
         """The run that an earlier attempt created before its answer was lost: of several the one that has most."""
@@ -109,7 +119,7 @@ class Writer:
 
     def _of_key(self, experiment_id: str, run_key: str) -> list[Any]:
         """All runs that were created for this folder, the fullest first."""
-        found = self.client.search_runs([experiment_id], f"tags.`{RUN_KEY}` = '{run_key}'", max_results=CHUNK)
+        found = searches.runs_tagged(self.client, [experiment_id], RUN_KEY, run_key)
         return sorted(found, key=lambda run: (-len(run.data.params), -len(run.data.metrics), run.info.run_id))
 
     def remove_doubles(self, event: Event) -> None:
@@ -150,7 +160,16 @@ class Writer:
         return self._log("metrics", metrics, names)
 
     def _tags(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:
-        return self._log("tags", [RunTag(name, str(value)[:8000]) for name, value in event["tags"].items()], names)
+        tags = {name: str(value)[:8000] for name, value in event["tags"].items()}
+        if NOTE in tags and not self._note_is_ours():
+            del tags[NOTE]
+        return self._log("tags", [RunTag(name, text) for name, text in tags.items()], names)
+
+    def _note_is_ours(self) -> bool:
+        """Whether the run's description is one that its journal has given it, and not a person's own."""
+        note = self.client.get_run(self.run_id).data.tags.get(NOTE)
+        ours = {str(event.get("tags", {}).get(NOTE))[:8000] for event in self.folder.events()}
+        return note is None or note in ours
 
     def _log(self, kind: str, items: Iterable[Item], names: Collection[str]) -> list[Refusal]:
         """Log what is named; where a batch is refused, its parts one by one, so that only the bad ones are lost."""
@@ -188,7 +207,8 @@ class Writer:
         model_id = registry.log_model(self.client, self.run_id, network, example)
         if name := event["model_name"]:
             tags = {**event["tags"], "run_id": self.run_id}
-            self.versions[name] = registry.register(self.client, name, self.run_id, model_id, tags)
+            about = event.get("description", "")
+            self.versions[name] = registry.register(self.client, name, self.run_id, model_id, tags, about)
         return []
 
     @staticmethod

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the tests' own processes share two cores; before torch is imported
 
@@ -18,6 +19,9 @@ SHARED_MNIST = ROOT.parent / "shared/data/mnist"
 MNIST_DIR = Path(os.environ["MNIST_DIR"]).absolute() if "MNIST_DIR" in os.environ else SHARED_MNIST
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 DELIVERED_WITHIN_S = 120
+# The same examples on every machine, however slow it is, and none remembered on the disk.
+settings.register_profile("project", derandomize=True, deadline=None, database=None)
+settings.load_profile("project")
 # Two processes take the files in turn: the long ones first, so that none is left alone with one at the end.
 SLOW_FIRST = (
     "test_faults",
@@ -39,7 +43,7 @@ def pytest_collection_modifyitems(items):
 def clean_environment(monkeypatch, tmp_path):
     """No variable of the caller's decides a test, and nothing is written into the project."""
     for name in list(os.environ):
-        if name.startswith("MLFLOW_") or name == "MNIST_DIR":
+        if name.startswith(("MLFLOW_", "PIPELINE_")) or name == "MNIST_DIR":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -73,7 +77,8 @@ def write_four_files(folder, train=20, test=10, compress=True):
 
 def environment(**changes):
     """The environment of a child process: this package importable, no MLflow variable but those given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") and name != "MNIST_DIR"}
+    ours = ("MLFLOW_", "PIPELINE_", "MNIST_DIR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **changes}
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -156,6 +157,20 @@ def full_record(uri, cwd):
         "predictions": (folder.artifacts / "test_predictions.csv").read_bytes(),
         "weights": {name: weights.tolist() for name, weights in checkpoint["state_dict"].items()},
     }
+
+
+def other_artifacts(uri, cwd):
+    """The files in MLflow that are not, byte for byte, those of the run's folder."""
+    folder = only_folder(cwd)
+    run_id = folder.state()["run_id"]
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    with tempfile.TemporaryDirectory() as scratch:
+        there = Path(mlflow.MlflowClient(tracking_uri=uri).download_artifacts(run_id, "", scratch))
+        return [
+            f"artifact {path.relative_to(there)}"
+            for path in there.rglob("*")
+            if path.is_file() and path.read_bytes() != (folder.artifacts / path.relative_to(there)).read_bytes()
+        ]
 
 
 def differences(one, other):

@@ -2,8 +2,10 @@
 
 kills:   N times kill -9 at a random instant (half the time the sender with it), resumed until finished.
 outages: N/2 schedules of an `mlflow server` that is killed, frozen or returns at random instants while a run trains.
+proxies: N/2 schedules of a proxy before a server that answers 401, 403, 404 or 429 in its place, loses answers of what
+         was done, cuts connections or keeps silent, in bursts at random instants; half of the runs are killed too.
 
-Each final record must be bit-identical to that of a run that nothing happened to.
+Each final record must be bit-identical to that of a run that nothing happened to, and each file in MLflow to its own.
 """
 
 import argparse
@@ -23,8 +25,10 @@ import mlflow
 from pipeline.record import all_folders
 from tests import faults
 from tests.conftest import MNIST_DIR, ROOT
+from tests.proxy import FAULTS, Proxy
 
 EPOCHS = 6
+KINDS = ("kills", "outages", "proxies")
 SUMMARY = ROOT / "tests/soak_summary.md"
 HEADER = "| faults | how many | runs | records that differ | how |\n| --- | --- | --- | --- | --- |"
 
@@ -64,7 +68,7 @@ def kill_case(cwd, chance, reference, seconds, kills):
     client = mlflow.MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name("mnist-mlp").experiment_id])
     wrong = [f"{run.info.run_id} {run.info.status}" for run in runs if run.info.status != "FINISHED"]
-    return wrong + faults.differences(reference, faults.full_record(uri, cwd))
+    return wrong + faults.differences(reference, faults.full_record(uri, cwd)) + faults.other_artifacts(uri, cwd)
 
 
 def outage_case(cwd, chance, reference, seconds):
@@ -85,9 +89,52 @@ def outage_case(cwd, chance, reference, seconds):
         server.signal(signal.SIGCONT)
         synced = faults.start_pipeline("sync", cwd=cwd, MLFLOW_TRACKING_URI=server.uri)  # patient again
         wrong = [f"exit code {code}"] * (code != 0) + [f"sync exit code {synced.wait()}"] * (synced.wait() != 0)
-        return wrong + faults.differences(reference, faults.full_record(server.uri, cwd))
+        found = faults.differences(reference, faults.full_record(server.uri, cwd))
+        return wrong + found + faults.other_artifacts(server.uri, cwd)
     finally:
         server.kill()
+
+
+def proxy_case(cwd, chance, reference, seconds):
+    """Train while a proxy answers in the server's place in bursts; returns what is wrong afterwards."""
+    server = faults.Server(cwd / "server").start()
+    proxy = Proxy(server.uri)
+    here = {"MLFLOW_TRACKING_URI": proxy.uri, "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+    try:
+        training = faults.start_pipeline("train", *knobs(), cwd=cwd, **here)
+        killed_at = time.monotonic() + chance.uniform(0, seconds) if chance.random() < 0.5 else float("inf")
+        while training.poll() is None:
+            burst(proxy, chance, seconds)
+            if time.monotonic() > killed_at and faults.epochs_recorded(cwd):
+                killed_at = float("inf")
+                training.kill()
+                training.wait()
+                training = faults.start_pipeline("train", "--resume", "last", "--runs_dir", "runs", cwd=cwd, **here)
+        proxy.clear()
+        code = training.wait()
+        synced = faults.start_pipeline("sync", cwd=cwd, MLFLOW_TRACKING_URI=server.uri).wait()
+        wrong = [f"exit code {code}"] * (code != 0) + [f"sync exit code {synced}"] * (synced != 0)
+        client = mlflow.MlflowClient(tracking_uri=server.uri)
+        runs = client.search_runs([client.get_experiment_by_name("mnist-mlp").experiment_id])
+        wrong += [f"{len(runs)} runs"] * (len(runs) != 1)
+        found = faults.differences(reference, faults.full_record(server.uri, cwd))
+        return wrong + found + faults.other_artifacts(server.uri, cwd)
+    finally:
+        proxy.close()
+        server.kill()
+
+
+def burst(proxy, chance, seconds):
+    """Leave the proxy alone for a while, then let it do one thing to whatever comes for a while."""
+    time.sleep(chance.uniform(0, seconds / 3))
+    fault = chance.choice(FAULTS)
+    proxy.silence_s = chance.choice([1.0, 5.0, 20.0])
+    if fault.endswith("after"):
+        proxy.first(chance.randint(1, 3), fault)
+    else:
+        proxy.always(fault)
+    time.sleep(chance.uniform(0.1, 4.0))
+    proxy.clear()
 
 
 def disturb(server, chance):
@@ -112,7 +159,8 @@ def run_case(kind, number, seed, reference, seconds):
             if kind == "kills":
                 problems = kill_case(cwd, chance, reference, seconds, kills)
             else:
-                problems = outage_case(cwd, chance, reference, seconds)
+                case = outage_case if kind == "outages" else proxy_case
+                problems = case(cwd, chance, reference, seconds)
         except Exception as error:  # a case that breaks is a finding, and the others go on
             problems = [f"{type(error).__name__}: {error}"[-2000:]]
     verdict = "identical" if not problems else f"DIFFERENT: {problems}"
@@ -145,21 +193,25 @@ def write_summary(kind, row):
         f"{data}, {EPOCHS} epochs a run, {platform.machine()} with {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}."
     )
     old = SUMMARY.read_text().splitlines() if SUMMARY.exists() else []
-    rows = [line for line in old if line.startswith(("| kills", "| outages")) and not line.startswith(f"| {kind}")]
+    rows = [
+        line
+        for line in old
+        if line.startswith(tuple(f"| {each}" for each in KINDS)) and not line.startswith(f"| {kind}")
+    ]
     SUMMARY.write_text("\n".join(["# The last full soak", "", about, "", HEADER, *sorted([*rows, row])]) + "\n")
 
 
 def main():
     """Soak and write the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=100, help="kills; half as many outage schedules")
+    parser.add_argument("--n", type=int, default=100, help="kills; half as many schedules of outages and of proxies")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="printed, so that a failure can be replayed")
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side")
-    parser.add_argument("--kind", choices=["kills", "outages"], help="only these")
+    parser.add_argument("--kind", choices=KINDS, help="only these")
     parser.add_argument("--case", type=int, help="only this one")
     options = parser.parse_args()
     began = time.monotonic()
-    wanted = {"kills": options.n, "outages": options.n // 2}
+    wanted = {"kills": options.n, "outages": options.n // 2, "proxies": options.n // 2}
     results = {
         kind: soak(kind, n, options.seed, options.jobs, options.case)
         for kind, n in wanted.items()

@@ -110,7 +110,7 @@ def test_the_report_needs_no_network_and_shows_everything(pipeline, tmp_path):
     for words in ("Does dropout help?", "half better (+0.90 points)", "97.20 ± 0.20", "none seed=1"):
         assert words in page
     rows = (tmp_path / "found/runs.csv").read_text().splitlines()
-    assert rows[0] == "group,run_id,seed,dropout,seconds_per_epoch,val_accuracy,val_loss"
+    assert rows[0] == "group,run_id,seed,dropout,seconds_per_epoch,val_accuracy,val_loss,diverged_in_epoch"
     assert len(rows) == 7
     found = json.loads((tmp_path / "found/comparison.json").read_text())
     assert found["contrasts"][0]["verdict"] == "better"

@@ -92,6 +92,19 @@ def test_a_network_that_is_more_than_the_sample_is_left_to_autograd(network):
     assert backprop.derive(network, 128, "32-true") is None
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10, 47])
+def test_a_network_of_any_number_of_classes_is_derived_by_hand_bit_for_bit(classes):
+    by_hand, by_autograd = twins(hidden_units=16, classes=classes)
+    derive = backprop.derive(by_hand, 128, "32-true")
+    pixels, labels = batch()
+    loss, _ = derive(pixels, labels % classes)
+    expected = F.cross_entropy(by_autograd(pixels), labels % classes)
+    expected.backward()
+    assert torch.equal(loss, expected)
+    for one, other in zip(by_hand.parameters(), by_autograd.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
 def test_other_number_formats_are_left_to_autograd():
     assert backprop.derive(MLP(hidden_units=8), 128, "64-true") is None
     assert backprop.derive(MLP(hidden_units=8), 128, "32-true") is not None

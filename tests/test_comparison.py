@@ -1,10 +1,13 @@
 import gc
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline import charts, report, tables
 from pipeline.comparison import Run, compare
 from pipeline.inference import estimate
 
@@ -177,6 +180,98 @@ def test_accuracy_on_the_test_images_is_said_to_decide_nothing():
     assert (
         note == "val_accuracy of runs with validation_size 0 is that of the test images: nothing may be selected by it"
     )
+
+
+def diverged(variant, seed, *, status="FAILED", **params):
+    lost = run(variant, seed, 0.1, status=status, **params)
+    return replace(lost, tags={**lost.tags, "diverged_in_epoch": "3"}, metrics={"train_accuracy": 0.1})
+
+
+def test_survivors_of_a_divergence_are_not_judged():
+    runs = [*runs_of("base", BASE), *runs_of("fast", BETTER, dropout="0"), diverged("fast", 4, dropout="0")]
+    found = compare([*runs, diverged("fast", 5, dropout="0", status="FINISHED")], baseline="base")
+    contrast = found.contrast("fast")
+    assert contrast.verdict == "diverged in 2 of 5 runs"
+    assert all(math.isnan(each) for each in (contrast.difference, contrast.low, contrast.high, contrast.p))
+    assert found.notes == (
+        "fast diverged in 2 of 5 runs (seed 4, 5); the values shown are of the other 3 and judge nothing",
+    )
+    assert tables.rows(found)[1][2] == "3 (+2 diverged)"
+    assert tables.rows(found)[1][-3:] == ["", "", "diverged in 2 of 5 runs"]
+    assert tables.sentence(found).endswith("against it: fast diverged in 2 of 5 runs.")
+    assert [line.split(",")[-1] for line in tables.as_csv(found).splitlines()] == [
+        "diverged_in_epoch",
+        *[""] * 6,
+        "3",
+        "3",
+    ]
+    assert len(json.loads(tables.as_json(found))["groups"][1]["diverged"]) == 2
+
+
+def test_a_variant_beside_one_that_diverged_is_judged_as_without_it():
+    runs = [*runs_of("base", BASE), *runs_of("other", BETTER, dropout="0")]
+    alone = compare(runs, baseline="base").contrast("other")
+    beside = compare([*runs, *(diverged("fast", seed, dropout="0.9") for seed in (1, 2, 3))], baseline="base")
+    assert beside.contrast("other") == alone
+    assert [each.label for each in beside.contrasts] == ["other", "fast"]
+
+
+def test_against_a_baseline_that_diverged_nothing_is_judged():
+    runs = [*runs_of("base", BASE), diverged("base", 4), *runs_of("other", BETTER, dropout="0")]
+    found = compare(runs, baseline="base")
+    assert found.contrasts[0].verdict == "not judged: base diverged in 1 of 4 runs"
+    assert tables.sentence(found).startswith("base diverged in 1 of 4 runs; against it: other not judged")
+
+
+def test_where_every_run_diverged_that_is_the_answer(tmp_path):
+    runs = [diverged(name, seed, dropout=name[-1]) for name in ("a0", "b1") for seed in (1, 2)]
+    found = compare(runs, baseline="a0")
+    assert tables.sentence(found) == "a0 diverged in 2 of 2 runs; against it: b1 diverged in 2 of 2 runs."
+    files = report.write_files(found, tmp_path)
+    assert "diverged in epoch 3" in (tmp_path / "report.html").read_text()
+    assert {"intervals.png", "table.md"} <= {path.name for path in files}
+    tables.print_comparison(found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_interval_of_accuracies_ends_at_0_and_1_and_holds_its_mean(seed):
+    random = np.random.default_rng(seed)
+    values = list(random.beta(*random.uniform(0.05, 20, 2), size=random.integers(2, 7)).round(2))
+    found = estimate(values, (0, 1))
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    free = estimate(values)
+    assert (found.mean, found.sd) == (free.mean, free.sd)
+    assert (found.low, found.high) == (max(free.low, 0), min(free.high, 1))
+
+
+def test_intervals_above_100_percent_are_cut_and_so_are_the_pictures(monkeypatch):
+    """71.35 to 100.98 was printed of two runs of the digits."""
+    found = compare([*runs_of("base", [0.85, 0.8733]), *runs_of("other", [0.0, 1.0], dropout="0")], baseline="base")
+    base, other = (each.estimate("val_accuracy") for each in found.groups)
+    assert (base.low, base.high) == (pytest.approx(0.7136, abs=1e-4), 1)
+    assert (other.low, other.high) == (0, 1)
+    assert (found.contrasts[0].low, found.contrasts[0].high) == (-1, 1)
+    assert "71.36 to 100.00" in tables.rows(found)[0][3]
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.errorbar", lambda self, x, y, xerr, **_: drawn.append((x[0], xerr)))
+    charts.intervals(found)
+    assert [(x - e[0][0], x + e[1][0]) for x, e in drawn] == [pytest.approx((71.36, 100), abs=1e-2), (0, 100)]
+
+
+@pytest.mark.parametrize("same", [0.0, 1.0])
+def test_seeds_that_are_all_right_or_all_wrong_stay_there(same):
+    found = estimate([same] * 3, (0, 1))
+    assert (found.low, found.mean, found.high) == (same, same, same)
+
+
+def test_percentages_of_a_foreign_run_are_left_as_they_are():
+    found = estimate([97.0, 98.0], (0, 1))
+    assert found.low < 97 < 98 < found.high
+
+
+def test_losses_end_at_0():
+    found = compare(runs_of("base", [0.99, 0.9]), metric="val_loss").groups[0].estimate("val_loss")
+    assert found.low == 0
 
 
 def test_nothing_finished_or_no_such_baseline_or_metric_is_one_clear_line():

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from pipeline.config import ConfigError, RunConfig, did_you_mean, range_text
+from pipeline.config import ConfigError, RunConfig
+from pipeline.values import did_you_mean, range_text
 
 
 def problems_of(**knobs):
@@ -23,6 +24,24 @@ def test_text_becomes_the_type_of_the_knob():
     assert (config.epochs, config.learning_rate, config.devices, config.validation_size) == (5, 1e-4, "2", 10_000)
 
 
+@pytest.mark.parametrize(
+    ("name", "typed", "value"),
+    [
+        ("seed", "010", 10),
+        ("epochs", "+5", 5),
+        ("epochs", "5.", 5),
+        ("epochs", " 5 ", 5),
+        ("epochs", "1e15", 10**15),
+        ("batch_size", "9007199254740991.0", 9007199254740991),
+        ("dropout", "-0.0", 0.0),
+        ("dropout", ".5", 0.5),
+    ],
+)
+def test_a_number_is_taken_exactly(name, typed, value):
+    taken = getattr(RunConfig.from_mapping({name: typed}), name)
+    assert repr(taken) == repr(value)
+
+
 def test_all_problems_are_told_at_once():
     assert problems_of(epochs=-1, dropout=1.5, batch_size="many") == [
         "batch_size 'many' is not a whole number",
@@ -37,6 +56,25 @@ def test_all_problems_are_told_at_once():
         ("epochs", "2.5", "epochs '2.5' is not a whole number"),
         ("epochs", True, "epochs True is not a whole number"),
         ("learning_rate", "nan", "learning_rate nan is out of range: above 0"),
+        ("epochs", "1e400", "epochs '1e400' is not a whole number"),
+        ("epochs", "nan", "epochs 'nan' is not a whole number"),
+        ("epochs", "1_000", "epochs '1_000' is not a whole number"),
+        ("epochs", "１２", "epochs '１２' is not a whole number"),
+        ("epochs", "0x10", "epochs '0x10' is not a whole number"),
+        ("epochs", "", "epochs '' is not a whole number"),
+        ("epochs", None, "epochs None is not a whole number"),
+        ("epochs", "1e300", f"epochs 1{'0' * 59}... (301 characters) is out of range: at least 1, at most 9.0072e+15"),
+        ("epochs", "9" * 400, f"epochs {'9' * 60}... (400 characters) is out of range: at least 1, at most 9.0072e+15"),
+        ("epochs", "9" * 10**6, f"epochs '{'9' * 59}... (1,000,002 characters) is not a whole number"),
+        ("batch_size", 2**53 + 1, "batch_size 9007199254740993 is out of range: at least 1, at most 9.0072e+15"),
+        ("batch_size", "9007199254740993.5", "batch_size '9007199254740993.5' is not a whole number"),
+        ("hidden_layers", 10**6, "hidden_layers 1000000 is out of range: at least 0, at most 1000"),
+        ("learning_rate", "1_0.5", "learning_rate '1_0.5' is not a number"),
+        ("epsilon", "1e-40", "epsilon 1e-40 is out of range: at least 1e-30"),
+        ("data_dir", "a\0b", "data_dir 'a\\x00b' is not text"),
+        ("run_name", "x" * 10**6, f"run_name '{'x' * 59}... (1,000,002 characters) is not text"),
+        ("dataset", "x" * 10**6, f"dataset '{'x' * 59}... (1,000,002 characters) is not text"),
+        ("x" * 10**6, 1, f"unknown knob '{'x' * 59}... (1,000,002 characters)"),
         ("learning_rate", "inf", "learning_rate inf is out of range: above 0"),
         ("learning_rate", 0, "learning_rate 0.0 is out of range: above 0"),
         ("seed", 2**32, "seed 4294967296 is out of range: at least 0, at most 4.29497e+09"),
@@ -58,18 +96,28 @@ def test_nothing_is_selected_on_the_test_set(knob):
     assert getattr(RunConfig.from_mapping({knob: 1, "validation_size": 100}), knob) == 1
 
 
-def test_mnist_dir_is_the_default_of_data_dir(monkeypatch):
+def test_mnist_dir_is_the_default_of_data_dir_for_mnist_alone(monkeypatch):
     assert RunConfig().data_dir == "data"
     monkeypatch.setenv("MNIST_DIR", "/somewhere")
     assert RunConfig().data_dir == "/somewhere"
     assert RunConfig(data_dir="here").data_dir == "here"
+    assert RunConfig(dataset="fashion_mnist").data_dir == RunConfig(dataset="digits").data_dir == "data"
 
 
-def test_the_registered_model_is_named_after_the_dataset_unless_given():
-    assert RunConfig().model_name == "mnist-mlp"
-    assert RunConfig(dataset="fashion_mnist").model_name == "fashion-mnist-mlp"
-    assert RunConfig(dataset="digits", model_name="mine").model_name == "mine"
-    assert RunConfig(model_name="").model_name == ""
+def test_data_of_ones_own_have_a_name_of_their_own():
+    assert RunConfig(data_name="my_digits").named_after("MLP").model_name == "my-digits-mlp"
+    for name, words in (("kmnist", "is that of known data"), ("a b", "is not a name"), ("a/b", "is not a name")):
+        with pytest.raises(ConfigError, match=words):
+            RunConfig(data_name=name)
+    with pytest.raises(ConfigError, match="comes with scikit-learn"):
+        RunConfig(data_name="mine", dataset="digits")
+
+
+def test_the_registered_model_is_named_after_dataset_and_network_unless_given():
+    assert RunConfig().named_after("MLP").model_name == "mnist-mlp"
+    assert RunConfig(dataset="fashion_mnist").named_after("CNN").model_name == "fashion-mnist-cnn"
+    assert RunConfig(dataset="digits", model_name="mine").named_after("MLP").model_name == "mine"
+    assert RunConfig(model_name="").named_after("MLP").model_name == ""
 
 
 def test_a_config_survives_its_own_mapping():

@@ -15,7 +15,7 @@ def arrays(tmp_path):
 
 
 def module(tmp_path, **knobs):
-    data = MNISTDataModule("mnist", str(tmp_path), **{"batch_size": 8, **knobs})
+    data = MNISTDataModule("mnist", str(tmp_path), **{"batch_size": 8, "data_name": "mine", **knobs})
     data.prepare_data()
     data.setup()
     return data
@@ -60,7 +60,7 @@ def test_the_order_is_decided_by_seed_and_epoch_not_by_history(tmp_path, arrays)
 
 
 def test_the_images_lie_on_the_trainer_s_device_once_and_batches_are_made_there(tmp_path, arrays):
-    data = MNISTDataModule("mnist", str(tmp_path), batch_size=8, validation_size=6)
+    data = MNISTDataModule("mnist", str(tmp_path), batch_size=8, validation_size=6, data_name="mine")
     data.trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1
     )
@@ -86,7 +86,7 @@ def test_the_hold_out_is_the_same_for_every_seed_and_is_not_trained_on(tmp_path,
 
 
 def test_a_hold_out_that_leaves_nothing_to_train_on_is_told(tmp_path, arrays):
-    with pytest.raises(DataError, match="validation_size 20 is out of range: mnist has 20 training images"):
+    with pytest.raises(DataError, match="validation_size 20 is out of range: mine has 20 training images"):
         module(tmp_path, validation_size=20)
 
 

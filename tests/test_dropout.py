@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -75,3 +78,71 @@ def test_a_rate_out_of_range_is_refused(p):
 
 def test_it_prints_like_torchs():
     assert repr(nn.Sequential(Dropout(0.2))) == "Sequential(\n  (0): Dropout(p=0.2)\n)"
+
+
+def expected_masks(p, seed, shape, steps, ahead):
+    """Masks from SFC64's bits as the class describes them: 16 bits a value, `ahead` steps at a time, the last first."""
+    bits, size, masks = np.random.SFC64(seed), int(np.prod(shape)), []
+    while len(masks) < steps:
+        levels = bits.random_raw(math.ceil(ahead * size / 4)).view(np.int16)[: ahead * size].astype(np.int64) + 32768
+        drawn = np.where(levels >= round(p * 65536), np.float32(1 / (1 - p)), np.float32(0))
+        masks += list(drawn.reshape(ahead, *shape)[::-1])
+    return torch.from_numpy(np.stack(masks[:steps]))
+
+
+@pytest.mark.parametrize(
+    ("limit", "shape", "ahead"),
+    [(1 << 19, (3, 5), 8), (1 << 19, (1,), 8), (64, (3, 5), 4), (15, (3, 5), 1), (14, (3, 5), 1), (60, (0, 5), 8)],
+)
+@pytest.mark.parametrize("p", [0.2, 0.5])
+def test_the_masks_of_recorded_runs_stay_what_they_were(monkeypatch, p, limit, shape, ahead):
+    monkeypatch.setattr("pipeline.dropout.MASKS_AHEAD", limit)
+    layer = Dropout(p)
+    layer.reseed(9)
+    drawn = torch.stack([layer(torch.ones(shape)) for _ in range(12)])
+    assert torch.equal(drawn, expected_masks(p, 9, shape, 12, ahead))
+
+
+def test_another_shape_or_type_gets_masks_of_its_own():
+    layer = Dropout(0.5)
+    for values in (torch.ones(7, 11), torch.ones(96), torch.ones(96, dtype=torch.float64), torch.ones(7, 11)):
+        out = layer(values)
+        assert (out.shape, out.dtype) == (values.shape, values.dtype)
+
+
+def test_a_new_seed_begins_its_sequence_at_once():
+    layer = Dropout(0.5)
+    layer.reseed(1)
+    layer(torch.ones(50))
+    layer.reseed(2)
+    assert torch.equal(layer(torch.ones(50)) > 0, kept(0.5, 50, seed=2))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_in_place_it_drops_what_forward_drops(p):
+    one, two, values = Dropout(p), Dropout(p), torch.rand(6, 7)
+    one.reseed(4)
+    two.reseed(4)
+    dropped = values.clone()
+    assert one.drop_(dropped) is dropped
+    assert torch.equal(dropped, two(values))
+
+
+def test_on_other_devices_torch_drops(monkeypatch):
+    values, asked = torch.ones(3, device="meta"), []
+    monkeypatch.setattr("pipeline.dropout.F.dropout", lambda *arguments: asked.append(arguments) or values)
+    assert Dropout(0.3)(values) is values
+    ((given, p),) = asked
+    assert given is values
+    assert p == 0.3
+
+
+def test_the_default_rate_is_torchs():
+    assert Dropout().p == nn.Dropout().p
+
+
+def test_the_seed_taken_from_torch_has_62_bits(monkeypatch):
+    limits = []
+    monkeypatch.setattr("pipeline.dropout.torch.randint", lambda limit, size: limits.append((limit, size)) or 5)
+    assert torch.equal(Dropout(0.5)(torch.ones(50)) > 0, kept(0.5, 50, seed=5))
+    assert limits == [(1 << 62, ())]

@@ -140,7 +140,10 @@ def test_ctrl_c_stops_the_runs_with_their_last_epoch_and_a_second_command_is_ref
     assert "experiment trial is running already, in another process" in second.stderr
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=30) == 128 + signal.SIGINT
-    assert "stopped by Ctrl-C; what is done stays done: start it again to go on" in (tmp_path / "output").read_text()
+    assert (
+        "stopped by Ctrl-C; what is done stays done; go on with: python -m pipeline experiment trial.yaml"
+        in (tmp_path / "output").read_text()
+    )
     assert {each.ended()["status"] for each in children(tmp_path)} == {"KILLED"}
     assert parent(tmp_path).ended()["status"] == "KILLED"
 

@@ -1,12 +1,14 @@
 """Interruptions: raised once, and never in the middle of a write."""
 
+import contextlib
 import os
 import signal
+import time
 
 import pytest
 
-from pipeline import record
-from pipeline.interrupts import Interrupted, interruptions, uninterrupted
+from pipeline import interrupts, record
+from pipeline.interrupts import Interrupted, interruptions, last_words, uninterrupted
 from pipeline.record import Journal, RunFolder
 
 
@@ -14,7 +16,9 @@ def interrupt_me(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(("number", "words"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "words"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")]
+)
 def test_a_signal_is_raised_with_its_name_and_the_shells_exit_code(number, words):
     with pytest.raises(Interrupted, match=words) as caught, interruptions():
         interrupt_me(number)
@@ -35,11 +39,55 @@ def test_what_must_not_be_torn_is_finished_first():
     assert done == ["inside"]
 
 
-def test_a_second_signal_is_not_heard():
+@pytest.mark.parametrize("numbers", [(15, 15), (2, 15), (2, 2, 2), (1, 15, 2)])
+def test_the_first_signal_decides_and_the_next_are_not_heard_even_when_handlers_are_put_back(numbers):
     with interruptions():
+        handlers = {each: signal.getsignal(each) for each in interrupts.SIGNALS}
+        with pytest.raises(Interrupted) as caught:
+            interrupt_me(numbers[0])
+        for number in numbers[1:]:
+            interrupt_me(number)
+        assert {each: signal.getsignal(each) for each in interrupts.SIGNALS} == handlers
+        with interruptions():  # a block inside begins nothing anew
+            interrupt_me(numbers[-1])
+    assert caught.value.exit_code == 128 + numbers[0]
+
+
+def test_a_signal_after_ten_seconds_ends_the_process_at_once_with_its_last_words(monkeypatch):
+    ends, words = [], []
+    monkeypatch.setattr(interrupts.os, "_exit", ends.append)
+    with interruptions(), last_words(words.append):
         with pytest.raises(Interrupted):
-            interrupt_me()
+            interrupt_me(signal.SIGINT)
         interrupt_me()
+        assert (ends, words) == ([], [])
+        later = time.monotonic() + interrupts.DEAF_S + 1
+        monkeypatch.setattr(interrupts.time, "monotonic", lambda: later)
+        interrupt_me()
+        with uninterrupted():  # the last words are not for the middle of a write
+            interrupt_me()
+    assert (ends, words) == ([130, 130], ["Ctrl-C"])
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptions():
+            interrupt_me(signal.SIGHUP)
+            with pytest.raises(Interrupted, match="SIGTERM"):
+                interrupt_me()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_in_a_write_that_fails_is_raised_all_the_same():
+    def failing_write():
+        with contextlib.suppress(OSError), uninterrupted():
+            interrupt_me()
+            raise OSError("no space left")
+
+    with interruptions(), pytest.raises(Interrupted):
+        failing_write()
 
 
 def test_the_handlers_from_before_are_put_back():

@@ -128,6 +128,13 @@ def test_the_first_version_is_the_champion_and_carries_accuracy_and_run(client, 
     assert float(version.tags["test_accuracy"]) == run.data.metrics["test_accuracy"]
 
 
+def test_run_and_version_are_described_by_their_result(client, run):
+    accuracy = 100 * run.data.metrics["test_accuracy"]
+    expected = f"{accuracy:.2f} % on 360 test images; dataset=digits, 2 epochs"
+    assert run.data.tags["mlflow.note.content"] == expected
+    assert client.get_model_version_by_alias("mnist-mlp", "champion").description == expected
+
+
 def test_the_served_model_has_exactly_the_test_accuracy_of_the_run(model, run):
     test = datasets.load("digits", "").test
     probabilities = model.predict(test.images.astype(np.float32))

@@ -1,13 +1,16 @@
 """Promotion: the verdict is SciPy's on the same table, the aliases move together, and the digits decide for real."""
 
+import http.server
+import shutil
 import threading
 
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from scipy import stats
 
-from pipeline import cli, promotion, registry, training
+from pipeline import cli, promotion, promotion_lock, registry, searches, training
 from pipeline.config import RunConfig
 from pipeline.connection import connect
 from pipeline.export import export_onnx
@@ -178,3 +181,166 @@ def test_the_first_version_of_a_model_without_champion_becomes_it(promote, clien
     client.delete_registered_model_alias("digits-mlp", "champion")
     assert promote("2") == (0, "digits-mlp has no champion; version 2 becomes it\n", "")
     assert aliases(client) == {"champion": "2"}
+
+
+COMMANDS = [
+    ["promote", "--model", "digits-mlp"],
+    ["promote", "2", "--dry-run"],
+    ["promote", "some-run"],
+    ["promote", "--rollback"],
+    ["compare", "trial"],
+    ["compare"],
+    ["report"],
+]
+QUESTION = (
+    "question: Why?\nshared: {validation_size: 100}\nvariants: {a: {}, b: {dropout: 0.5}}\nbaseline: a\nseeds: [1, 2]\n"
+)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_dead_server_is_one_line_and_its_own_exit_code(client, capsys, tmp_path, monkeypatch, arguments):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/why.yaml").write_text(QUESTION)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    assert cli.main(arguments) == 3
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert err.startswith("pipeline: no answer from http://127.0.0.1:9; ")
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 500])
+def test_so_is_what_answers_in_its_place(client, capsys, monkeypatch, status):
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>\n<body>please log in</body>\n</html>")
+
+        def log_message(self, *words):
+            pass
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{proxy.server_port}")
+        assert cli.main(["promote"]) == 3
+        proxy.shutdown()
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert f"answers {status}" in err or status == 200
+    assert ("MLFLOW_TRACKING_USERNAME" in err) == (status in (401, 403))
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """The registry dies at the second alias that is set, once."""
+    real, calls = mlflow.MlflowClient.set_registered_model_alias, []
+
+    def dying(*words):
+        calls.append(words)
+        if len(calls) == 2:
+            raise MlflowException("API request to http://registry/api failed with exception Connection refused")
+        return real(*words)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", dying)
+
+
+def test_a_promotion_that_was_cut_off_is_made_whole_by_running_it_again(promote, client, cut):
+    code, _, err = promote("3")
+    assert (code, len(err.splitlines())) == (3, 1)
+    assert "run it again when it does: what was half done is made whole" in err
+    assert aliases(client) == {"champion": "1", "previous": "1"}
+    assert promote("3")[0] == 0
+    assert aliases(client) == {"champion": "3", "previous": "1"}
+
+
+def test_a_rollback_that_was_cut_off_is_made_whole_by_running_it_again(promote, client, monkeypatch, request):
+    assert promote("3")[0] == 0
+    request.getfixturevalue("cut")
+    assert promote("--rollback")[0] == 3
+    assert aliases(client) == {"champion": "1", "previous": "1"}
+    assert promote("--rollback")[0] == 0
+    assert aliases(client) == {"champion": "1", "previous": "3"}
+
+
+def test_there_is_nothing_to_go_back_to_where_champion_and_previous_are_one(promote, client):
+    client.set_registered_model_alias("digits-mlp", "champion", "2")
+    client.set_registered_model_alias("digits-mlp", "previous", "2")
+    code, _, err = promote("--rollback")
+    assert code == 2
+    assert "version 2 of digits-mlp is both champion and previous: there is nothing to go back to" in err
+
+
+@pytest.fixture
+def without_files(client):
+    """The files of version 1 are gone until the test is over."""
+    source = client.get_model_version("digits-mlp", "1").source
+    folder = client.get_logged_model(source.removeprefix("models:/")).artifact_location.removeprefix("file://")
+    shutil.move(folder, f"{folder}.away")
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.move(f"{folder}.away", folder)
+
+
+def test_a_champion_whose_files_are_gone_is_told_and_can_be_replaced(promote, client, without_files):
+    code, _, err = promote("3")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "the champion, digits-mlp version 1 cannot be " in err
+    assert "--force REASON replaces it without a comparison" in err
+    assert promote("3", "--force", "its files are gone")[0] == 0
+    assert aliases(client) == {"champion": "3", "previous": "1"}
+    tags = client.get_model_version("digits-mlp", "3").tags
+    assert tags["promotion.verdict"] == "not compared: the champion could not be opened"
+    code, _, err = promote("1")
+    assert (code, len(err.splitlines())) == (2, 1)
+
+
+def test_a_run_of_another_store_is_told(promote, tmp_path):
+    from pipeline.record import Journal, RunFolder
+
+    folder = RunFolder(tmp_path / "runs/elsewhere")
+    journal = Journal(folder)
+    journal.append("start", run_key="k", mlflow_run_id=None, tags={}, params={}, parent="")
+    journal.close()
+    folder.write_state({"run_id": "0" * 32, "tracking_uri": "http://other:5000"})
+    code, _, err = promote("elsewhere")
+    assert code == 2
+    assert "run elsewhere was recorded in http://other:5000; sqlite:" in err
+
+
+def test_the_lock_lies_beside_the_registry_or_is_the_users_own(client, trained, tmp_path, monkeypatch):
+    assert promotion_lock._lock_path("m") == trained / "mlflow.db.promote.lock"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    own = promotion_lock._lock_path("m")
+    assert (own.parent.parent, own.parent.stat().st_mode & 0o777) == (tmp_path, 0o700)
+    monkeypatch.setattr(promotion_lock.os, "getuid", lambda: 12345)
+    assert promotion_lock._lock_path("m").parent != own.parent if own.parent.stat().st_uid == 12345 else True
+    (tmp_path / "pipeline-54321").mkdir()
+    monkeypatch.setattr(promotion_lock.os, "getuid", lambda: 54321)
+    assert promotion_lock._lock_path("m") is None
+
+
+def test_a_lock_that_cannot_be_had_is_done_without(promote, client, trained, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(promotion_lock, "FileLock", refuse)
+    assert promote("3")[0] == 0
+    assert aliases(client)["champion"] == "3"
+
+
+@pytest.mark.parametrize("name", ["it's", 'say "hi"', """it's "both" """.strip(), "back\\slash", "50%", "a;b", "a--b"])
+def test_any_name_is_found_in_the_registry(client, name):
+    run_id = client.get_model_version("digits-mlp", "1").run_id
+    source = client.get_model_version("digits-mlp", "1").source
+    client.create_registered_model(name)
+    try:
+        made = client.create_model_version(name, source, run_id=run_id)
+        assert [each.version for each in searches.versions(client, name)] == [made.version]
+        assert registry.version_of_run(client, name, run_id).version == made.version
+        assert searches.versions(client, name + "x") == []
+        assert name in [each.name for each in searches.models(client)]
+    finally:
+        client.delete_registered_model(name)

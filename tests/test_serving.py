@@ -154,6 +154,7 @@ WRONG = {
     "numbers as text": ("/invocations", JSON, json.dumps({"inputs": [[["1"] * 28] * 28]}).encode(), 400, "not numbers"),
     "truth": ("/invocations", JSON, json.dumps({"inputs": [[[True] * 28] * 28]}).encode(), 400, "not numbers"),
     "null": ("/invocations", JSON, b'{"inputs": null}', 400, "inputs"),
+    "both keys": ("/invocations", JSON, b'{"inputs": [], "instances": []}', 400, "both"),
     "wrong shape": ("/invocations", JSON, b'{"inputs": [[1, 2]]}', 400, "found shape (1, 2)"),
     "ragged": ("/invocations", JSON, b'{"inputs": [[1], [1, 2]]}', 400, "one shape"),
     "negative": ("/invocations", JSON, json.dumps({"inputs": [[[-1] * 28] * 28]}).encode(), 400, "from -1"),
@@ -167,7 +168,7 @@ WRONG = {
     "no bytes": ("/predict", PNG, b"", 400, "neither PNG nor JPEG"),
     "truncated": ("/predict", PNG, png(DIGITS[0])[:80], 400, "cannot be read"),
     "blank": ("/predict", PNG, png(np.full((50, 50), 255)), 400, "blank"),
-    "bomb": ("/predict", PNG, bomb(), 400, "too many pixels"),
+    "bomb": ("/predict", PNG, bomb(), 400, "50000 x 50000 pixels"),
     "a GIF": ("/predict", PNG, png(DIGITS[0], format="GIF"), 400, "neither PNG nor JPEG"),
     "as text": ("/predict", "text/plain", b"seven", 415, "image/png"),
     "form without boundary": ("/predict", "multipart/form-data", b"x", 400, "form cannot be read"),
@@ -195,7 +196,7 @@ def test_a_method_that_is_not_allowed_names_the_one_that_is(client):
 def test_too_large_a_body_is_refused_before_it_is_read(client, service):
     host, port = service.address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n")
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999999999\r\n\r\n")
         assert b"413" in connection.recv(1000).splitlines()[0]
 
 
@@ -259,7 +260,7 @@ def test_sigterm_finishes_what_is_in_flight(model_store, tmp_path):
     running = Service(model_store, tmp_path)
     host, port = running.address.removeprefix("http://").split(":")
     body = json.dumps({"inputs": DIGITS[:1].tolist()}).encode()
-    head = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = "POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body[:100])
@@ -307,3 +308,42 @@ def test_it_does_not_load_torch(service, model_store):
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+@pytest.mark.parametrize("path", ["/", "/ping", "/ready", "/health", "/version", "/metrics"])
+def test_head_is_get_without_its_body(client, path):
+    head, got = client.head(path), client.get(path)
+    assert (head.status_code, head.content, head.headers["content-type"]) == (200, b"", got.headers["content-type"])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_a_compressed_body_is_refused_as_such(client, encoding):
+    headers = {"Content-Type": JSON, "Content-Encoding": encoding}
+    answer = client.post("/invocations", content=b"\x1f\x8b", headers=headers)
+    assert answer.status_code == 415
+    assert answer.json()["message"] == f"the body is compressed ({encoding}); send it plain, as it is"
+
+
+def test_a_name_that_a_foreign_site_can_point_here_is_refused_but_for_probes(client):
+    def status(host, path="/"):
+        return client.get(path, headers={"Host": host}).status_code
+
+    assert [status(host) for host in ("evil.example:80", "127.0.0.1.evil.example")] == [403, 403]
+    assert [status(host) for host in ("localhost:5000", "digits", "[::1]:80", "10.0.0.7")] == [200, 200, 200, 200]
+    assert status("evil.example", "/ready") == 200
+    assert "--allowed_hosts" in client.get("/", headers={"Host": "evil.example"}).json()["message"]
+
+
+def test_a_dead_registry_with_a_password_is_told_without_it(tmp_path):
+    secrets = {"PIPELINE_TOKEN": "tok3n-of-clients", "AWS_SECRET_ACCESS_KEY": "aws/S3cret+key"}
+    running = Service("http://bob:S3cretPw@127.0.0.1:1", tmp_path, "--log_level", "debug", **secrets)
+    with httpx.Client(base_url=running.address) as client:
+        authorised = {"Authorization": f"Bearer {secrets['PIPELINE_TOKEN']}"}
+        paths = ["/ping", "/ready", "/health", "/version", "/metrics", "/", "/openapi.json"]
+        told = "".join(client.get(path, headers=authorised).text for path in paths)
+        told += client.post("/invocations", json={"inputs": []}, headers=authorised).text
+        told += client.post("/invocations", json={"inputs": []}).text
+    assert running.stop() == 0
+    told += running.log.read_text()
+    assert "no answer from http://127.0.0.1:1" in told
+    assert [secret for secret in ("S3cretPw", *secrets.values()) if secret in told] == []

@@ -122,7 +122,7 @@ async def ask(port, method, path, kind, body):
     """The status of the answer; 0 where the server hung up on bytes that are no HTTP."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\n"
         writer.write(head.encode("latin-1", "replace") + f"Content-Length: {len(body)}\r\n\r\n".encode())
         writer.write(body)
         answer = await asyncio.wait_for(reader.read(), 60)
@@ -138,7 +138,7 @@ async def ask(port, method, path, kind, body):
 async def slowly(port):
     """A body that comes a byte a second, until the server has had enough."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    writer.write(b"POST /invocations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n")
     answer = asyncio.ensure_future(reader.read(600))
     for _ in range(40):
         if answer.done():

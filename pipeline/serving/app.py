@@ -9,12 +9,14 @@ from typing import Any
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from pipeline.serving import protocol
 from pipeline.serving.batcher import Batcher
 from pipeline.serving.follower import Follower
 from pipeline.serving.gate import Answer, Direct, Gate, RefusalError
+from pipeline.serving.hosts import Hosts
 from pipeline.serving.protocol import refusals
 from pipeline.serving.telemetry import Telemetry
 from pipeline.versions import Loaded
@@ -26,13 +28,20 @@ PAGE_POLICY = (
 )
 
 
-def make_app(follower: Follower, telemetry: Telemetry, token: str = "") -> Gate:
+class Exposition(PlainTextResponse):
+    """Prometheus' text format."""
+
+    media_type = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def make_app(follower: Follower, telemetry: Telemetry, token: str = "", hosts: Hosts | None = None) -> Gate:
     """The service as an ASGI application.
 
     Args:
         follower: knows the version that serves.
         telemetry: counts.
         token: what clients must send; empty: nothing.
+        hosts: the names it may be called by; None: those that nobody can take over.
     """
 
     @asynccontextmanager
@@ -57,7 +66,7 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "") -> Gate:
     _add_facts(app, follower, telemetry, batcher)
     _add_refusals(app, telemetry)
     routes = {path for route in app.routes if (path := getattr(route, "path", ""))}
-    return Gate(app, {("POST", "/invocations"): invoke}, telemetry, token, routes)
+    return Gate(app, {("POST", "/invocations"): invoke}, telemetry, token, routes, hosts or Hosts())
 
 
 def _invoker(batcher: Batcher, telemetry: Telemetry) -> Direct:
@@ -86,12 +95,12 @@ def _add_predictions(app: FastAPI, batcher: Batcher, telemetry: Telemetry, invok
         request.scope.setdefault("state", {})["facts"] = answer.facts
         return Response(answer.body, media_type="application/json", headers=answer.headers)
 
-    @app.post("/invocations", openapi_extra=protocol.INVOCATIONS, responses=refusals(400, 401, 408, 413, 415, 503))
+    @app.post("/invocations", openapi_extra=protocol.INVOCATIONS, responses=refusals(400, 401, 403, 408, 413, 415, 503))
     async def invocations(request: Request) -> Response:
         """Probabilities of raw pixels, as `mlflow models serve` gives them; X-Model-Version says whose."""
         return respond(request, await invoke(request.headers.get("content-type", ""), await request.body()))
 
-    @app.post("/predict", openapi_extra=protocol.PREDICT, responses=refusals(400, 401, 408, 413, 415, 503))
+    @app.post("/predict", openapi_extra=protocol.PREDICT, responses=refusals(400, 401, 403, 408, 413, 415, 503))
     async def predict(request: Request, show: bool = False) -> Response:
         """The digit of a PNG or JPEG, or of several; `show=true`: with the 28x28 that the model saw."""
         batcher.serving()
@@ -103,10 +112,10 @@ def _add_predictions(app: FastAPI, batcher: Batcher, telemetry: Telemetry, invok
 
 
 def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry, batcher: Batcher) -> None:
-    @app.get("/ping")
+    @app.get("/ping", response_class=PlainTextResponse)
     async def ping() -> Response:
         """200 while the process lives."""
-        return Response("\n", media_type="application/json")
+        return PlainTextResponse("\n")
 
     @app.get("/ready", responses=refusals(503))
     async def ready() -> dict[str, str]:
@@ -127,15 +136,15 @@ def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry, batcher: 
             "trouble": follower.trouble,
         }
 
-    @app.get("/version")
+    @app.get("/version", response_class=PlainTextResponse, responses=refusals(403, 503))
     async def version() -> Response:
         """MLflow's version, as its own server answers."""
-        return Response(metadata.version("mlflow"), media_type="text/plain")
+        return PlainTextResponse(metadata.version("mlflow"))
 
-    @app.get("/metrics", responses=refusals(401))
+    @app.get("/metrics", response_class=Exposition, responses=refusals(401, 403, 503))
     async def metrics() -> Response:
         """Prometheus metrics."""
-        return Response(telemetry.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Exposition(telemetry.exposition())
 
     page = PAGE.read_bytes()
 
@@ -162,6 +171,7 @@ def _add_refusals(app: FastAPI, telemetry: Telemetry) -> None:
         path = request.url.path[:80]
         if error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
+            allowed = "GET, HEAD" if allowed == "GET" else allowed
             response = as_response(RefusalError(405, "BAD_REQUEST", f"{request.method} {path}: use {allowed}"))
             response.headers["Allow"] = allowed
             return response

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import mlflow
 
@@ -17,6 +18,23 @@ log = logging.getLogger("pipeline.serving")
 
 KEPT_OPEN = 3
 LONGEST_PAUSE_S = 30.0
+
+
+class Identity(NamedTuple):
+    """What a version is: its number alone is given again when a model is deleted and made anew."""
+
+    version: str
+    run_id: str
+    model_id: str
+    source: str
+    created: int
+
+
+def identity_of(entry: Any) -> Identity:
+    """The identity of a registry's entry."""
+    model_id = getattr(entry, "model_id", None) or ""
+    created = int(entry.creation_timestamp or 0)
+    return Identity(str(entry.version), entry.run_id or "", model_id, entry.source or "", created)
 
 
 class Follower:
@@ -33,7 +51,8 @@ class Follower:
         self.current: Loaded | None = None
         self.trouble: str | None = None
         self.looked_at = 0.0
-        self._open: dict[str, Loaded] = {}
+        self._serving: Identity | None = None
+        self._open: dict[Identity, Loaded] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
@@ -53,23 +72,34 @@ class Follower:
             NotServableError: if its version does not open.
             Exception: what the registry gives as a reason not to answer.
         """
-        entry = version_by_alias(self.client, self.name, self.alias)
-        version = str(entry.version)
-        if self.current is None or self.current.version != version:
-            loaded = self._open.get(version) or self._load(version, entry.run_id or "")
-            self._open[version] = loaded
+        identity = identity_of(version_by_alias(self.client, self.name, self.alias))
+        if self._serving != identity:
+            loaded = self._open.get(identity) or self._load(identity)
+            self._open[identity] = loaded
             before = self.current.version if self.current else None
-            self.current = loaded
-            self.telemetry.serving(self.name, version)
-            log.info("model exchanged", extra={"facts": {"model": self.name, "version": version, "before": before}})
+            self.current, self._serving = loaded, identity
+            self.telemetry.serving(self.name, identity.version)
+            facts = {"model": self.name, "version": identity.version, "run_id": identity.run_id, "before": before}
+            log.info("model exchanged", extra={"facts": facts})
             for old in list(self._open)[:-KEPT_OPEN]:
-                if old != version:
+                if old != identity:
                     del self._open[old]
         self.looked_at = time.time()
 
-    def _load(self, version: str, run_id: str) -> Loaded:
+    def _load(self, identity: Identity) -> Loaded:
+        """Fetch and open a version; the registry is asked again, as it may have changed while files were fetched."""
+        version = identity.version
         with tempfile.TemporaryDirectory(prefix="pipeline-model-") as folder:
-            return load(f"models:/{self.name}/{version}", self.name, version, run_id, Path(folder))
+            try:
+                loaded = load(f"models:/{self.name}/{version}", self.name, version, identity.run_id, Path(folder))
+            except Exception as error:
+                if not _is_gone(error):
+                    raise
+                reason = without_secrets(" ".join(str(error).split()))[:160]
+                raise NotServableError(f"the files of {self.name} version {version} are missing ({reason})") from None
+        if identity_of(self.client.get_model_version(self.name, version)) != identity:
+            raise NotServableError(f"{self.name} version {version} was made anew while it was fetched")
+        return loaded
 
     def _follow(self) -> None:
         pause = self.poll_s
@@ -95,3 +125,13 @@ class Follower:
             self.trouble = words or None
             log.warning("following the alias", extra={"facts": {"trouble": self.trouble}})
         self.telemetry.follow_ok(error is None)
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a store says that there are no such files, which no waiting mends."""
+    if isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        return True
+    response = getattr(error, "response", None)
+    if getattr(response, "status_code", None) == 404:
+        return True
+    return isinstance(error, OSError) and "No such file or directory" in str(error)

@@ -1,7 +1,8 @@
-"""What stands before every route: token, body size, time to send it, an access log line, the count of answers."""
+"""What stands before every route: host, token, the body and its time, an access log line, the count of answers."""
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from pipeline.serving.connections import CROWDED
+from pipeline.serving.hosts import Hosts
 from pipeline.serving.telemetry import Telemetry
 
 Scope = MutableMapping[str, Any]
@@ -19,7 +22,10 @@ Direct = Callable[[str, bytes], Awaitable["Answer"]]  # of content type and body
 
 MAX_BODY = 16 * 1024 * 1024
 BODY_WITHIN_S = 15.0
-OPEN_ROUTES = {"/", "/ping", "/health", "/ready", "/version"}  # what a browser or a probe asks without a token
+PROBES = {"/ping", "/health", "/ready"}  # answered to whoever asks, under any name, however crowded it is
+OPEN_ROUTES = {*PROBES, "/", "/version"}  # what a browser or a probe asks without a token
+PLAIN = (b"", b"identity")
+log = logging.getLogger("pipeline.serving")
 
 
 class RefusalError(Exception):
@@ -54,11 +60,20 @@ class Gate:
     """ASGI middleware around the whole service."""
 
     def __init__(
-        self, app: App, direct: Mapping[tuple[str, str], Direct], telemetry: Telemetry, token: str, routes: set[str]
+        self,
+        app: App,
+        direct: Mapping[tuple[str, str], Direct],
+        telemetry: Telemetry,
+        token: str,
+        routes: set[str],
+        hosts: Hosts,
     ) -> None:
-        """Guard the app; (method, path) in `direct` are answered without it; an empty token lets everyone in."""
+        """Guard the app; (method, path) in `direct` are answered without it.
+
+        An empty token lets everyone in who calls the service by one of its names; whoever has the token, by any name.
+        """
         self.app, self.direct, self.telemetry, self.token = app, direct, telemetry, token.encode()
-        self.routes = routes
+        self.routes, self.hosts = routes, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -67,31 +82,57 @@ class Gate:
             return
         began = time.perf_counter()
         headers = dict(scope["headers"])
-        status, facts = 500, {}
+        status, started, facts = 500, False, {}
 
         async def noting(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
             await send(message)
 
         try:
-            self._check_token(scope["path"], headers)
+            self._check(scope, headers)
             body = await _body(scope["method"], headers, receive)
             if direct := self.direct.get((scope["method"], scope["path"])):
                 answer = await direct(headers.get(b"content-type", b"").decode("latin-1"), body)
                 facts = answer.facts
                 await _give(200, answer.body, noting, answer.headers)
             else:
-                await self.app(scope, _once(body, receive), noting)
+                await self.app(_as_get(scope), _once(body, receive), noting)
                 facts = scope.get("state", {}).get("facts", {})
         except RefusalError as refusal:
             self.telemetry.errors.labels(refusal.code.lower()).inc()
             await _refuse(refusal, noting)
         except ConnectionError:
             status = 499  # the client has gone
+        except Exception:  # a fault of ours: told in the log, and to the client in the form of all refusals
+            log.exception("a request failed")
+            self.telemetry.errors.labels("internal_error").inc()
+            if not started:
+                await _refuse(RefusalError(500, "INTERNAL_ERROR", "the service failed; its log says why"), noting)
         finally:
             self._note(scope, status, time.perf_counter() - began, facts)
+
+    def _check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse what can be refused before the body is read."""
+        path = scope["path"]
+        if path not in PROBES:
+            if CROWDED in scope.get("state", ()):
+                raise RefusalError(
+                    503, "TEMPORARILY_UNAVAILABLE", "too many connections are open; try again in a second"
+                )
+            if not self.token and not self.hosts.allows(headers.get(b"host", b"")):
+                host = headers[b"host"].decode("latin-1")[:80]
+                raise RefusalError(
+                    403,
+                    "PERMISSION_DENIED",
+                    f"the service is not known as {host!r}; ask it by its address, or start it with --allowed_hosts",
+                )
+        self._check_token(path, headers)
+        encoding = headers.get(b"content-encoding", b"").strip().lower()
+        if encoding not in PLAIN:
+            name = encoding.decode("latin-1")[:40]
+            raise RefusalError(415, "BAD_REQUEST", f"the body is compressed ({name}); send it plain, as it is")
 
     def _check_token(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         if not self.token or path in OPEN_ROUTES:
@@ -152,6 +193,11 @@ def _too_large() -> RefusalError:
     )
 
 
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is GET without the body, which the server leaves out: probes and `wget --spider` ask so."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
 def _once(body: bytes, receive: Receive) -> Receive:
     """A receive that gives the body that was read already, then whatever comes."""
     given = False
@@ -170,6 +216,8 @@ async def _refuse(refusal: RefusalError, send: Send) -> None:
     headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
     if refusal.status in (408, 413):
         headers["connection"] = "close"  # what is left of the body is not read
+    if refusal.status == 503:
+        headers["retry-after"] = "1"
     await _give(refusal.status, refusal.body(), send, headers)
 
 

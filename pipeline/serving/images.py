@@ -6,7 +6,6 @@ of mass".
 """
 
 import io
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,10 @@ MAX_PIXELS, MAX_SIDE = 16_000_000, 8_000
 FORMATS = ("PNG", "JPEG")
 INK = 0.2  # of the strongest stroke; what is weaker is paper, shade or noise
 WORK_SIDE = 1_000
+CONTRAST = 32  # in grey levels: less is a blank image
+SCAN, MAX_SCANS = b"\xff\xda", 100  # a progressive JPEG has ten; thousands take minutes to decode
+# The size is checked below, for one file: Pillow's own check warns, and warnings are the process's, not a thread's.
+Image.MAX_IMAGE_PIXELS = None
 SEND = "send a PNG or JPEG file of one digit, dark on light or light on dark, at most 16 megapixels"
 
 
@@ -39,23 +42,20 @@ def read_image(content: bytes) -> NDArray[np.float32]:
 def _decode(content: bytes) -> NDArray[np.float32]:
     """Grey levels (H, W) in 0..255; its size is looked at before it is unpacked."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow warns of decompression bombs
-            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            width, height = image.size
-            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-                raise ImageError(f"the image has {width} x {height} pixels; {SEND}")
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            if "A" in image.getbands() or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image)
-            image = _eight_bit(image)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+            raise ImageError(f"the image has {width} x {height} pixels; {SEND}")
+        if content.count(SCAN) > MAX_SCANS:
+            raise ImageError(f"the JPEG has more than {MAX_SCANS} scans; {SEND}")
+        image.load()
+        transparency = image.info.get("transparency")  # not all of Pillow's ways to turn an image keep it
+        image = ImageOps.exif_transpose(image)
+        if transparency is not None:
+            image.info["transparency"] = transparency
+        image = _on_paper(image)
     except ImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"the image has far too many pixels; {SEND}") from None
     except UnidentifiedImageError:
         raise ImageError(f"this is neither PNG nor JPEG; {SEND}") from None
     except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the sender
@@ -63,6 +63,23 @@ def _decode(content: bytes) -> NDArray[np.float32]:
     if max(image.size) > WORK_SIDE:
         image.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX)
     return np.asarray(image, dtype=np.float32)
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """Grey levels of an image, its transparent parts white; or black, where a light digit would vanish on white."""
+    if image.mode.startswith("I") and "transparency" in image.info:  # its 16 bits, so compared before they are eight
+        alpha = Image.fromarray((np.asarray(image) != image.info["transparency"]).astype(np.uint8) * 255)
+        image = _eight_bit(image)
+        image.putalpha(alpha)
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return _eight_bit(image)
+    image = image.convert("RGBA")
+    for paper in ("white", "black"):
+        flat = Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("L")
+        darkest, lightest = flat.getextrema()
+        if lightest - darkest >= CONTRAST:  # type: ignore[operator]
+            break
+    return flat
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -88,7 +105,7 @@ def fit(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     paper = _paper(grey)
     ink = np.maximum(0, paper - grey if paper >= 128 else grey - paper)
     strongest = float(ink.max())
-    if strongest < 32:
+    if strongest < CONTRAST:
         raise ImageError(f"the image is blank: nothing stands out from its background; {SEND}")
     ink = np.clip((ink / strongest - INK) / (1 - INK), 0, 1) * 255
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))

@@ -38,6 +38,8 @@ def images_of_json(content_type: str, body: bytes) -> NDArray[np.float32]:
     except orjson.JSONDecodeError as error:
         raise RefusalError(400, "BAD_REQUEST", f"the body is not JSON ({str(error)[:120]}); {SEND_JSON}") from None
     given = content.get("inputs", content.get("instances")) if isinstance(content, dict) else None
+    if isinstance(content, dict) and {"inputs", "instances"} <= content.keys():
+        raise RefusalError(400, "BAD_REQUEST", f"found both inputs and instances; {SEND_JSON}")
     if given is None:
         found = f"the keys {sorted(content)[:5]}" if isinstance(content, dict) else type(content).__name__
         raise RefusalError(400, "BAD_REQUEST", f"found {str(found)[:120]}; {SEND_JSON}")
@@ -155,13 +157,14 @@ _PROBABILITIES = {
     "maxItems": 10,
 }
 _ROW = {"type": "array", "minItems": 28, "maxItems": 28}
-_IMAGES = {
-    "type": "array",
-    "minItems": 1,
-    "maxItems": MAX_IMAGES,
-    "items": {**_ROW, "items": {**_ROW, "items": {"type": "number", "minimum": 0, "maximum": 255}}},
-    "description": SEND,
+_PIXEL = {"type": "number", "minimum": 0, "maximum": 255}
+_IMAGE = {
+    **_ROW,
+    "items": {**_ROW, "items": _PIXEL},
+    # all black, or not scaled to 0..1: a float32 above 1
+    "anyOf": [{"contains": {"contains": {"exclusiveMinimum": 1 + 2**-24}}}, {"items": {"items": {"const": 0}}}],
 }
+_IMAGES = {"type": "array", "minItems": 1, "maxItems": MAX_IMAGES, "items": _IMAGE, "description": SEND}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -170,6 +173,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     words = {
         400: "what was sent is not what the model takes",
         401: "no or a wrong token",
+        403: "the service is not known by the name in Host",
         408: "the body came too slowly",
     }
     words |= {413: "the body is too large", 415: "another content type", 503: "no model is loaded yet"}
@@ -185,15 +189,28 @@ def described(content: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]
 
 
 INVOCATIONS = described(
-    {"application/json": {"schema": {"type": "object", "required": ["inputs"], "properties": {"inputs": _IMAGES}}}},
+    {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"inputs": _IMAGES, "instances": _IMAGES},
+                "oneOf": [{"required": ["inputs"]}, {"required": ["instances"]}],
+            }
+        }
+    },
     {"type": "object", "properties": {"predictions": {"type": "array", "items": _PROBABILITIES}}},
 )
 PREDICT = described(
     {
-        "image/png": _FILE,
-        "image/jpeg": _FILE,
+        **dict.fromkeys(IMAGE_TYPES, _FILE),
         "multipart/form-data": {
-            "schema": {"type": "object", "properties": {"file": {"type": "array", "items": _FILE["schema"]}}}
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "array", "minItems": 1, "items": _FILE["schema"]}},
+                "additionalProperties": False,
+                "description": f"PNG or JPEG files, at most {MAX_FILES}; each may have a field name of its own as well",
+            }
         },
     },
     {

@@ -1,28 +1,39 @@
 """The serve verb: uvicorn around the service."""
 
+import asyncio
+import functools
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
 from pipeline.connection import connect
 from pipeline.serving.app import make_app
+from pipeline.serving.connections import Connection, Limits, Room
 from pipeline.serving.follower import Follower
+from pipeline.serving.hosts import Hosts
 from pipeline.serving.telemetry import Telemetry, log_as_json
 from pipeline.versions import NotServableError, UnknownModelError
 
 TOKEN = "PIPELINE_TOKEN"
+ANYWHERE = ("0.0.0.0", "::", "")
+OWN_FILES = 128  # besides connections: the registry, a model that is being fetched, libraries
 FINISH_WITHIN_S = 10
 GIVE_WAY_S = 0.0005  # a request waits so long for the thread that looks at the alias; Python's own 5 ms are its p99
 log = logging.getLogger("pipeline.serving")
 
 
-def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level: str) -> int:
+def serve(
+    model: str, alias: str, host: str, port: int, poll_s: float, log_level: str, allowed_hosts: Sequence[str] = ()
+) -> int:
     """Serve the version that has the alias until SIGTERM or Ctrl-C; returns the exit code.
 
     Args:
@@ -32,10 +43,12 @@ def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level
         port: the port; 0: a free one.
         poll_s: seconds between looks at the alias.
         log_level: debug, info, warning, error.
+        allowed_hosts: names that a request may give as its Host, besides those that are safe anyway.
 
     Raises:
         ValueError: if there is no such model or alias, it does not open, or the port is taken.
     """
+    hosts = Hosts([*allowed_hosts, *([host] if host not in ANYWHERE else [])])
     log_as_json(log_level)
     listening = _listen(host, port)
     telemetry = Telemetry()
@@ -48,7 +61,9 @@ def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level
         raise
     except Exception as error:  # the registry does not answer: begin all the same, not ready until it does
         follower.note(error)
-    app = make_app(follower, telemetry, os.environ.get(TOKEN, ""))
+    app = make_app(follower, telemetry, os.environ.get(TOKEN, ""), hosts)
+    room = Room(Limits().scaled_to(_files_for(Limits().files)), telemetry.ended)
+    telemetry.connections.set_function(lambda: room.total)
     _tell(host, listening.getsockname()[1], follower)
     config = uvicorn.Config(
         app,
@@ -56,8 +71,9 @@ def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=FINISH_WITHIN_S,
-        timeout_keep_alive=30,
-        limit_concurrency=1000,
+        http=cast("type[asyncio.Protocol]", functools.partial(Connection, room=room)),
+        ws="none",
+        timeout_keep_alive=room.limits.idle,  # type: ignore[arg-type]
     )
     gc.freeze()
     sys.setswitchinterval(GIVE_WAY_S)
@@ -65,6 +81,18 @@ def serve(model: str, alias: str, host: str, port: int, poll_s: float, log_level
         signal.signal(number, _end_well)
     uvicorn.Server(config).run(sockets=[listening])
     return 0
+
+
+def _files_for(connections: int) -> int:
+    """How many files may be open for connections, with the limit raised to what they need where it can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    needed = connections + OWN_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(0, soft - OWN_FILES)
 
 
 def _end_well(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """What can be watched: Prometheus metrics and structured log lines."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import sys
@@ -15,6 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from pipeline.addresses import without_secrets
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -41,6 +44,8 @@ class Telemetry:
         self.registry_up = Gauge("following", "1 if the last look at the alias went well.", **kept)
         self.follow_failures = Counter("follow_failures", "Looks at the alias that failed.", ["reason"], **kept)
         self.exchanges = Counter("model_exchanges", "Times that a version began to serve.", **kept)
+        self.connections = Gauge("connections", "Connections that are open.", **kept)
+        self.ends = Counter("connections_ended", "Connections closed early, by reason.", ["reason"], **kept)
         self.predictions = Predictions()
         self.registry.register(self.predictions)
         self.access = AccessLog()
@@ -72,6 +77,10 @@ class Telemetry:
     def follow_failed(self, reason: str) -> None:
         """Count a look that failed: the registry did not answer, or the version did not open."""
         self.follow_failures.labels(reason).inc()
+
+    def ended(self, reason: str) -> None:
+        """Count a connection that was closed early."""
+        self.ends.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
@@ -126,7 +135,9 @@ class AccessLog:
     def flush(self) -> None:
         """Write what is there."""
         lines, self._lines = self._lines, []
-        if lines:
+        if not lines:
+            return
+        with contextlib.suppress(OSError, ValueError):  # nobody reads the log, or its disk is full: service goes on
             self.stream.write(b"\n".join(lines) + b"\n")
             self.stream.flush()
 
@@ -150,7 +161,7 @@ class JsonLines(logging.Formatter):
         line |= {"message": record.getMessage(), **getattr(record, "facts", {})}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return without_secrets(orjson.dumps(line, default=str).decode())
 
 
 def log_as_json(level: str) -> None:

@@ -1,0 +1,134 @@
+"""The journal's file format: one event a line, `checksum json`; a damaged line costs its own event and no other.
+
+Every event carries its number `n`, so that a line that is torn apart, or two that have run together, shift none of the
+others: where an event is missing a placeholder of kind `lost` stands, with what can still be read of it.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Event = dict[str, Any]
+
+LOST = "lost"
+
+_BEGIN = re.compile(rb"(?=[0-9a-f]{8} \{\")")
+_KIND = re.compile(rb'"kind":"([a-z]+)"')
+_STEP = re.compile(rb'"step":(\d{1,9})')
+_NUMBER = re.compile(rb'"n":(\d{1,9})[,}]')
+
+
+def line_of(event: Event) -> bytes:
+    """The event as the journal holds it."""
+    text = json.dumps(event, separators=(",", ":"), allow_nan=True).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def parse(line: bytes) -> Event | None:
+    """The event of a line without its line break; None if it is damaged."""
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(event, dict) and isinstance(event.get("kind"), str) and type(event.get("time")) in (int, float)
+    return event if known else None
+
+
+def read(content: bytes, elsewhere: Iterable[Event] = ()) -> tuple[list[Event], int]:
+    """All events, and the number of bytes that stand: behind them there is a torn last line, or nothing.
+
+    Args:
+        content: the journal's.
+        elsewhere: whole events that lie in another file once more; they take the place of lost ones.
+    """
+    events: list[Event] = []
+    damaged: list[Event] = []
+    for piece in _pieces(content):
+        if piece["kind"] == LOST and "n" not in piece:
+            damaged.append(piece)
+        else:
+            _place(events, piece, damaged)
+            damaged = []
+    for before, piece in zip([None, *damaged], damaged, strict=False):
+        if piece["begins"] or before is None:  # else the rest of the one before, which a new line break tore in two
+            events.append(_placeholder(events, piece))
+    for event in elsewhere:
+        _place(events, event, [])
+    return events, _standing(content)
+
+
+def whole(content: bytes) -> list[Event]:
+    """The undamaged events alone."""
+    return [piece for piece in _pieces(content) if piece["kind"] != LOST]
+
+
+def _pieces(content: bytes) -> Iterator[Event]:
+    """What the lines hold, each an event or, without a number, what can be read of a damaged one."""
+    *lines, torn = content[: _standing(content)].split(b"\n")
+    for line in [*lines, torn] if torn else lines:
+        event = parse(line)
+        yield from [event] if event else _run_together(line)
+
+
+def _run_together(line: bytes) -> Iterator[Event]:
+    """A damaged line may hold several events, whose line breaks were what was damaged."""
+    for part in filter(None, _BEGIN.split(line)):
+        yield _at_front(part) or _remains(part)
+
+
+def _at_front(part: bytes) -> Event | None:
+    """The whole event that the part begins with, whatever stands behind it in place of the line break."""
+    try:
+        end = json.JSONDecoder().raw_decode(part[9:].decode("ascii", "replace"))[1]
+    except (ValueError, RecursionError):
+        return None
+    return parse(part[: 9 + end])
+
+
+def _remains(part: bytes) -> Event:
+    """What can be read of a damaged line; none of it is sure."""
+    kind, step, number = _KIND.search(part), _STEP.search(part), _NUMBER.search(part)
+    about = [kind[1].decode() if kind else "", f"of epoch {step[1].decode()}" if step else ""]
+    guess = {"guess": int(number[1])} if number else {}
+    begins = _BEGIN.match(part) is not None
+    return {"kind": LOST, "was": about[0], "about": " ".join(filter(None, about)), "begins": begins, **guess}
+
+
+def _place(events: list[Event], event: Event, damaged: list[Event]) -> None:
+    """Put the event where it belongs; the gap before it is what was lost."""
+    number = event.get("n")
+    if type(number) is not int or number < 0:
+        number = len(events) + len(damaged)  # written before events had numbers
+    remains = {each["guess"]: each for each in damaged if "guess" in each}
+    unnumbered = [each for each in damaged if "guess" not in each]
+    while len(events) < number:
+        found = remains.pop(len(events), None) or (unnumbered.pop(0) if unnumbered else {})
+        events.append(_placeholder(events, found))
+    if number == len(events):
+        events.append(event)
+    elif events[number]["kind"] == LOST:
+        events[number] = event
+
+
+def _placeholder(events: list[Event], found: Event) -> Event:
+    time = events[-1]["time"] if events else 0
+    return {"kind": LOST, "time": time, "n": len(events), "was": found.get("was", ""), "about": found.get("about", "")}
+
+
+def _standing(content: bytes) -> int:
+    """The bytes up to a torn last line. One that only its line break is missing from, or damaged in, is not torn."""
+    end = content.rfind(b"\n") + 1
+    last = content[end:]
+    if parse(last):
+        return len(content)
+    if parse(last[:-1]):
+        return len(content) - 1
+    parts = [part for part in _BEGIN.split(last) if part]
+    if len(parts) > 1:  # all but the last of those that have run together were whole lines once
+        return len(content) - len(parts[-1])
+    return end

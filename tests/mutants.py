@@ -1,0 +1,294 @@
+"""Do the tests notice? `make mutants` makes small mistakes in the critical modules and counts those that a test sees.
+
+mutmut makes the mistakes and, for each, runs the tests that come through the mistaken function. Which files may hold
+them stands in `TESTS`: those that can notice and are quick, in-process wherever there are such. A call works for at
+most `--minutes`, oldest gaps first: modules whose result still holds (module and tests unchanged) are passed over, so
+calling it again goes on. `docs/mutants.json` keeps the results, `docs/mutants.md` shows them.
+
+What survives on purpose stands with its reason in `docs/mutants_accepted.toml`, by module, function and changed lines.
+An `equivalent` one, which nothing could notice, leaves the count; an accepted one counts as survived.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.conftest import MNIST_DIR, ROOT
+
+RESULTS, TABLE, ACCEPTED = (ROOT / "docs" / f"mutants{name}" for name in (".json", ".md", "_accepted.toml"))
+EACH, ALL = 0.75, 0.85  # at least so much is killed of every module, and of all together
+GUESSED_S = 600  # for a module that was never tried
+
+# Module -> the test files that can notice. Not those that read the source as text or start the whole pipeline.
+TESTS = {
+    "randomness": ["test_randomness"],
+    "dropout": ["test_dropout"],
+    "network": ["test_network"],
+    "backprop": ["test_backprop"],
+    "speed": ["test_speed"],
+    "predictor": ["test_predictor"],
+    "flags": ["test_flags", "test_cli"],
+    "checkpoints": ["test_checkpoint_files", "test_checkpoints"],
+    "progress": ["test_progress"],
+    "serving/batcher": ["test_batcher"],
+    "serving/telemetry": ["test_telemetry"],
+    "optimizer": ["test_optimizer"],
+    "data": ["test_data"],
+    "datasets": ["test_datasets"],
+    "config": ["test_config"],
+    "questions": ["test_questions"],
+    "inference": ["test_comparison"],
+    "comparison": ["test_comparison"],
+    "classifier": ["test_training", "test_optimizer"],
+    "export": ["test_export"],
+    "serving/images": ["test_images"],
+    "serving/gate": ["test_serving"],
+    "serving/protocol": ["test_serving"],
+    "serving/follower": ["test_serving"],
+    "record": ["test_record"],
+    "recovery": ["test_record"],
+    "versions": ["test_promotion"],
+    "registry": ["test_promotion", "test_imports"],
+    "promotion": ["test_promotion"],
+    "delivery": ["test_record", "test_secrets"],
+    "sender": ["test_record", "test_secrets"],
+    "experiment": ["test_experiments"],
+}
+
+CONFIG = """
+[tool.mutmut]
+source_paths = ["pipeline"]
+only_mutate = ["pipeline/{module}.py"]
+also_copy = {others}
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-o", "addopts=", "-p", "no:cacheprovider", "-m", "not slow"]
+# The process that forks never ran a test: torch's threads do not outlive a fork.
+process_isolation = "forkserver"
+use_git_change_detection = false
+# (usual seconds + 3) x 10: a machine that is busy must not make a timeout, which counts as noticed.
+timeout_constant = 3.0
+timeout_multiplier = 10.0
+"""
+
+
+def prepare(module, folder):
+    """Copy what git knows of the project, so that nothing is written into it, and configure mutmut there."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    if (ROOT.parent / "shared").exists():  # reference data that some tests look for beside the project
+        (folder / "shared").symlink_to(ROOT.parent / "shared")
+    others = sorted({Path(name).parts[0] for name in filter(None, names)} - {"pipeline", "tests", "pyproject.toml"})
+    tests = [f"tests/{name}.py" for name in TESTS[module] if (folder / f"tests/{name}.py").exists()]
+    with (folder / "pyproject.toml").open("a") as file:
+        file.write(CONFIG.format(module=module, others=json.dumps(others), tests=json.dumps(tests)))
+
+
+def mutate(module):
+    """Try every mutant of the module; returns its result.
+
+    Raises:
+        SystemExit: if its tests fail without a mutant.
+    """
+    began, rests_on = time.monotonic(), digest(module)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        prepare(module, folder)
+        run_mutmut(module, folder, "--max-children", str(os.cpu_count()))
+        statuses, _ = outcome(folder, module)
+        if late := [mutant for mutant, status in statuses.items() if status == "timeout"]:
+            run_mutmut(module, folder, "--max-children", "1", *late)  # was it the mutant, or a busy machine?
+        statuses, survivors = outcome(folder, module)
+    return {
+        "digest": rests_on,
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": round(time.monotonic() - began),
+        "made": len(statuses),
+        "statuses": {kind: list(statuses.values()).count(kind) for kind in sorted(set(statuses.values()))},
+        "survivors": survivors,
+    }
+
+
+def run_mutmut(module, folder, *arguments):
+    """Run it in the folder, to its end."""
+    environment = {**os.environ, "MNIST_DIR": str(MNIST_DIR), "OMP_NUM_THREADS": "1"}
+    command = [Path(sys.executable).parent / "mutmut", "run", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode or "mutations/second" not in done.stdout:
+        raise SystemExit(f"{module}: mutmut did not come to an end\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+
+
+def outcome(folder, module):
+    """What became of every mutant: name -> status, and those that nobody noticed as [function, change]."""
+    import mutmut.configuration
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+    from mutmut.stats import status_by_exit_code
+
+    path = f"pipeline/{module}.py"
+    codes = json.loads((folder / "mutants" / f"{path}.meta").read_text())["exit_code_by_key"]
+    statuses = {name: status_by_exit_code[code] for name, code in codes.items()}
+    here = Path.cwd()
+    os.chdir(folder)
+    mutmut.configuration.reset_config()
+    try:
+        unnoticed = [name for name, status in statuses.items() if status in ("survived", "no tests")]
+        survivors = [[function_of(name), change(get_diff_for_mutant(name, path=path))] for name in unnoticed]
+    finally:
+        os.chdir(here)
+    return statuses, survivors
+
+
+def function_of(mutant):
+    """`pipeline.dropout.xǁMasksǁ_draw__mutmut_17` -> `Masks._draw`."""
+    mangled = re.sub(r"__mutmut_\d+$", "", mutant.rpartition(".")[2])
+    return mangled.removeprefix("x").replace("ǁ", ".").lstrip(".") if "ǁ" in mangled else mangled.removeprefix("x_")
+
+
+def change(diff):
+    """The changed lines of a diff, without their indentation: `- p == 0` and `+ p == 1`."""
+    lines = [line for line in diff.splitlines() if re.match(r"[-+](?!--|\+\+)", line)]
+    return [f"{line[0]} {line[1:].strip()}" for line in lines]
+
+
+def digest(module):
+    """What a result rests on: the module and its tests."""
+    files = [ROOT / f"pipeline/{module}.py", *(ROOT / f"tests/{name}.py" for name in TESTS[module])]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:12]
+
+
+def read_accepted():
+    """(module, function, changed lines) -> (kind, reason).
+
+    Raises:
+        SystemExit: for an entry that gives no reason or another kind.
+    """
+    found = {}
+    for entry in tomllib.loads(ACCEPTED.read_text()).get("mutant", []):
+        if entry.get("kind") not in ("equivalent", "accepted") or not entry.get("reason"):
+            raise SystemExit(f"{ACCEPTED.name}: kind is equivalent or accepted, with a reason; found {entry}")
+        for lines in entry["changes"]:
+            key = entry["module"], entry["function"], tuple(lines.strip().splitlines())
+            found[key] = entry["kind"], entry["reason"]
+    return found
+
+
+def read_results():
+    """Module -> result, as the last calls left it."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def judge(results, accepted):
+    """Module -> (made, killed, equivalent, accepted, open survivors) of those that are equivalent or not."""
+    rows = {}
+    for module, result in results.items():
+        kinds = [accepted.get((module, name, tuple(lines)), ("open",))[0] for name, lines in result["survivors"]]
+        killed = result["made"] - len(result["survivors"])
+        rows[module] = (result["made"], killed, *(kinds.count(kind) for kind in ("equivalent", "accepted", "open")))
+    return rows
+
+
+def score(made, killed, equivalent, *_):
+    """Killed of those that could be noticed."""
+    return killed / (made - equivalent) if made > equivalent else 1.0
+
+
+def table(results, accepted):
+    """`docs/mutants.md`."""
+    rows = judge(results, accepted)
+    total = tuple(map(sum, zip(*rows.values(), strict=True)))
+    lines = [
+        "# Do the tests notice?",
+        "",
+        "`make mutants` makes small mistakes (mutants) in the critical modules, one at a time, and runs the tests that "
+        f"come through the mistaken function: mutmut {version('mutmut')}, pytest {version('pytest')}, "
+        f"Python {sys.version_info.major}.{sys.version_info.minor}. Killed: a test failed, or none came to an end. "
+        "Equivalent: nothing could notice it, listed below, not in the score. Accepted: listed below, in the score. "
+        f"Wanted: {EACH:.0%} of every module, {ALL:.0%} of all.",
+        "",
+        "| module | mutants | killed | equivalent | accepted | open | score | minutes | when |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",
+    ]
+    for module in filter(rows.__contains__, TESTS):
+        cells = " | ".join(map(str, rows[module]))
+        minutes = f"{results[module]['seconds'] / 60:.1f}"
+        date = results[module]["date"] + ("" if results[module]["digest"] == digest(module) else ", changed since")
+        lines.append(f"| {module} | {cells} | {score(*rows[module]):.1%} | {minutes} | {date} |")
+    minutes = sum(result["seconds"] for result in results.values()) / 60
+    lines += [f"| **all** | {' | '.join(map(str, total))} | **{score(*total):.1%}** | {minutes:.0f} | |", ""]
+    missing = [module for module in TESTS if module not in results]
+    lines += [f"Not tried yet: {', '.join(missing)}.", ""] if missing else []
+    return "\n".join(lines + reasons(results, accepted))
+
+
+def reasons(results, accepted):
+    """The survivors that stay, each kind with its reason."""
+    lines = ["## What survives on purpose", ""]
+    for module, result in results.items():
+        for name, changed in result["survivors"]:
+            if (module, name, tuple(changed)) in accepted:
+                kind, reason = accepted[module, name, tuple(changed)]
+                code = "<br>".join(f"`` {line} ``" for line in changed).replace("|", "\\|")
+                lines.append(f"- {module}, `{name}`, {kind}: {reason}<br>{code}")
+    return [*lines, ""]
+
+
+def show_open(module, result, accepted):
+    """Print what nobody noticed, as it can be pasted into the file of accepted ones."""
+    for name, lines in result["survivors"]:
+        if (module, name, tuple(lines)) not in accepted:
+            print(f"\n{module}: {name}\n" + "\n".join(lines), flush=True)
+
+
+def to_try(options, results):
+    """The modules asked for, or those whose result does not hold, that are expected to fit the time."""
+    wanted = options.modules or [module for module in TESTS if results.get(module, {}).get("digest") != digest(module)]
+    if unknown := set(wanted) - set(TESTS):
+        raise SystemExit(f"no tests are named for {', '.join(sorted(unknown))}; there are: {', '.join(TESTS)}")
+    ends = time.monotonic() + options.minutes * 60
+    for index, module in enumerate(wanted):
+        if index and time.monotonic() + results.get(module, {}).get("seconds", GUESSED_S) > ends:
+            print(f"time is up; still to come: {', '.join(wanted[index:])} (call again)")
+            return
+        yield module
+
+
+def main():
+    """Mutate, write the table; 1 if too much goes unnoticed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", help="only these, also where their result still holds")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no module that is expected to end later")
+    parser.add_argument("--table", action="store_true", help="try nothing, write the table anew")
+    options = parser.parse_args()
+    accepted, results = read_accepted(), read_results()
+    for module in () if options.table else to_try(options, results):
+        print(f"{module} ...", end=" ", flush=True)
+        found = mutate(module)
+        results = {**read_results(), module: found}  # another slice may run beside this one
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        row = judge(results, accepted)[module]
+        print(f"{row[1]} of {row[0]} killed, {row[2]} equivalent: {score(*row):.1%}", flush=True)
+        show_open(module, results[module], accepted)
+    results = {module: results[module] for module in TESTS if module in results}
+    TABLE.write_text(table(results, accepted))
+    rows = judge(results, accepted)
+    total = score(*map(sum, zip(*rows.values(), strict=True)))
+    low = [f"{module} {score(*row):.1%}" for module, row in rows.items() if score(*row) < EACH]
+    print(f"\nall: {total:.1%} (wanted {ALL:.0%}); below {EACH:.0%}: {', '.join(low) or 'none'}")
+    return 1 if low or total < ALL else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
