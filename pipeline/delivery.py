@@ -22,11 +22,7 @@ REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
 
 
 class BlockedError(ToldError):
-    """MLflow answers, and will not take the run until somebody does something.
-
-    Attributes:
-        advice: what to do, with commands.
-    """
+    """MLflow answers, and will not take the run until somebody does something: what, its `advice` says."""
 
     def __init__(self, reason: str, advice: str) -> None:
         """Say why, and what to do."""
@@ -73,9 +69,8 @@ class Delivery:
         self.delivered: int = state.get("delivered", 0)
         refused = state.get("refused", [])
         self.left = [Left(**each) for each in refused if isinstance(each, dict)]
-        self.of_unknown_events = [
-            each for each in refused if isinstance(each, str)
-        ]  # from before a state said of which
+        # From before a state said of which events.
+        self.of_unknown_events = [each for each in refused if isinstance(each, str)]
         self._elsewhere: dict[str, Any] = state.get("elsewhere", {})
         self._told: str = state.get("told", "?" if refused else "")
 
@@ -88,6 +83,11 @@ class Delivery:
     def refused(self) -> list[Left]:
         """What MLflow says that it will never take."""
         return [left for left in self.left if left.final]
+
+    @property
+    def done(self) -> int:
+        """How many events MLflow has whole; while this grows, the delivery gets on."""
+        return self.delivered - len({left.event for left in self.left})
 
     @property
     def tracking_uri(self) -> str:

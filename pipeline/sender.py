@@ -141,13 +141,19 @@ class Sending:
             with contextlib.suppress(OSError):  # a disk that takes no word; the next command marks it
                 mark_if_dead(folder)
         self.waiting = dict.fromkeys(self.folders)
-        owner_left_at = time.monotonic()
+        idle_since, before = time.monotonic(), self._done()
         while not self._deliver():
+            if self._done() > before:
+                idle_since, before = time.monotonic(), self._done()
             blocked = all(trouble.get("advice") for trouble in self.trouble.values())
-            if blocked or time.monotonic() - owner_left_at > GRACE_S:
+            if blocked or time.monotonic() - idle_since > GRACE_S:
                 return 1
             time.sleep(min(self.pause_s, LAST_PAUSE_S))
         return 0
+
+    def _done(self) -> int:
+        """How many events MLflow has."""
+        return sum(delivery.done for delivery in self.deliveries.values())
 
     def _deliver(self) -> bool:
         """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder."""

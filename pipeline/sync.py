@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline import recovery
-from pipeline.connection import ToldError, connect, in_words, is_silence
+from pipeline.connection import connect, in_words, is_silence
 from pipeline.delivery import BlockedError, Delivery, LeftError
 from pipeline.record import RunFolder, all_folders, copies, find_folder, original_of, refusal_of_copy
 from pipeline.resend import parent_of, send_elsewhere
@@ -18,6 +19,7 @@ from pipeline.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking_uri import store_of
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
+IDLE_ROUNDS, PAUSE_S = 2, 1.0
 SENDER_PATIENCE_S = 30.0  # a sender whose training is over ends within this
 
 
@@ -126,21 +128,27 @@ def _deliver(folder: RunFolder, name: str, uri: str, retry: bool) -> str:
 
 
 def _patiently(delivery: Delivery, name: str, retry: bool) -> None:
-    """Deliver, giving slow answers more time before giving up, and make sure that MLflow still has the run."""
-    for last in (False, False, True):
-        waiting = _waiting(delivery.folder)
+    """Deliver in as many rounds as get on and two that do not; slow answers get more time with each.
+
+    Raises:
+        BlockedError: at once; anything else that stands in the way of the last round.
+    """
+    idle, before = 0, -1
+    while True:
         try:
-            if waiting <= 0 and not delivery.left:
+            if _waiting(delivery.folder) <= 0 and not delivery.left:
                 delivery.check()
-            delivery.deliver(retry)
-        except ToldError:
+            return delivery.deliver(retry)
+        except BlockedError:
             raise
         except Exception as error:
-            if last or not is_silence(error):
+            idle, before = (0 if delivery.done > before else idle + 1), delivery.done
+            if idle >= IDLE_ROUNDS:
                 raise
-            print(f"{name}: {in_words(error)} in time; waiting longer", file=sys.stderr)
-        else:
-            return
+            if is_silence(error):
+                print(f"{name}: {in_words(error)} in time; waiting longer", file=sys.stderr)
+            else:
+                time.sleep(PAUSE_S)
 
 
 def _told_refusals(delivery: Delivery, name: str) -> str:

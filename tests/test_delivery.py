@@ -303,6 +303,24 @@ def test_sync_tells_by_its_exit_code_what_it_found(folder, proxy, capsys, monkey
     assert "to send it again: python -m pipeline sync run --retry" in told.err
 
 
+def test_one_sync_goes_on_as_long_as_it_gets_on(folder, proxy, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+    monkeypatch.setattr(sync_module, "PAUSE_S", 0)
+    finished(folder)
+    met = set()
+
+    def each_first(method, path):
+        new = method == "POST" and path not in met
+        met.add(path)
+        return "502 after" if new else None
+
+    proxy.fault = each_first
+    assert sync_module.sync([], str(folder.path.parent)) == 3  # creating experiment, run and tag: nothing arrived yet
+    assert sync_module.sync([], str(folder.path.parent)) == 0
+    (run,) = runs_of(mlflow.MlflowClient(proxy.uri), folder)
+    assert (run.info.status, values(mlflow.MlflowClient(proxy.uri), run.info.run_id)) == ("FINISHED", WHOLE)
+
+
 def test_sync_delivers_parents_first_wherever_their_names_sort(tmp_path, server, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     child = finished(begun(tmp_path / "runs" / "a", "nested", parent="b"))
@@ -367,7 +385,7 @@ def test_slow_answers_get_more_time_unless_the_user_has_said_how_much(folder, pr
     monkeypatch.setattr(connection, "FIRST_TIMEOUT_S", 1)
     monkeypatch.setitem(connection.QUIET_AND_IMPATIENT, connection.TIMEOUT, "1")
     proxy.silence_s = 1.5
-    proxy.always("silence")
+    proxy.always("silence", "log-batch")
     one = delivery(finished(folder), proxy.uri)
     delivered(one, 5)
     assert one.left == []
