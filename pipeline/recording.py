@@ -110,7 +110,7 @@ def _checkpoint_to_continue(folder: RunFolder, config: RunConfig) -> Path | None
 
 
 def _record_config(config: RunConfig, record: "RunRecord") -> None:
-    text = yaml.safe_dump(config.as_dict(), sort_keys=False)
+    text = recovery.config_text(config)
     (record.folder.path / CONFIG).write_text(text)
     record.text_artifact(CONFIG, text)
 

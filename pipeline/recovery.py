@@ -1,6 +1,7 @@
 """What a run's folder says of how to go on with it: who died, what was recorded, what a resumed run may change."""
 
 import platform
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pipeline.shell import command
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
 TOLD_LOSSES = 10
+CHECKSUM = "# checksum"
 FREE = {"verbose", "data_dir", "runs_dir", "on_divergence"}  # where things lie and what is printed changes no number
 
 
@@ -124,6 +126,18 @@ def recorded_config(folder: RunFolder) -> RunConfig:
     return RunConfig.from_mapping(values)
 
 
+def config_text(config: RunConfig) -> str:
+    """The config as its file has it: YAML, below a comment with the checksum of what follows."""
+    import yaml
+
+    text: str = yaml.safe_dump(config.as_dict(), sort_keys=False)
+    return f"{_checksum_line(text)}\n{text}"
+
+
+def _checksum_line(text: str) -> str:
+    return f"{CHECKSUM} {zlib.crc32(text.encode()):08x}"
+
+
 def _config_beside(folder: RunFolder) -> RunConfig:
     """The knobs as the folder's config file has them, for a run whose first record is lost."""
     import yaml
@@ -131,7 +145,10 @@ def _config_beside(folder: RunFolder) -> RunConfig:
     if not folder.events():
         raise ValueError(f"{folder.path} holds no run that has begun; start a new one: {command('train')}")
     try:
-        return RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
+        text = (folder.path / CONFIG).read_text()
+        if text.startswith(CHECKSUM) and text.partition("\n")[0] != _checksum_line(text.partition("\n")[2]):
+            raise ValueError("its checksum is not that of its content")
+        return RunConfig.from_mapping(yaml.safe_load(text))
     except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError(
             f"the first record of {folder.path.name} is damaged and {CONFIG} cannot be read ({error}): nothing says "

@@ -45,7 +45,7 @@ def make_runs(folder):
     data.setup()
     run = RunRecord(Journal(finished), Silent())
     run.start(config, data.source, {}, "")
-    (finished.path / "config.yaml").write_text("".join(f"{k}: {v!r}\n" for k, v in config.as_dict().items()))
+    (finished.path / "config.yaml").write_text(recovery.config_text(config))
     training.fit(config, data=data, logger=RunLogger(run), folder=finished.checkpoints)
     run.journal.close()
     interrupted = RunFolder(folder / "interrupted")

@@ -82,6 +82,12 @@ def test_a_lost_first_record_leaves_the_knobs_to_the_config_file(tmp_path):
         recovery.recorded_config(folder)
     (folder.path / "config.yaml").write_text("epochs: 7\n")
     assert recovery.recorded_config(folder) == RunConfig(epochs=7)
+    text = recovery.config_text(RunConfig(epochs=7))
+    (folder.path / "config.yaml").write_text(text)
+    assert recovery.recorded_config(folder) == RunConfig(epochs=7)
+    (folder.path / "config.yaml").write_text(text.replace("epochs: 7", "epochs: 5"))
+    with pytest.raises(ValueError, match="its checksum is not that of its content"):
+        recovery.recorded_config(folder)
 
 
 def test_a_copy_is_neither_marked_dead_nor_resumed_nor_last(tmp_path):
