@@ -29,7 +29,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: $(READY)  ## train and record a run: make train EPOCHS=5 DROPOUT=0.5 SEED=2 ...
-	@[ ! -d mlruns ] || export MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"; \
+	@export MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"; \
 	set --; for knob in $(KNOBS); do eval "value=\$${$$knob-}"; [ -z "$$value" ] || \
 	    set -- "$$@" -P "$$(echo $$knob | tr A-Z a-z)=$$value"; done; \
 	$(BIN)/mlflow run . --env-manager local --experiment-name "$$EXPERIMENT" "$$@" $(value ARGS)

@@ -70,7 +70,7 @@ def store_of(state: Mapping[str, object]) -> str:
     before = str(state.get("tracking_uri") or "")
     path = sqlite_path(before)
     kept = before if before and (path is None or path.exists()) else default_uri()
-    return os.environ.get("MLFLOW_TRACKING_URI") or kept
+    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or kept)
 
 
 def keep_store(state: Mapping[str, object]) -> None:

@@ -21,7 +21,7 @@ from mlflow.utils import validation
 from mlflow.utils.uri import get_uri_scheme
 from sqlalchemy.engine import make_url
 
-from pipeline import cli, lookups, naming, preflight
+from pipeline import cli, lookups, naming, preflight, tracking_uri
 from pipeline.config import ConfigError, RunConfig
 from pipeline.connection import connect
 from pipeline.tracking_uri import default_uri, sqlite_path, sqlite_uri
@@ -400,3 +400,18 @@ def test_config_errors_are_told_together():
     with pytest.raises(ConfigError) as caught:
         preflight.check_names({**RunConfig().as_dict(), "model_name": "a/b", "experiment_name": ""})
     assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
+        ("sqlite:///a%20b.db?timeout=60", "sqlite:///{here}/a b.db?timeout=60"),
+        ("sqlite:////absolute/x.db", "sqlite:////absolute/x.db"),
+        ("http://server:5000", "http://server:5000"),
+    ],
+)
+def test_a_relative_store_is_kept_as_the_file_that_it_means_here(monkeypatch, tmp_path, given, kept):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert tracking_uri.tracking_uri() == kept.format(here=tmp_path)
+    assert tracking_uri.store_of({"tracking_uri": "sqlite:////elsewhere.db"}) == kept.format(here=tmp_path)
