@@ -2,8 +2,9 @@
 
 mutmut makes the mistakes and, for each, runs the tests that come through the mistaken function. Which files may hold
 them stands in `TESTS`: those that can notice and are quick, in-process wherever there are such. A call works for at
-most `--minutes`, oldest gaps first: modules whose result still holds (module and tests unchanged) are passed over, so
-calling it again goes on. `docs/mutants.json` keeps the results, `docs/mutants.md` shows them.
+most `--minutes`: modules whose result still holds (module and tests unchanged) are passed over, so calling it again
+goes on; where only the tests have changed, those that had survived are tried again. `docs/mutants.json` keeps the
+results, `docs/mutants.md` shows them.
 
 What survives on purpose stands with its reason in `docs/mutants_accepted.toml`, by module, function and changed lines.
 An `equivalent` one, which nothing could notice, leaves the count; an accepted one counts as survived.
@@ -34,35 +35,44 @@ TESTS = {
     "randomness": ["test_randomness"],
     "dropout": ["test_dropout"],
     "network": ["test_network"],
+    "optimizer": ["test_optimizer"],
     "backprop": ["test_backprop"],
     "speed": ["test_speed"],
-    "predictor": ["test_predictor"],
-    "flags": ["test_flags", "test_cli"],
+    "classifier": ["test_classifier", "test_training", "test_optimizer"],
     "checkpoints": ["test_checkpoint_files", "test_checkpoints"],
-    "progress": ["test_progress"],
-    "serving/batcher": ["test_batcher"],
-    "serving/telemetry": ["test_telemetry"],
-    "optimizer": ["test_optimizer"],
+    "epoch_end": ["test_checkpoints", "test_epoch_end"],
     "data": ["test_data"],
     "datasets": ["test_datasets"],
+    "known_data": ["test_datasets"],
+    "image_files": ["test_datasets"],
+    "archives": ["test_datasets"],
+    "export": ["test_export"],
+    "predictor": ["test_predictor"],
     "config": ["test_config"],
+    "values": ["test_config", "test_flags"],
+    "flags": ["test_flags", "test_cli"],
     "questions": ["test_questions"],
+    "experiment": ["test_experiment_plan", "test_experiments"],
+    "progress": ["test_progress"],
     "inference": ["test_comparison"],
     "comparison": ["test_comparison"],
-    "classifier": ["test_training", "test_optimizer"],
-    "export": ["test_export"],
-    "serving/images": ["test_images"],
-    "serving/gate": ["test_serving"],
-    "serving/protocol": ["test_serving"],
-    "serving/follower": ["test_serving"],
     "record": ["test_record"],
-    "recovery": ["test_record"],
-    "versions": ["test_promotion"],
-    "registry": ["test_promotion", "test_imports"],
-    "promotion": ["test_promotion"],
-    "delivery": ["test_record", "test_secrets"],
-    "sender": ["test_record", "test_secrets"],
-    "experiment": ["test_experiments"],
+    "lines": ["test_lines", "test_record"],
+    "journal": ["test_journal", "test_record"],
+    "recovery": ["test_recovery"],
+    "connection": ["test_connection", "test_secrets"],
+    "writer": ["test_writer", "test_delivery"],
+    "delivery": ["test_delivery"],
+    "sender": ["test_sender", "test_delivery"],
+    "versions": ["test_versions", "test_promotion"],
+    "registry": ["test_registry", "test_promotion"],
+    "promotion": ["test_judgement", "test_promotion"],
+    "serving/batcher": ["test_batcher"],
+    "serving/images": ["test_images"],
+    "serving/telemetry": ["test_telemetry"],
+    "serving/gate": ["test_gate"],
+    "serving/protocol": ["test_protocol"],
+    "serving/follower": ["test_follower"],
 }
 
 CONFIG = """
@@ -71,7 +81,7 @@ source_paths = ["pipeline"]
 only_mutate = ["pipeline/{module}.py"]
 also_copy = {others}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-o", "addopts=", "-p", "no:cacheprovider", "-m", "not slow"]
+pytest_add_cli_args = ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "warm", "-m", "not slow"]
 # The process that forks never ran a test: torch's threads do not outlive a fork.
 process_isolation = "forkserver"
 use_git_change_detection = false
@@ -79,6 +89,18 @@ use_git_change_detection = false
 timeout_constant = 3.0
 timeout_multiplier = 10.0
 """
+
+# Imported once, before the forks; and what lies in memory by then is not looked through again by pytest's five garbage
+# collections a session: together 0.5 s a mutant instead of 3.
+WARM = """
+import gc, importlib
+for name in {heavy}:
+    importlib.import_module(name)
+gc.freeze()
+"""
+HEAVY = ("torch", "torchvision", "pytorch_lightning", "onnx", "onnxruntime", "mlflow", "mlflow.pyfunc", "httpx")
+# glibc hands no memory back: tensors that come and go cost a page fault for every 4 KiB otherwise, half of the time.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
 
 
 def prepare(module, folder):
@@ -91,40 +113,43 @@ def prepare(module, folder):
             shutil.copy2(ROOT / name, folder / name)
     if (ROOT.parent / "shared").exists():  # reference data that some tests look for beside the project
         (folder / "shared").symlink_to(ROOT.parent / "shared")
+    (folder / "warm.py").write_text(WARM.format(heavy=HEAVY))
     others = sorted({Path(name).parts[0] for name in filter(None, names)} - {"pipeline", "tests", "pyproject.toml"})
+    others.append("warm.py")
     tests = [f"tests/{name}.py" for name in TESTS[module] if (folder / f"tests/{name}.py").exists()]
     with (folder / "pyproject.toml").open("a") as file:
         file.write(CONFIG.format(module=module, others=json.dumps(others), tests=json.dumps(tests)))
 
 
-def mutate(module):
-    """Try every mutant of the module; returns its result.
+def mutate(module, before, jobs):
+    """Try the mutants of the module, or those that survived `before`; returns its result.
 
     Raises:
         SystemExit: if its tests fail without a mutant.
     """
-    began, rests_on = time.monotonic(), digest(module)
+    began, (code, tests) = time.monotonic(), digests(module)
+    again = [each["mutant"] for each in before["survivors"]] if before.get("code") == code else []
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name)
         prepare(module, folder)
-        run_mutmut(module, folder, "--max-children", str(os.cpu_count()))
+        run_mutmut(module, folder, "--max-children", str(jobs), *again)
         statuses, _ = outcome(folder, module)
         if late := [mutant for mutant, status in statuses.items() if status == "timeout"]:
             run_mutmut(module, folder, "--max-children", "1", *late)  # was it the mutant, or a busy machine?
         statuses, survivors = outcome(folder, module)
     return {
-        "digest": rests_on,
+        "code": code,
+        "tests": tests,
         "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.monotonic() - began),
-        "made": len(statuses),
-        "statuses": {kind: list(statuses.values()).count(kind) for kind in sorted(set(statuses.values()))},
+        "seconds": round(time.monotonic() - began) + (before["seconds"] if again else 0),
+        "made": before["made"] if again else len(statuses),
         "survivors": survivors,
     }
 
 
 def run_mutmut(module, folder, *arguments):
     """Run it in the folder, to its end."""
-    environment = {**os.environ, "MNIST_DIR": str(MNIST_DIR), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "MNIST_DIR": str(MNIST_DIR), "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
     command = [Path(sys.executable).parent / "mutmut", "run", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode or "mutations/second" not in done.stdout:
@@ -132,20 +157,23 @@ def run_mutmut(module, folder, *arguments):
 
 
 def outcome(folder, module):
-    """What became of every mutant: name -> status, and those that nobody noticed as [function, change]."""
+    """What became of every mutant tried: name -> status, and those that nobody noticed."""
     import mutmut.configuration
     from mutmut.mutation.diff_apply import get_diff_for_mutant
     from mutmut.stats import status_by_exit_code
 
     path = f"pipeline/{module}.py"
     codes = json.loads((folder / "mutants" / f"{path}.meta").read_text())["exit_code_by_key"]
-    statuses = {name: status_by_exit_code[code] for name, code in codes.items()}
+    statuses = {name: status_by_exit_code[code] for name, code in codes.items() if code is not None}
     here = Path.cwd()
     os.chdir(folder)
     mutmut.configuration.reset_config()
     try:
         unnoticed = [name for name, status in statuses.items() if status in ("survived", "no tests")]
-        survivors = [[function_of(name), change(get_diff_for_mutant(name, path=path))] for name in unnoticed]
+        survivors = [
+            {"mutant": name, "function": function_of(name), "change": change(get_diff_for_mutant(name, path=path))}
+            for name in unnoticed
+        ]
     finally:
         os.chdir(here)
     return statuses, survivors
@@ -163,10 +191,16 @@ def change(diff):
     return [f"{line[0]} {line[1:].strip()}" for line in lines]
 
 
-def digest(module):
-    """What a result rests on: the module and its tests."""
-    files = [ROOT / f"pipeline/{module}.py", *(ROOT / f"tests/{name}.py" for name in TESTS[module])]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files if file.exists())).hexdigest()[:12]
+def digests(module):
+    """What a result rests on: the module, and its tests."""
+    code, tests = [ROOT / f"pipeline/{module}.py"], [ROOT / f"tests/{name}.py" for name in TESTS[module]]
+    existing = (b"\0".join(file.read_bytes() for file in files if file.exists()) for files in (code, tests))
+    return [hashlib.sha256(content).hexdigest()[:12] for content in existing]
+
+
+def holds(module, result):
+    """Neither the module nor its tests have changed since."""
+    return [result.get("code"), result.get("tests")] == digests(module)
 
 
 def read_accepted():
@@ -190,11 +224,16 @@ def read_results():
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
+def key_of(module, survivor):
+    """By what it is found among the accepted ones."""
+    return module, survivor["function"], tuple(survivor["change"])
+
+
 def judge(results, accepted):
     """Module -> (made, killed, equivalent, accepted, open survivors) of those that are equivalent or not."""
     rows = {}
     for module, result in results.items():
-        kinds = [accepted.get((module, name, tuple(lines)), ("open",))[0] for name, lines in result["survivors"]]
+        kinds = [accepted.get(key_of(module, each), ("open",))[0] for each in result["survivors"]]
         killed = result["made"] - len(result["survivors"])
         rows[module] = (result["made"], killed, *(kinds.count(kind) for kind in ("equivalent", "accepted", "open")))
     return rows
@@ -224,7 +263,7 @@ def table(results, accepted):
     for module in filter(rows.__contains__, TESTS):
         cells = " | ".join(map(str, rows[module]))
         minutes = f"{results[module]['seconds'] / 60:.1f}"
-        date = results[module]["date"] + ("" if results[module]["digest"] == digest(module) else ", changed since")
+        date = results[module]["date"] + ("" if holds(module, results[module]) else ", changed since")
         lines.append(f"| {module} | {cells} | {score(*rows[module]):.1%} | {minutes} | {date} |")
     minutes = sum(result["seconds"] for result in results.values()) / 60
     lines += [f"| **all** | {' | '.join(map(str, total))} | **{score(*total):.1%}** | {minutes:.0f} | |", ""]
@@ -237,24 +276,24 @@ def reasons(results, accepted):
     """The survivors that stay, each kind with its reason."""
     lines = ["## What survives on purpose", ""]
     for module, result in results.items():
-        for name, changed in result["survivors"]:
-            if (module, name, tuple(changed)) in accepted:
-                kind, reason = accepted[module, name, tuple(changed)]
-                code = "<br>".join(f"`` {line} ``" for line in changed).replace("|", "\\|")
-                lines.append(f"- {module}, `{name}`, {kind}: {reason}<br>{code}")
+        for survivor in result["survivors"]:
+            if (key := key_of(module, survivor)) in accepted:
+                kind, reason = accepted[key]
+                code = "<br>".join(f"`` {line} ``" for line in survivor["change"]).replace("|", "\\|")
+                lines.append(f"- {module}, `{survivor['function']}`, {kind}: {reason}<br>{code}")
     return [*lines, ""]
 
 
 def show_open(module, result, accepted):
     """Print what nobody noticed, as it can be pasted into the file of accepted ones."""
-    for name, lines in result["survivors"]:
-        if (module, name, tuple(lines)) not in accepted:
-            print(f"\n{module}: {name}\n" + "\n".join(lines), flush=True)
+    for survivor in result["survivors"]:
+        if key_of(module, survivor) not in accepted:
+            print(f"\n{module}: {survivor['function']}", *survivor["change"], sep="\n", flush=True)
 
 
 def to_try(options, results):
     """The modules asked for, or those whose result does not hold, that are expected to fit the time."""
-    wanted = options.modules or [module for module in TESTS if results.get(module, {}).get("digest") != digest(module)]
+    wanted = options.modules or [module for module in TESTS if not holds(module, results.get(module, {}))]
     if unknown := set(wanted) - set(TESTS):
         raise SystemExit(f"no tests are named for {', '.join(sorted(unknown))}; there are: {', '.join(TESTS)}")
     ends = time.monotonic() + options.minutes * 60
@@ -270,12 +309,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help="only these, also where their result still holds")
     parser.add_argument("--minutes", type=float, default=60, help="begin no module that is expected to end later")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants tried at a time")
+    parser.add_argument("--anew", action="store_true", help="try also those that tests have noticed before")
     parser.add_argument("--table", action="store_true", help="try nothing, write the table anew")
     options = parser.parse_args()
     accepted, results = read_accepted(), read_results()
     for module in () if options.table else to_try(options, results):
         print(f"{module} ...", end=" ", flush=True)
-        found = mutate(module)
+        found = mutate(module, {} if options.anew else results.get(module, {}), options.jobs)
         results = {**read_results(), module: found}  # another slice may run beside this one
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         row = judge(results, accepted)[module]
