@@ -129,9 +129,7 @@ class FakeMlflow:
             lifecycle_stage="active",
         )
         data = SimpleNamespace(params={}, metrics={}, tags={**tags, "mlflow.runName": run_name})
-        self.runs[identity] = SimpleNamespace(
-            info=info, data=data, history={}, datasets={}, outputs=None, artifacts={}
-        )
+        self.runs[identity] = SimpleNamespace(info=info, data=data, history={}, datasets={}, outputs=None, artifacts={})
         return self.runs[identity]
 
     @call
@@ -329,7 +327,9 @@ class FakeMlflow:
                 for run_id, run in self.runs.items()
                 if run.info.lifecycle_stage == "active"
             ],
-            "models": [(models[each.model_id], each.name, str(each.status), each.files) for each in self.logged.values()],
+            "models": [
+                (models[each.model_id], each.name, str(each.status), each.files) for each in self.logged.values()
+            ],
             "versions": [
                 (name, each.version, told(each.source), keys[each.run_id], _told_tags(each, told), each.description)
                 for name, model in self.registered.items()
@@ -341,4 +341,3 @@ class FakeMlflow:
 
 def _told_tags(version, told):
     return {name: told(text) for name, text in version.tags.items()}
-

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline import registry
 from pipeline.record import Journal, RunFolder
 
+FIRST_MS = 1_700_000_000_000
 START = {
     "run_key": "key",
     "mlflow_run_id": None,
@@ -24,14 +25,30 @@ def run_of(path, *events):
     """A run folder with these events, (kind, content) each, a second apart; files that they speak of are made."""
     journal = Journal(RunFolder(path))
     for number, (kind, content) in enumerate(events):
-        if kind == "artifact":
-            _make(journal.folder.artifacts / content["path"])
-        if kind == "model":
-            (journal.folder.path / content["network"]).write_bytes(b"a network of 1,000 weights")
-            np.save(journal.folder.path / content["example"], np.zeros((1, 28, 28), np.uint8))
-        journal.append(kind, time=1_700_000_000_000 + 1000 * number, **content)
+        _make_files(journal.folder, kind, content)
+        journal.append(kind, time=FIRST_MS + 1000 * number, **content)
     journal.close()
     return journal.folder
+
+
+class Held(RunFolder):
+    """A run folder whose events are held in memory; the files that they speak of are on the disk."""
+
+    def __init__(self, path, *events):
+        super().__init__(path)
+        self.held = [
+            {"kind": kind, "time": FIRST_MS + 1000 * number, "n": number, **content}
+            for number, (kind, content) in enumerate(events)
+        ]
+        self.path.mkdir(parents=True, exist_ok=True)
+        for event in self.held:
+            _make_files(self, event["kind"], event)
+
+    def events(self):
+        return list(self.held)
+
+    def started(self):
+        return next((event for event in self.held if event["kind"] == "start"), None)
 
 
 def append(folder, kind, **content):
@@ -41,11 +58,21 @@ def append(folder, kind, **content):
     journal.close()
 
 
-def _make(path):
-    """A file; where the name has no ending a folder of two."""
-    for file in [path] if path.suffix else [path / "first.txt", path / "below/second.txt"]:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"what stands in {file.name}\n")
+def _make_files(folder, kind, content):
+    """What an event speaks of; an artifact whose name has no ending is a folder of two files."""
+    files = {}
+    if kind == "artifact":
+        path = folder.artifacts / content["path"]
+        names = [path] if path.suffix else [path / "first.txt", path / "below/second.txt"]
+        files = {name: f"what stands in {name.name}\n".encode() for name in names}
+    elif kind == "model":
+        files = {folder.path / content["network"]: b"a network of 1,000 weights"}
+        if not (folder.path / content["example"]).exists():
+            np.save(folder.path / content["example"], np.zeros((1, 28, 28), np.uint8))
+    for file, text in files.items():
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(text)
 
 
 def start(**changes):
