@@ -1,4 +1,4 @@
-"""A hand-made MLflow in memory: a client and its store in one, which can fail before, after or amid any of its calls."""
+"""A hand-made MLflow in memory: client and store in one, which can fail before, amid or after any of its calls."""
 
 import functools
 import itertools
@@ -17,7 +17,7 @@ RUN_KEY, PARENT_ID = "pipeline.run", "mlflow.parentRunId"
 LONGEST_KEY, LONGEST_TAG = 250, 8000
 
 
-class Killed(BaseException):  # noqa: N818
+class Killed(BaseException):
     """The process ends here: nothing on the way handles it."""
 
 
