@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
     INVALID_PARAMETER_VALUE,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
@@ -238,7 +239,9 @@ class FakeMlflow:
     def log_outputs(self, run_id, models):
         run = self._run(run_id, to_write=True)
         before = run.outputs.model_outputs if run.outputs else []
-        run.outputs = SimpleNamespace(model_outputs=[*before, *models])  # MLflow takes the same one twice
+        if {each.model_id for each in before} & {each.model_id for each in models}:
+            raise refusal(BAD_REQUEST, "UNIQUE constraint failed")
+        run.outputs = SimpleNamespace(model_outputs=[*before, *models])
 
     @call
     def log_model_artifacts(self, model_id, local_dir):

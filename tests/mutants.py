@@ -63,7 +63,7 @@ TESTS = {
     "connection": ["test_connection", "test_errors"],
     "writer": ["test_writer", "test_redelivery"],
     "delivery": ["test_refusals", "test_blocked", "test_redelivery"],
-    "sender": ["test_sender"],
+    "sender": ["test_sender", "test_sender_process", "test_sender_handle"],
     "resend": ["test_sent_elsewhere"],
     "versions": ["test_versions", "test_promotion"],
     "registry": ["test_registry", "test_promotion"],
