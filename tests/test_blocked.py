@@ -133,6 +133,7 @@ def test_a_first_record_that_is_damaged_says_so_and_asks_nobody(fake, tmp_path):
     folder.held.append({**folder.held[1], "kind": "end", "status": "FINISHED", "tags": {}, "n": 2})
     Delivery(folder, fake).deliver()  # what run it is stands in the state
     assert (run.data.metrics, run.info.status) == ({"train_loss": 1.0, "val_loss": 2.0}, "FINISHED")
+    assert folder.state()["experiment_id"] == ""
 
 
 def test_a_record_without_an_event_is_delivered(fake, tmp_path):
@@ -231,6 +232,7 @@ def test_refusals_that_an_older_version_noted_as_words_are_sent_again_by_retry(f
     fake.runs[state["run_id"]].data.tags["pipeline.refused"] = "metrics: no"
     fake.runs[state["run_id"]].info.status = "FAILED"
     fake.runs[state["run_id"]].history.clear()
+    fake.runs[state["run_id"]].data.params.clear()
     del state["told"]
     folder.write_state({**state, "refused": ["metrics: no"]})
     delivery = Delivery(folder, fake)
@@ -242,6 +244,7 @@ def test_refusals_that_an_older_version_noted_as_words_are_sent_again_by_retry(f
     delivery.deliver(retry=True)
     run = fake.record()["runs"][0]
     assert (run["status"], list(run["metrics"])) == ("FINISHED", ["train_loss", "val_loss"])
+    assert run["params"] == {"epochs": "2", "seed": "1"}
     assert "pipeline.refused" not in run["tags"]
     assert folder.state()["refused"] == []
 
@@ -292,3 +295,33 @@ def test_a_record_sent_elsewhere_begins_there_with_its_own_key(fake, held):
     folder.write_state({"elsewhere": {"run_key": "newer", "keep_experiment_id": True}})
     Delivery(folder, fake).deliver()
     assert [(run["key"], run["experiment"]) for run in fake.record()["runs"]][1] == ("run of newer", "here")
+
+
+def test_what_waited_in_the_state_of_an_older_version_arrives_and_its_words_are_taken_back(fake, held):
+    folder = held(artifact("a.txt"), end())
+    fake.refuse = lambda name, words, options: gateway(404) if name == "log_artifact" else None
+    with pytest.raises(LeftError):
+        Delivery(folder, fake).deliver()
+    state = folder.state()
+    assert state.pop("told") == ""
+    folder.write_state(state)
+    fake.runs[state["run_id"]].data.tags["pipeline.refused"] = "artifact: no"
+    fake.refuse = lambda name, words, options: None
+    Delivery(folder, fake).deliver()
+    assert "pipeline.refused" not in fake.record()["runs"][0]["tags"]
+    assert fake.record()["runs"][0]["artifacts"] != {}
+
+
+def test_the_state_of_a_run_that_goes_on_is_one_that_is_read_again(fake, held):
+    folder = held(metrics(1))
+    Delivery(folder, fake).deliver()
+    assert folder.state() == {
+        "run_id": "run0002",
+        "experiment_id": "1",
+        "delivered": 2,
+        "refused": [],
+        "told": "",
+        "versions": {},
+        "tracking_uri": "http://mlflow.test",
+        "trouble": None,
+    }
