@@ -11,7 +11,7 @@ import pytest
 import requests
 import sqlalchemy
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.db.utils import _get_managed_session_maker
 
 from pipeline.connection import ToldError, in_words, is_answer, is_final, is_silence
@@ -164,6 +164,19 @@ def test_a_word_of_a_local_store_is_final_and_an_answer():
     ):
         assert (is_final(error), is_answer(error), is_silence(error)) == (True, True, False)
     assert in_words(refusal(words="a  param\nhas another value")) == "MlflowException: a param has another value"
+
+
+@pytest.mark.parametrize("code", ErrorCode.keys())
+def test_three_words_of_mlflows_are_final_and_no_other(code):
+    final = code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+    response = requests.Response()
+    response.status_code, response._content = 400, mlflows(code)
+    for error in (
+        MlflowException("no", ErrorCode.Value(code)),
+        RestException({"error_code": code, "message": "no"}),
+        requests.HTTPError("400", response=response),
+    ):
+        assert is_final(error) is final
 
 
 def test_a_databases_trouble_is_no_answer_whatever_mlflow_makes_of_it(uri):

@@ -194,13 +194,14 @@ def test_one_that_arrives_between_them_begins_the_row_anew(fake, held):
     assert delivery.delivered == 9
 
 
-def test_the_start_is_never_passed_over(fake, held):
+@pytest.mark.parametrize(("call", "begun"), [("create_run", ""), ("log_batch", "run0002")])
+def test_the_start_is_never_passed_over(fake, held, call, begun):
     folder = held(metrics(1), end())
-    refuses(fake, "create_run", gateway(403))
+    refuses(fake, call, gateway(403))
     delivery = Delivery(folder, fake)
     with pytest.raises(type(gateway(403))):
         delivery.deliver()
-    assert (delivery.delivered, delivery.left, delivery.run_id) == (0, [], "")
+    assert (delivery.delivered, delivery.left, delivery.run_id) == (0, [], begun)
 
 
 def test_a_file_that_is_gone_is_refused_for_good_and_comes_with_retry_once_it_is_back(fake, held):

@@ -361,8 +361,12 @@ def test_a_redelivery_makes_no_version_and_takes_no_crown_back(make, fake):
     second = fake.create_run("1", 0, {"pipeline.run": "second"}, "x").info.run_id
     fake.create_model_version("digits-mlp", "x", second, {}, "", "m")
     fake.registered["digits-mlp"].aliases["champion"] = "2"
-    writer.write(event(*model()))
-    assert fake.record()["aliases"] == {"digits-mlp": {"champion": "2"}}
+    for mark in ("true", None):  # and without it, as a pipeline from before there was one has left it
+        if mark is None:
+            del fake.registered["digits-mlp"].versions["1"].tags["first_champion"]
+        writer.write(event(*model()))
+        assert fake.record()["aliases"] == {"digits-mlp": {"champion": "2"}}
+    fake.registered["digits-mlp"].versions["1"].tags["first_champion"] = "true"
     fake.registered["digits-mlp"].aliases.clear()
     writer.write(event(*model()))
     assert fake.record()["aliases"] == {"digits-mlp": {}}
