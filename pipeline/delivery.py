@@ -185,7 +185,7 @@ class Delivery:
     def _tell_refusals(self, events: list[Event]) -> None:
         """Let the ended run's status and tags in MLflow say what is refused, or that nothing is any more."""
         ends = [event for event in events[: self.delivered] if event["kind"] in ("end", "resume")]
-        words = "; ".join(left.words for left in self.refused)
+        words = "; ".join([*self.of_unknown_events, *(left.words for left in self.refused)])
         if not ends or ends[-1]["kind"] != "end" or words == self._told:
             return
         end, run = ends[-1], self.writer.client.get_run(self.run_id)

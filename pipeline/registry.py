@@ -123,12 +123,16 @@ def _remove_doubles(client: mlflow.MlflowClient, entry: Any) -> None:
 
 
 def _crown_the_first(client: mlflow.MlflowClient, entry: Any) -> None:
-    if CROWNED in entry.tags or CHAMPION in client.get_registered_model(entry.name).aliases:
+    if CROWNED in entry.tags:
+        return
+    champion = client.get_registered_model(entry.name).aliases.get(CHAMPION)
+    if champion is not None and str(champion) != str(entry.version):
         return
     versions = searches.versions(client, entry.name)
     if versions and _number(versions[0]) == _number(entry):
-        client.set_registered_model_alias(entry.name, CHAMPION, entry.version)
-        client.set_model_version_tag(entry.name, entry.version, CROWNED, "true")
+        if champion is None:
+            client.set_registered_model_alias(entry.name, CHAMPION, entry.version)
+        client.set_model_version_tag(entry.name, entry.version, CROWNED, "true")  # also where this had been cut off
 
 
 def _number(entry: Any) -> int:

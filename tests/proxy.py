@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 PAGE = b"<html><body><h1>%d</h1>the gateway says no</body></html>"
 # What it can do to a request: an answer of its own as HTML; the server's deed with a lost answer; a cut; silence.
-FAULTS = ("401", "403", "404", "429", "502 after", "reset", "reset after", "silence")
+FAULTS = ("401", "403", "404", "408", "429", "503", "502 after", "reset", "reset after", "silence")
 
 
 class Proxy:

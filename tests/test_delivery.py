@@ -447,6 +447,7 @@ def test_a_locked_database_is_waited_for_and_then_has_everything(folder, tmp_pat
     assert connection.in_words(caught.value) == f"{sqlite_uri(tmp_path)}: database is locked"
     one.deliver()  # MLflow itself waits for 20 s
     assert one.writer.client.get_run(one.run_id).info.status == "FINISHED"
+    assert (one.left, values(one.writer.client, one.run_id)) == ([], WHOLE)
 
 
 def _connect_hastily(uri):
@@ -487,8 +488,19 @@ def test_a_disk_that_is_full_is_not_called_a_server_that_does_not_answer():
     assert connection.in_words(error) == "Permission denied: /store/mlflow.db.lock"
 
 
-def test_every_fault_of_the_proxy_is_tried():
-    assert set(FAULTS) == {"401", "403", "404", "429", "502 after", "reset", "reset after", "silence"}
+@pytest.mark.parametrize("fault", FAULTS)
+def test_through_every_fault_of_the_proxy_the_whole_record_arrives_once(folder, proxy, fault, monkeypatch):
+    monkeypatch.setenv(connection.TIMEOUT, "1")
+    proxy.silence_s = 1.2
+    finished(folder)
+    one = delivery(folder, proxy.uri)
+    proxy.first(2, fault, "log-batch")
+    delivered(one)
+    (run,) = runs_of(one.writer.client, folder)
+    assert [met for _, _, met in proxy.seen if met] == [fault] * 2
+    assert (one.left, run.info.status, run.data.params) == ([], "FINISHED", {"epochs": "2", "seed": "1"})
+    assert values(one.writer.client, run.info.run_id) == WHOLE
+    assert [each.path for each in one.writer.client.list_artifacts(run.info.run_id)] == ["notes.txt"]
 
 
 def test_a_copy_of_the_folder_delivers_into_the_same_run(folder, server, tmp_path):
@@ -499,5 +511,5 @@ def test_a_copy_of_the_folder_delivers_into_the_same_run(folder, server, tmp_pat
     copy.write_state({})
     one = delivery(copy, server.uri)
     one.deliver()
-    assert one.run_id == folder.state()["run_id"]
+    assert [run.info.run_id for run in runs_of(one.writer.client, folder)] == [folder.state()["run_id"]] == [one.run_id]
     assert values(one.writer.client, one.run_id) == WHOLE

@@ -78,6 +78,8 @@ def test_a_run_its_delivery_and_its_service_tell_no_secret(tmp_path):
     assert server.uri in answers[0][1]
     assert [secret for secret in SECRETS for _, body in answers if secret in body] == []
     assert told(trained, failed, synced) == []
+    logs = [path.read_text() for path in cwd.glob("runs/*/sender.log")]
+    assert any(f"no answer from {server.uri}" in text for text in logs)  # its log has something that could tell
     assert written_below(tmp_path) == []
     folders = [path.parent for path in cwd.glob("runs/*/journal.jsonl")]
     assert [RunFolder(path).state()["tracking_uri"] for path in folders if "tracking_uri" in RunFolder(path).state()]
