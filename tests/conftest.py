@@ -76,8 +76,11 @@ def write_four_files(folder, train=20, test=10, compress=True):
 
 
 def environment(**changes):
-    """The environment of a child process: this package importable, no MLflow variable but those given."""
-    ours = ("MLFLOW_", "PIPELINE_", "MNIST_DIR")
+    """The environment of a child process: this package importable, no MLflow variable but those given.
+
+    Where the caller has forbidden Python to write what it compiles, each child would compile all of us again.
+    """
+    ours = ("MLFLOW_", "PIPELINE_", "MNIST_DIR", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **changes}

@@ -151,6 +151,7 @@ def mutate(module, before, jobs):
 def run_mutmut(module, folder, *arguments):
     """Run it in the folder, to its end."""
     environment = {**os.environ, "MNIST_DIR": str(MNIST_DIR), "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the folder is ours, and each start would compile everything
     command = [Path(sys.executable).parent / "mutmut", "run", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode or "mutations/second" not in done.stdout:
