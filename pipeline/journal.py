@@ -54,7 +54,8 @@ class RunFolder:
         """The event that closed the run, or None if it was never closed or resumed since."""
         tail = _content(self.path / JOURNAL, end=-ENDS_BYTES)
         last = lines.parse(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
-        if last is None or last["kind"] != "end":
+        twice = lines.whole(_content(self.path / VITAL))  # it may know of a resumption that the journal has lost
+        if last is None or last["kind"] != "end" or twice[-1:] != [last]:
             last = next((event for event in reversed(self.events()) if event["kind"] in ("end", "resume")), None)
         return last if last and last["kind"] == "end" else None
 

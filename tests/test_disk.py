@@ -383,3 +383,18 @@ def test_a_folder_of_runs_that_may_be_written_and_not_read_takes_a_run(folder, m
     monkeypatch.setattr(journal_module, "sync_to_disk", unreadable)
     Journal(folder).append("start", id=0)
     assert ids(folder) == [0]
+
+
+def test_a_run_that_was_resumed_has_not_ended_although_the_journal_is_cut_behind_its_former_end(folder):
+    journal = Journal(folder)
+    for number, kind in enumerate(["start", "end", "resume", "tags"]):
+        journal.append(kind, id=number)
+    journal.close()
+    content = (folder.path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder.path / "journal.jsonl").write_bytes(b"".join(content[:2]))
+    assert folder.ended() is None
+    journal = Journal(folder)
+    assert not journal.is_closed
+    assert [event["id"] for event in folder.events()] == [0, 1, 2]
+    journal.append("end", id=4)
+    assert folder.ended()["id"] == 4
