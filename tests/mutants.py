@@ -56,7 +56,7 @@ TESTS = {
     "progress": ["test_progress"],
     "inference": ["test_comparison"],
     "comparison": ["test_comparison"],
-    "record": ["test_record"],
+    "record": ["test_folders", "test_record"],
     "lines": ["test_lines", "test_record"],
     "journal": ["test_journal", "test_disk", "test_record"],
     "recovery": ["test_recovery", "test_resume"],
