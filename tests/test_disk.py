@@ -155,7 +155,8 @@ def test_of_a_folder_as_artifact_every_file_is_on_the_disk_before_its_event(fold
     inside = ["", "/a.csv", "/pages", "/pages/b.html"]
     assert {("sync", f"{RUN}/artifacts/report{each}") for each in inside} <= set(done[:-2])
     assert done[-2:] == WRITTEN
-    assert folder.events()[0]["path"] == "report"
+    (event,) = folder.events()
+    assert (event["kind"], event["path"]) == ("artifact", "report")
 
 
 def test_a_file_that_cannot_be_synced_gets_no_event(folder, disk):
@@ -284,12 +285,12 @@ def test_the_state_is_replaced_whole_or_stays_as_it_was(folder, monkeypatch):
     real, seen = Path.replace, []
 
     def look_then_replace(self, target):
-        seen.append((json.loads(self.read_text())["delivered"], folder.state()["delivered"]))
+        seen.append((self.name, json.loads(self.read_text())["delivered"], folder.state()["delivered"]))
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", look_then_replace)
     folder.write_state({"run_id": "abc", "delivered": 4})
-    assert seen == [(4, 3)]
+    assert seen == [("delivery.json.partial", 4, 3)]
     assert folder.state() == {"run_id": "abc", "delivered": 4}
 
     def half(self, text, *words):

@@ -108,6 +108,7 @@ def test_of_metrics_only_what_is_new_at_its_step_is_recorded(folder):
     journal.metrics({"a": 1.0, "b": 2.0}, 1)
     journal.metrics({"a": 9.0, "c": 3.0}, 1)
     journal.metrics({"a": 1.0}, 2)
+    journal.metrics({"a": 1.0, "c": 3.0}, 1)
     journal.close()
     again = Journal(folder)
     again.metrics({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, 1)
@@ -161,7 +162,21 @@ def test_begin_and_end_are_read_without_reading_a_long_journal_whole(folder, mon
     written(folder, "start", "tags", "end")
     start, _, end = folder.events()
     monkeypatch.setattr(RunFolder, "read", lambda self: pytest.fail("read whole"))
+    real, looked = journal_module._content, []
+    monkeypatch.setattr(
+        journal_module, "_content", lambda path, end=None: looked.append((path.name, end)) or real(path, end)
+    )
     assert (folder.started(), folder.ended()) == (start, end)
+    assert looked == [("journal.jsonl", 65536), ("journal.jsonl", -65536), ("vital.jsonl", None)]
+
+
+@pytest.mark.parametrize(
+    ("end", "found"), [(None, b"0123456789"), (4, b"0123"), (-4, b"6789"), (0, b""), (-20, b"0123456789")]
+)
+def test_of_a_file_are_read_its_first_or_last_bytes(tmp_path, end, found):
+    (tmp_path / "file").write_bytes(b"0123456789")
+    assert journal_module._content(tmp_path / "file", end) == found
+    assert journal_module._content(tmp_path / "none", end) == b""
 
 
 def test_the_second_file_is_read_first_so_that_it_never_knows_of_events_that_are_still_to_come(folder, monkeypatch):
