@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pipeline import record, recovery, workflow
+from pipeline import lines, record, recovery, workflow
 from pipeline.config import RunConfig
 from pipeline.record import Journal, RunFolder, all_folders, find_folder, original_of
 
@@ -265,3 +265,22 @@ def test_what_is_lost_is_told_with_who_still_has_it(tmp_path):
     assert recovery.losses(folder) == [nothing, state]
     folder.write_state({"run_id": "abc", "delivered": 5})
     assert recovery.losses(folder) == [nothing]
+
+
+def test_a_run_of_an_older_version_that_does_not_say_where_it_began_is_marked_too(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    Journal(folder).close()
+    event = {"kind": "start", "time": 5, "run_key": "k", "tags": {}, "params": {}}
+    (folder.path / "journal.jsonl").write_bytes(lines.line_of(event))
+    assert recovery.mark_if_dead(folder)
+    assert [event["kind"] for event in folder.events()] == ["start", "end"]
+
+
+def test_of_a_run_whose_begin_is_lost_nobody_says_that_it_died(tmp_path):
+    journal = begun(tmp_path / "run")
+    journal.close()
+    (tmp_path / "run" / "vital.jsonl").unlink()
+    lose(journal.folder, 0)
+    assert journal.folder.started() is None
+    assert not recovery.mark_if_dead(journal.folder)
+    assert len(journal.folder.events()) == 4
