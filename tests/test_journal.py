@@ -83,6 +83,10 @@ def test_the_first_event_says_which_folder_it_was_written_for_and_no_other_does(
     assert "folder" not in journal.append("resume")
 
 
+def test_a_run_may_lie_in_a_folder_of_folders_that_are_not_there_yet(tmp_path):
+    assert Journal(RunFolder(tmp_path / "not" / "there" / "run")).append("start")["n"] == 0
+
+
 def test_times_never_go_back_also_when_the_clock_does_or_the_journal_is_opened_again(folder, clock):
     journal = Journal(folder)
     for now in (1000, 999, 1005, 3):
