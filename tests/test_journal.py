@@ -359,7 +359,9 @@ def test_records_that_only_the_second_file_holds_are_written_back_into_a_journal
     whole = (folder.path / "journal.jsonl").read_bytes().splitlines(keepends=True)
     rewrite(folder, lambda content: b"".join(whole[:lost]))
     before = folder.events()
-    Journal(folder).append("tags")
+    journal = Journal(folder)
+    assert journal.size == (folder.path / "journal.jsonl").stat().st_size
+    journal.append("tags")
     after = folder.events()
     assert after[:-1] == before
     assert after[-1]["n"] == len(before) == 4
