@@ -19,15 +19,8 @@ from pipeline import lines
 from pipeline.interrupts import uninterrupted
 from pipeline.lines import LOST, Event
 
-JOURNAL, VITAL, STATE, LOCK, ARTIFACTS, CHECKPOINTS, CONFIG = (
-    "journal.jsonl",
-    "vital.jsonl",
-    "delivery.json",
-    "lock",
-    "artifacts",
-    "checkpoints",
-    "config.yaml",
-)
+JOURNAL, VITAL, STATE, LOCK = "journal.jsonl", "vital.jsonl", "delivery.json", "lock"
+ARTIFACTS, CHECKPOINTS, CONFIG = "artifacts", "checkpoints", "config.yaml"
 TWICE = ("start", "resume", "end")  # what vital.jsonl holds as well
 CHECKSUM = "checksum"
 ENDS_BYTES = 1 << 16
@@ -61,7 +54,8 @@ class RunFolder:
         """The event that closed the run, or None if it was never closed or resumed since."""
         tail = _content(self.path / JOURNAL, end=-ENDS_BYTES)
         last = lines.parse(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
-        if last is None or last["kind"] != "end":
+        twice = lines.whole(_content(self.path / VITAL))  # it may know of a resumption that the journal has lost
+        if last is None or last["kind"] != "end" or twice[-1:] != [last]:
             last = next((event for event in reversed(self.events()) if event["kind"] in ("end", "resume")), None)
         return last if last and last["kind"] == "end" else None
 
@@ -165,6 +159,8 @@ class Journal:
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.path.mkdir(mode=0o700)
+            with contextlib.suppress(PermissionError):  # a runs_dir that may be written and not read
+                sync_to_disk(folder.path.parent)
         self._lock = os.open(folder.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -272,7 +268,9 @@ class Journal:
 
     def artifact(self, path: Path) -> None:
         """Record a file or folder below `artifacts/` that is complete."""
-        for each in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        inside = path.rglob("*") if path.is_dir() else ()
+        above = (self.folder.path / each for each in path.relative_to(self.folder.path).parents)
+        for each in (path, *inside, *above):
             sync_to_disk(each)
         self.append("artifact", path=str(path.relative_to(self.folder.artifacts)))
 

@@ -14,7 +14,7 @@ Event = dict[str, Any]
 
 LOST = "lost"
 
-_BEGIN = re.compile(rb"(?=[0-9a-f]{8} \{\")")
+_BEGIN = re.compile(rb"(?=[0-9a-f]{8} \{\"[^,:}\]])")  # and not the end of a text that looks like it
 _KIND = re.compile(rb'"kind":"([a-z]+)"')
 _STEP = re.compile(rb'"step":(\d{1,9})')
 _NUMBER = re.compile(rb'"n":(\d{1,9})[,}]')

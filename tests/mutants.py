@@ -56,10 +56,10 @@ TESTS = {
     "progress": ["test_progress"],
     "inference": ["test_comparison"],
     "comparison": ["test_comparison"],
-    "record": ["test_record"],
+    "record": ["test_folders", "test_record"],
     "lines": ["test_lines", "test_record"],
-    "journal": ["test_journal", "test_record"],
-    "recovery": ["test_recovery"],
+    "journal": ["test_journal", "test_disk", "test_record"],
+    "recovery": ["test_recovery", "test_resume"],
     "connection": ["test_connection", "test_errors"],
     "writer": ["test_writer", "test_redelivery"],
     "delivery": ["test_refusals", "test_blocked", "test_redelivery"],
@@ -74,6 +74,7 @@ TESTS = {
     "serving/gate": ["test_gate"],
     "serving/protocol": ["test_protocol"],
     "serving/follower": ["test_follower"],
+    "tracking": ["test_tracking"],
 }
 
 CONFIG = """
