@@ -132,7 +132,7 @@ def test_an_answer_are_ten_probabilities_also_where_the_logits_are_large(tmp_pat
         assert found.shape == (len(images), 10)
         assert found.min() >= 0
         assert np.abs(found.sum(axis=1) - 1).max() < 1e-6
-        assert found.max() > 0.9
+        assert found.max() > 0.5
     assert predictor.predict(None, np.zeros((0, 28, 28))).shape == (0, 10)
 
 
