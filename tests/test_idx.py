@@ -84,6 +84,11 @@ def test_what_is_called_gz_and_is_neither_is_told_as_no_gzip(tmp_path):
         (b"", 3, "found 0 bytes at the start, expected the IDX header 0x00000803"),
         (b"\0\0\x08", 3, "found 3 bytes at the start, expected the IDX header 0x00000803"),
         (b"\0\0\x08\3", 3, "found 4 bytes at the start, expected the IDX header 0x00000803"),
+        (
+            b"\0\0\x0c\2",
+            3,
+            "found 0x00000c02 at the start (4-byte integers in 2 dimensions), expected the IDX header 0x00000803",
+        ),
         (PLAIN[:15], 3, "found 15 bytes at the start, expected the IDX header 0x00000803"),
         (PLAIN[:16], 3, "found 0 data bytes, expected 2,352 for shape (3, 28, 28); fetch it again"),
         (idx_bytes([1])[:7], 1, "found 7 bytes at the start, expected the IDX header 0x00000801"),
@@ -182,6 +187,7 @@ def test_several_gzip_streams_are_read_as_one_with_zeros_between_and_behind(tmp_
 
 def test_other_bytes_behind_the_stream_are_told(tmp_path):
     assert told(tmp_path, ZIPPED + b"garbage") == damaged("7 other bytes follow the gzip stream")
+    assert told(tmp_path, ZIPPED + b"\0X\0") == damaged("2 other bytes follow the gzip stream")
     assert told(tmp_path, ZIPPED + bytes(3) + b"garbage") == damaged("7 other bytes follow the gzip stream")
     assert told(tmp_path, ZIPPED + b"g" * 1234) == damaged("1,234 other bytes follow the gzip stream")
 

@@ -101,6 +101,25 @@ def test_colours_become_the_grey_that_they_look_like():
     assert decoded(colours).round().tolist() == [[76, 150, 29, 255]]
 
 
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, [[1, 2], [3, 4]]),
+        (2, [[2, 1], [4, 3]]),
+        (3, [[4, 3], [2, 1]]),
+        (4, [[3, 4], [1, 2]]),
+        (5, [[1, 3], [2, 4]]),
+        (6, [[3, 1], [4, 2]]),
+        (7, [[4, 2], [3, 1]]),
+        (8, [[2, 4], [1, 3]]),
+    ],
+)
+def test_an_image_is_turned_and_mirrored_as_its_camera_says(orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert decoded(Image.fromarray(np.array([[1, 2], [3, 4]], np.uint8)), exif=exif).tolist() == turned
+
+
 # Transparency.
 
 
