@@ -92,8 +92,9 @@ def test_16_bit_greys_keep_their_range(level, grey_level):
 
 
 def test_greys_beyond_their_range_are_its_ends():
-    for array in (np.array([[-300, 0, 70000]], np.int32), np.array([[-0.6, 0.4, 1e9]], np.float32)):
-        assert np.asarray(images._eight_bit(Image.fromarray(array))).tolist() == [[0, 0, 255]]
+    for dtype in (np.int32, np.float32):
+        levels = Image.fromarray(np.array([[-300, 0, 25700, 70000]], dtype))
+        assert np.asarray(images._eight_bit(levels)).tolist() == [[0, 0, 100, 255]]
 
 
 def test_colours_become_the_grey_that_they_look_like():

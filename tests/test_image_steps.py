@@ -117,9 +117,9 @@ def test_shrinking_averages_and_growing_goes_over_smoothly_and_the_same_size_is_
     assert np.allclose(images._into_box(large), means * 255 / means.max(), atol=1e-3)
     same = random.randint(1, 256, (20, 20)).astype(np.float32)
     assert np.allclose(images._into_box(same), same * 255 / same.max(), atol=1e-3)
-    middles = ((np.arange(20) + 0.5) / 2 - 0.5).clip(0, 9)
-    shares = (1 - np.abs(middles[:, None] - np.arange(10))).clip(0)
-    small = random.randint(1, 256, (10, 10)).astype(np.float32)
+    middles = ((np.arange(20) + 0.5) * 15 / 20 - 0.5).clip(0, 14)
+    shares = (1 - np.abs(middles[:, None] - np.arange(15))).clip(0)
+    small = random.randint(1, 256, (15, 15)).astype(np.float32)
     grown = shares @ small @ shares.T
     assert np.allclose(images._into_box(small), grown * 255 / grown.max(), atol=1e-3)
 
