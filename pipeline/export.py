@@ -1,6 +1,7 @@
 """The trained network as an ONNX file, checked against the torch network it came from."""
 
 import contextlib
+import copy
 import logging
 import warnings
 from pathlib import Path
@@ -62,13 +63,18 @@ def _graph_of(network: MLP) -> onnx.ModelProto:
         "mlp",
         [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["N", 28, 28])],
         [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array(value.detach().cpu().numpy(), name) for name, value in constants.items()],
+        [numpy_helper.from_array(value.detach().cpu().float().numpy(), name) for name, value in constants.items()],
     )
     return helper.make_model(graph, ir_version=IR, opset_imports=[helper.make_opsetid("", OPSET)])
 
 
+def _as_served(network: nn.Module) -> DigitProbabilities:
+    """A copy of the network that answers as it is served: on the CPU, in float32, without dropout."""
+    return DigitProbabilities(copy.deepcopy(network)).to("cpu", torch.float32).eval()
+
+
 def _trace(network: nn.Module, path: Path) -> None:
-    served = DigitProbabilities(network).to("cpu", torch.float32).eval()
+    served = _as_served(network)
     example = torch.zeros(2, 28, 28)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
@@ -107,7 +113,7 @@ def check_same(path: Path, network: nn.Module, images: NDArray[np.uint8]) -> NDA
     Raises:
         RuntimeError: if a probability differs by more than 1e-4.
     """
-    served = DigitProbabilities(network).to("cpu", torch.float32).eval()
+    served = _as_served(network)
     with torch.no_grad():
         expected = served(torch.from_numpy(images.astype(np.float32))).numpy()
     probabilities = predict(path, images)

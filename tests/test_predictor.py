@@ -1,3 +1,5 @@
+"""The served model takes raw pixels and nothing else, and answers with probabilities."""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +15,13 @@ DIGIT = np.zeros((28, 28), np.float32)
 DIGIT[5:20, 14] = 200
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "f2", "u1", ">u2", "<i8", ">i8"])
 def test_raw_pixels_of_any_number_type_become_float32(dtype):
     images = np.stack([DIGIT, DIGIT]).astype(dtype)
     checked = check_images(images)
     assert checked.dtype == np.float32
-    assert np.array_equal(checked, images.astype(np.float32))
+    assert checked.dtype.isnative
+    assert np.array_equal(checked, np.stack([DIGIT, DIGIT]))
 
 
 def test_blank_images_and_no_images_are_allowed():
@@ -38,6 +41,13 @@ def test_blank_images_and_no_images_are_allowed():
         (DIGIT[None] * 2, "found values from 0 to 400"),
         (DIGIT[None] * 1.2775, "found values from 0 to 255.5"),
         (np.where(DIGIT > 0, np.inf, DIGIT)[None], "found values from 0 to inf"),
+        (np.where(DIGIT == 0, -0.5, DIGIT)[None], "found values from -0.5 to 200"),
+        (np.concatenate([np.zeros((9, 28, 28)), [DIGIT * 2]]), "found values from 0 to 400"),
+        (np.concatenate([np.zeros((9, 28, 28)), [DIGIT * np.nan]]), "found NaN"),
+        (
+            np.stack([DIGIT, DIGIT / 255, DIGIT / 400]),
+            "found an image whose brightest pixel is 0.5, so scaled to 0..1 already",
+        ),
         (np.stack([DIGIT, DIGIT / 255]), "found an image whose brightest pixel is 0.784314, so scaled to 0..1 already"),
     ],
 )
@@ -64,6 +74,10 @@ def test_the_edges_of_the_range_are_allowed_and_what_is_over_float32_is_told():
     edges = np.stack([DIGIT, DIGIT])
     edges[0, 0, 0], edges[1, 0, 0] = 255, 0
     assert np.array_equal(check_images(edges), edges)
+    assert np.array_equal(check_images(edges.astype(np.uint8)), edges)
+    beyond = np.stack([DIGIT, np.where(DIGIT > 0, np.nextafter(np.float32(255), np.float32(256)), DIGIT)])
+    with pytest.raises(ValueError, match="found values from 0 to 255; send raw pixels"):
+        check_images(beyond)
     with pytest.raises(ValueError, match="found values from 0 to inf; send raw pixels"):
         check_images(np.where(DIGIT > 0, 1e300, DIGIT.astype(np.float64))[None])
 
@@ -73,7 +87,7 @@ def test_float32_is_taken_without_a_copy():
     assert check_images(images) is images
 
 
-@pytest.mark.parametrize(("brightest", "allowed"), [(1, False), (0.004, False), (1.5, True), (2, True)])
+@pytest.mark.parametrize(("brightest", "allowed"), [(1, False), (0.004, False), (1.001, True), (1.5, True), (2, True)])
 def test_an_image_whose_brightest_pixel_is_at_most_1_was_scaled_already(brightest, allowed):
     images = np.stack([DIGIT, (DIGIT > 0) * np.float32(brightest), 0 * DIGIT])
     if allowed:
@@ -103,6 +117,37 @@ def test_the_predictor_answers_with_the_network_s_probabilities_of_each_image(op
     assert found.dtype == np.float32
     assert np.allclose(found, expected, atol=1e-6)
     assert predictor.session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_an_answer_are_ten_probabilities_also_where_the_logits_are_large(tmp_path):
+    torch.manual_seed(0)
+    network, path = MLP(hidden_units=8), tmp_path / "network.onnx"
+    with torch.no_grad():
+        network.layers[-1].weight.mul_(50)
+    export_onnx(network, path)
+    predictor = DigitPredictor()
+    predictor.load_context(SimpleNamespace(artifacts={"network": str(path)}))
+    for images in (np.stack([DIGIT, DIGIT.T, 0 * DIGIT]), DIGIT[None]):
+        found = predictor.predict(None, images)
+        assert found.shape == (len(images), 10)
+        assert found.min() >= 0
+        assert np.abs(found.sum(axis=1) - 1).max() < 1e-6
+        assert found.max() > 0.5
+    assert predictor.predict(None, np.zeros((0, 28, 28))).shape == (0, 10)
+
+
+def test_only_the_cpu_is_asked_also_where_there_is_more(monkeypatch):
+    asked = []
+
+    def session(*arguments, **options):
+        asked.append((arguments, options))
+        return SimpleNamespace(get_inputs=lambda: [SimpleNamespace(name="images"), SimpleNamespace(name="other")])
+
+    monkeypatch.setattr("pipeline.predictor.onnxruntime.InferenceSession", session)
+    predictor = DigitPredictor()
+    predictor.load_context(SimpleNamespace(artifacts={"network": "there", "other": "elsewhere"}))
+    assert asked == [(("there",), {"providers": ["CPUExecutionProvider"]})]
+    assert predictor.input == "images"
 
 
 def test_the_predictor_refuses_as_a_server_passes_it_on(opened):
