@@ -163,13 +163,20 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(name)
     assert loaded(["--config", "knobs.yaml", f"--{name}", str(default)]) == RunConfig(
         **others
     )  # a flag, default or not
-    of_both = loaded(["--project_defaults", "--config", "knobs.yaml", f"--{name}={typed}"])
+    of_mlproject = ["--project_defaults", "--config", "knobs.yaml"]
+    assert loaded(of_mlproject) == of_file
     if typed != default:
-        assert of_both == RunConfig(**{name: typed, **others})
-    assert loaded(["--config", "knobs.yaml", "--project_defaults", f"--{name}={default}"]) == of_file
-    assert loaded(["--config", "knobs.yaml", "--project_defaults"]) == of_file
+        assert loaded([*of_mlproject, f"--{name}={typed}"]) == RunConfig(**{name: typed, **others})
+    repeated = of_file if name in MAIN.parameters else RunConfig(**others)  # what MLproject does not give was typed
+    assert loaded([*of_mlproject, f"--{name}={default}"]) == repeated
     Path("empty.yaml").write_text("{}")
     assert loaded(["--config", "empty.yaml"]) == loaded([]) == RunConfig()
+
+
+def test_the_knobs_that_mlproject_gives_by_itself_are_those_it_declares():
+    assert set(flags.OF_MLPROJECT) == set(MAIN.parameters)
+    words = shlex.split(MAIN.compute_command({}, None))
+    assert flags.without_defaults(flags.parse_knobs(words[4:])[1]) == {}
 
 
 def test_the_last_of_two_flags_counts():
@@ -220,3 +227,36 @@ def test_a_run_that_mlflow_asks_to_go_on_with_is_resumed_unless_another_is_named
     cli.main(["train", "--project_defaults", "--epochs", "20", "--rho", "0.5"])
     cli.main(["train", "--resume", "this"])
     assert did.calls == [("resume", "abc", {"rho": "0.5"}, "runs"), ("resume", "this", {}, "runs")]
+
+
+@pytest.mark.parametrize("local", [None, "abc"])
+def test_a_run_to_go_on_with_is_looked_for_where_the_file_says_that_runs_lie(monkeypatch, local):
+    did, asked = Workflow(monkeypatch), []
+    monkeypatch.setattr("pipeline.workflow.local_run_of_mlflow", lambda runs_dir: asked.append(runs_dir) or local)
+    Path("knobs.yaml").write_text("runs_dir: ~/there\n")
+    monkeypatch.setenv("HOME", "/home/ada")
+    named = [] if local else ["--resume", "last"]
+    cli.main(["train", *named, "--config", "knobs.yaml"])
+    cli.main(["train", *named, "--config", "knobs.yaml", "--runs_dir", "here"])
+    run = local or "last"
+    assert [(call[0], call[1], call[3]) for call in did.calls] == [
+        ("resume", run, "/home/ada/there"),
+        ("resume", run, "here"),
+    ]
+    assert asked == (["/home/ada/there", "here"] if local else [])
+
+
+@pytest.mark.parametrize("verb", [["train"], ["train", "--resume", "last"]])
+def test_a_file_of_knobs_is_read_once_for_it_may_be_a_pipe(monkeypatch, verb):
+    did, reads = Workflow(monkeypatch), []
+    read = flags.read_knobs
+    monkeypatch.setattr(flags, "read_knobs", lambda path: reads.append(path) or read(path))
+    Path("knobs.yaml").write_text("epochs: 5\n")
+    assert cli.main([*verb, "--config", "knobs.yaml"]) == 7
+    assert (reads, len(did.calls)) == ([Path("knobs.yaml")], 1)
+
+
+def test_wrong_knobs_of_a_resumed_run_are_told_before_the_run_is_looked_for(monkeypatch, capsys):
+    did = Workflow(monkeypatch)
+    assert cli.main(["train", "--resume", "last", "--epochs", "0"]) == 2
+    assert (did.calls, capsys.readouterr().err) == ([], "pipeline: epochs 0 is out of range: at least 1\n")
