@@ -94,6 +94,20 @@ def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
     assert len(Predictions().digits) == 10
 
 
+def test_counts_are_whole_numbers_and_the_least_sure_prediction_is_in_the_last_bucket_too():
+    counted = Predictions()
+    assert (counted.digits.dtype, counted.confidences.dtype) == (np.int64, np.int64)
+    sure = np.zeros((2, 10), np.float32)
+    sure[[0, 1], [1, 2]] = 1.0, 0.15
+    counted.add(sure)
+    digits, confidence = counted.collect()
+    assert [sample.value for sample in digits.samples][:3] == [0, 1, 1]
+    buckets = {s.labels["le"]: s.value for s in confidence.samples if s.name == "pipeline_confidence_bucket"}
+    assert list(buckets) == [str(bound) for bound in telemetry.CONFIDENCES[:-1]] + ["+Inf"]
+    assert (buckets["0.2"], buckets["0.999"], buckets["+Inf"]) == (1, 1, 2)
+    assert {s.name: s.value for s in confidence.samples}["pipeline_confidence_count"] == 2
+
+
 def test_only_the_version_that_serves_is_1_and_exchanges_are_counted():
     watched = Telemetry()
     watched.serving("mnist-mlp", "1")
@@ -148,6 +162,34 @@ def test_access_lines_are_written_together_soon_after_the_first(monkeypatch, acc
     assert [seconds for seconds, _ in asked] == [telemetry.WRITTEN_WITHIN_S]
     log.flush()
     assert len(log.stream.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize("second", [1_795_450_588, 1_795_450_589])
+def test_an_instant_is_told_to_the_millisecond_below_it(second):
+    assert telemetry._instant(second + 0.9999) == f"2026-11-23T16:16:{second - 1_795_450_560}.999Z"
+    assert telemetry._instant(second) == f"2026-11-23T16:16:{second - 1_795_450_560}.000Z"
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_log_that_nobody_takes_stops_nothing_and_its_lines_are_gone(monkeypatch, access_level, error):
+    log, asked = access_log(monkeypatch), []
+
+    class Refusing:
+        def write(self, content):
+            asked.append(content)
+            raise error
+
+    log.stream = Refusing()
+    loop = SimpleNamespace(call_later=lambda seconds, flush: asked.append(flush))
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    log.write({"message": "one"})
+    log.write({"message": "two"})
+    assert asked == [log.flush]
+    log.flush()
+    log.flush()
+    assert [content.count(b"\n") for content in asked[1:]] == [2]
+    log.write({"message": "three"})
+    assert asked[-1] == log.flush
 
 
 def test_an_access_line_is_not_made_where_the_level_keeps_it_back(monkeypatch, access_level):
