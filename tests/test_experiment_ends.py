@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import experiment
+from pipeline import experiment, interrupts
 from pipeline.config import ConfigError
 from pipeline.interrupts import Interrupted
 from pipeline.record import Journal, RunIsAliveError, all_folders
@@ -16,9 +16,9 @@ __all__ = ["trial"]
 HALF = "half seed=2"
 
 
-def run(jobs=1, **everywhere):
+def run(jobs=1, runs_dir="runs", **everywhere):
     try:
-        return experiment.experiment("trial.yaml", jobs, "runs", everywhere)
+        return experiment.experiment("trial.yaml", jobs, runs_dir, everywhere)
     finally:
         HeldJournal.let_go()
 
@@ -74,6 +74,8 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert out.endswith(f"\nrun        r-{name[-6:]} in sqlite:///mlflow.db, experiment trial\n")
     assert err == ""
     assert NotedSender.finished == [None]
+    (sender,) = NotedSender.made
+    assert (sender.folder.path, sender.pokes) == (parent().path, 2)  # as it begins, and as it ends
 
 
 def test_a_second_call_trains_nothing_and_answers_the_same_in_the_same_record(trial, capsys):
@@ -202,6 +204,63 @@ def test_a_signal_ends_it_as_killed_with_what_to_type_to_go_on(trial, capsys, nu
     HandCrew.trained.clear()
     assert run() == 0
     assert HandCrew.trained == [(name, False) for name in ALL[1:]]
+
+
+def test_what_to_type_to_go_on_says_where_the_runs_lie(trial, capsys):
+    def interrupt(child):
+        raise Interrupted(signal.SIGHUP)
+
+    HandCrew.before = interrupt
+    assert run(runs_dir="over there") == 129
+    assert "go on with: python -m pipeline experiment trial.yaml --runs_dir 'over there'\n" in capsys.readouterr().out
+
+
+def test_signals_are_heard_and_a_second_one_leaves_the_record_closed(trial):
+    def look(child):
+        if child.name == HALF:
+            heard.append(signal.getsignal(signal.SIGTERM) is interrupts._interrupt)
+            interrupts._last_words[-1]("SIGTERM")
+            heard.append((parent().ended()["status"], parent().ended()["tags"]))
+            raise SystemExit(143)
+
+    heard, before = [], signal.getsignal(signal.SIGTERM)
+    HandCrew.before = look
+    with pytest.raises(SystemExit):
+        run()
+    assert heard == [True, ("KILLED", {"failure_reason": "SIGTERM"})]
+    assert kinds(parent()).count("end") == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert interrupts._last_words == []
+
+
+def test_a_question_that_another_user_alone_may_write_is_asked_anew(trial, monkeypatch):
+    run()
+    first, allowed = parent().path, os.access
+    monkeypatch.setattr("os.access", lambda path, mode: not (path == first and mode == os.W_OK) and allowed(path, mode))
+    assert run() == 0
+    assert [folder.path == first for folder in parents()] == [True, False]
+
+
+def test_a_record_that_mlflow_has_not_heard_of_has_no_address_to_tell(trial, capsys):
+    NotedSender.state = {"run_id": ""}
+    run()
+    assert "\nrun  " not in capsys.readouterr().out
+
+
+def test_a_run_is_read_back_as_it_stands_in_its_folder(trial):
+    there = record("half", 1, status="", epochs=2)
+    found = experiment.run_of(there)
+    assert (found.run_id, found.name, found.status, found.data) == ("", "half seed=1", "RUNNING", "data-1")
+    assert found.started_ms == there.started()["time"]
+    assert (found.params["dropout"], found.params["keep_best"], found.params["seed"]) == ("0.5", "False", "1")
+    assert (found.tags["variant"], found.diverged) == ("half", False)
+    assert found.metrics == {"train_loss": 0.5, "val_loss": 0.5, "val_accuracy": 0.906}
+    assert found.curves["train_loss"] == {1: 1.0, 2: 0.5}
+    diverged = experiment.run_of(record(status="FAILED", diverged=True, digest=None))
+    assert (diverged.status, diverged.data, diverged.diverged) == ("FAILED", "", True)
+    assert diverged.tags["diverged_in_epoch"] == "2"
+    there.write_state({"run_id": "r", "tracking_uri": "x"})
+    assert experiment.run_of(there).run_id == "r"
 
 
 def test_an_error_ends_it_as_failed_and_is_raised(trial):

@@ -88,6 +88,7 @@ class NotedSender:
 
     def __init__(self, folder):
         self.folder, self.pokes = folder, 0
+        NotedSender.made.append(self)
         state = {"run_id": "r-" + folder.path.name[-6:], "tracking_uri": "sqlite:///mlflow.db"}
         folder.write_state({**state, **NotedSender.state})
 
@@ -139,7 +140,7 @@ def trial(monkeypatch):
     Path("trial.yaml").write_text(TRIAL)
     noted = SimpleNamespace(loads=[], pokes=[], written=[], stores=[])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # the verb sets it, to go on in the store of the first time
-    for name, value in {"finished": [], "delivered": True, "state": {}}.items():
+    for name, value in {"made": [], "finished": [], "delivered": True, "state": {}}.items():
         monkeypatch.setattr(NotedSender, name, value, raising=False)
     for name, value in {"fates": {}, "sizes": [], "trained": [], "before": None}.items():
         monkeypatch.setattr(HandCrew, name, value)
