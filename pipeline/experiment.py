@@ -16,6 +16,7 @@ from pipeline.interrupts import Interrupted, interruptions, last_words
 from pipeline.progress import Progress
 from pipeline.questions import Question, read_question
 from pipeline.record import (
+    Event,
     Journal,
     RunFolder,
     RunIsAliveError,
@@ -187,9 +188,16 @@ def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ..
         own = os.access(folder.path, os.W_OK)
         if own and start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
             knobs = _deciding(recovery.recorded_knobs(events))  # epochs may have grown since the start
-            identity = (start["tags"]["variant"], knobs, digest, start["tags"]["code"])
+            identity = (start["tags"]["variant"], knobs, digest, _code_of(start, events))
             found.append((folder, identity))
     return found
+
+
+def _code_of(start: Event, events: list[Event]) -> str:
+    """The code that the run was trained with; where a resumption brought other code, that of none."""
+    code: str = start["tags"]["code"]
+    resumed = {event["tags"].get("resumed.code", code) for event in events if event["kind"] == "resume"}
+    return code if resumed <= {code} else ""
 
 
 def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Sender) -> None:

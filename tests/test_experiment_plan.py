@@ -2,6 +2,7 @@
 
 import os
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.questions import read_question
 from pipeline.record import Journal, RunIsAliveError, new_folder
 from pipeline.recovery import DIED
-from tests.trials import ALL, BASE, DIGEST, DIVERGED, TRIAL, WHY, NotedSender, record, trial
+from tests.trials import ALL, BASE, CODE, DIGEST, DIVERGED, TRIAL, WHY, NotedSender, record, trial
 
 __all__ = ["trial"]
 
@@ -190,10 +191,10 @@ def test_a_run_moves_once_to_the_question_that_is_asked_now(trial):
     assert mine.events() == before
 
 
-def resumed(folder, **changes):
+def resumed(folder, tags=None, **changes):
     """Go on with the run by hand, to its end."""
     journal = Journal(folder)
-    journal.append("resume", params=changes, tags={})
+    journal.append("resume", params=changes, tags=tags or {})
     journal.append("end", status="FINISHED", tags={})
     journal.close()
 
@@ -206,9 +207,35 @@ def test_a_run_that_a_person_went_on_with_for_more_epochs_is_another_answer(tria
     assert (first().state, first().folder.path) == ("finished", there.path)
 
 
-def test_a_run_that_was_resumed_as_it_was_is_the_answer(trial):
-    resumed(record(status="KILLED", epochs=2))
+@pytest.mark.parametrize("tags", [{}, {"resumed.code": CODE}], ids=["before codes were told", "the same code"])
+def test_a_run_that_was_resumed_as_it_was_is_the_answer(trial, tags):
+    resumed(record(status="KILLED", epochs=2), tags)
     assert first().state == "finished"
+
+
+@pytest.mark.parametrize("codes", [["code-2"], ["code-2", CODE], [CODE, "code-2"]])
+def test_a_run_that_was_resumed_with_other_code_is_an_answer_of_neither(trial, monkeypatch, codes):
+    there = record(status="KILLED", epochs=1)
+    for code in codes:
+        resumed(there, {"resumed.code": code})
+    for code in (CODE, "code-2"):
+        monkeypatch.setattr(experiment, "code_digest", lambda: code)  # noqa: B023
+        assert first().state == "missing"
+
+
+def test_a_resumption_says_with_which_code_it_goes_on(monkeypatch, tmp_path):
+    from pipeline import tracking
+
+    monkeypatch.setattr(tracking, "code_digest", lambda: "code-2")
+    monkeypatch.setattr(tracking.RunRecord, "_record_surroundings", lambda self: None)
+    journal = Journal(new_folder("runs"))
+    tracking.RunRecord(journal, SimpleNamespace(poke=lambda: None)).resume(3, {"epochs": 9})
+    (event,) = journal.folder.events()
+    assert (
+        event["tags"].items() >= {"resumed_after_epoch": "3", "resumed.epochs": "9", "resumed.code": "code-2"}.items()
+    )
+    assert event["params"] == {"epochs": 9}
+    journal.close()
 
 
 def test_a_run_of_knobs_that_are_none_any_more_is_passed_over(trial):
