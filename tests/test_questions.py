@@ -121,12 +121,16 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 
 
 def test_a_variant_that_repeats_an_earlier_one_is_told_beside_all_others(tmp_path):
-    three = GOOD.replace("  half:", "  off: {dropout: 0}\n  whole: [x]\n  half:")
+    three = GOOD.replace("  half:", "  off: {dropout: 0}\n  whole: [x]\n  half:").replace(
+        "dropout: 0.5", "dropout: 2, seed: 3"
+    )
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, three)
     assert caught.value.problems[1:] == [
         "variants none and off are the same: every knob has the same value",
         "variant whole: ['x'] is not knobs like {dropout: 0.0}",
+        "variant half: seed does not belong here; list seeds under `seeds`",
+        "variant half: dropout 2.0 is out of range: at least 0, below 1",
     ]
 
 
