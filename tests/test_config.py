@@ -150,6 +150,21 @@ def test_a_guess_is_made_of_a_flag_with_its_dashes_and_of_the_first_80_character
     assert range_problem(KNOBS["dataset"], "digit").endswith("; did you mean 'digits'?")
 
 
+def test_a_guess_leaves_out_the_dashes_in_front_alone_and_takes_those_within_for_underscores():
+    for name, known in (("--rh", "rho"), ("-X", "Xa"), ("b--", "a__")):
+        assert unknown_name("flag", name, [known]) == f"unknown flag {name!r}; did you mean {known!r}?"
+    assert unknown_name("flag", "rh--", ["rho"]) == "unknown flag 'rh--'"
+
+
+def test_a_guess_looks_at_80_characters_exactly():
+    known = "x" * 36 + "z" * 4  # of 80 characters 36 are just enough
+    assert unknown_name("knob", "x" * 36 + "y" * 100, [known]).endswith(f"; did you mean {known!r}?")
+    assert "did you mean" not in unknown_name("knob", "x" * 35 + "y" * 100, [known])
+    (size,) = dataclasses.fields(dataclasses.make_dataclass("Sizes", [("size", str, knob("a", "b", choices=(known,)))]))
+    assert range_problem(size, "x" * 36 + "y" * 100).endswith(f"; did you mean {known!r}?")
+    assert range_problem(size, known) is None
+
+
 def test_all_problems_are_told_at_once():
     assert problems_of(epochs=-1, dropout=1.5, batch_size="many") == [
         "batch_size 'many' is not a whole number",
