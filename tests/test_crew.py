@@ -143,8 +143,9 @@ def test_news_tell_of_steps_epochs_and_the_end(monkeypatch):
     assert len({id(line) for line, _ in lines if line}) == 2  # a line an epoch
 
 
-def test_a_line_that_arrives_in_two_pieces_is_one():
-    one = child("a")
+def test_a_line_that_arrives_in_pieces_is_one(monkeypatch):
+    one, read = child("a"), os.read
+    monkeypatch.setattr(crew.os, "read", lambda descriptor, size: read(descriptor, 20))
     Script.plays["a"] = [b'{"epoch": 1, "seconds": 1.0, "accu', b'racy": 0.5}\n{"end": "FINISHED"}\n']
     assert train([one]) == [("a", "running"), ("a", "running"), ("a", "finished")]
     assert one.accuracy == 0.5
