@@ -30,6 +30,10 @@ DESCRIBED = [
     "# TYPE pipeline_follow_failures_total counter",
     "# HELP pipeline_model_exchanges_total Times that a version began to serve.",
     "# TYPE pipeline_model_exchanges_total counter",
+    "# HELP pipeline_connections Connections that are open.",
+    "# TYPE pipeline_connections gauge",
+    "# HELP pipeline_connections_ended_total Connections closed early, by reason.",
+    "# TYPE pipeline_connections_ended_total counter",
     "# HELP pipeline_predicted_digit_total Predictions by digit.",
     "# TYPE pipeline_predicted_digit_total counter",
     "# HELP pipeline_confidence Probability of the predicted digit.",
@@ -65,6 +69,28 @@ def test_answers_are_counted_by_route_and_status_and_timed_by_route():
     ]
     buckets = lines_of(watched, 'pipeline_request_seconds_bucket{le="0.5",route="/inv')
     assert buckets == ['pipeline_request_seconds_bucket{le="0.5",route="/invocations"} 2.0']
+
+
+def test_errors_are_counted_by_kind_and_connections_by_what_ended_them():
+    watched = Telemetry()
+    watched.errors.labels(kind="too_large").inc()
+    for reason in ("slow", "slow", "idle"):
+        watched.ended(reason)
+    watched.connections.set(3)
+    assert lines_of(watched, "pipeline_errors_total") == ['pipeline_errors_total{kind="too_large"} 1.0']
+    assert lines_of(watched, "pipeline_connections_ended_total") == [
+        'pipeline_connections_ended_total{reason="slow"} 2.0',
+        'pipeline_connections_ended_total{reason="idle"} 1.0',
+    ]
+    assert lines_of(watched, "pipeline_connections ") == ["pipeline_connections 3.0"]
+    assert isinstance(watched.access, AccessLog)
+
+
+def test_times_are_counted_in_buckets_from_half_a_millisecond_to_ten_seconds():
+    watched = Telemetry()
+    watched.answered("/ping", 200, 0.001)
+    bounds = [line.split('"')[1] for line in lines_of(watched, "pipeline_request_seconds_bucket")]
+    assert bounds == [str(float(bound)) for bound in telemetry.SECONDS] + ["+Inf"]
 
 
 def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
