@@ -4,12 +4,11 @@ import argparse
 import gc
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from pipeline.addresses import without_secrets
 from pipeline.config import AUTO, RunConfig
-from pipeline.flags import load_config, parse_knobs, read_knobs, train_help, without_defaults
+from pipeline.flags import given_knobs, parse_knobs, train_help
 from pipeline.imports import in_haste
 from pipeline.interrupts import Interrupted
 from pipeline.launchers import set_launchers_aside
@@ -52,17 +51,12 @@ def _train(arguments: list[str]) -> int:
     if options.help:
         print(train_help())
         return 0
-    runs_dir = values.get("runs_dir", RunConfig().runs_dir)
+    given = given_knobs(values, options.config, options.project_defaults)
+    config = RunConfig.from_mapping(given)
     from pipeline import workflow
 
-    run = options.resume or workflow.local_run_of_mlflow(runs_dir)
-    if run is not None:
-        given = without_defaults(values) if options.project_defaults else values
-        if options.config:
-            given = {**read_knobs(Path(options.config)), **given}
-        RunConfig.from_mapping(given)
-        return workflow.resume(run, given, runs_dir)
-    return workflow.train(load_config(values, options.config, options.project_defaults))
+    run = options.resume or workflow.local_run_of_mlflow(config.runs_dir)
+    return workflow.train(config) if run is None else workflow.resume(run, given, config.runs_dir)
 
 
 def _sync(arguments: list[str]) -> int:

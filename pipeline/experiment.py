@@ -16,6 +16,7 @@ from pipeline.interrupts import Interrupted, interruptions, last_words
 from pipeline.progress import Progress
 from pipeline.questions import Question, read_question
 from pipeline.record import (
+    Event,
     Journal,
     RunFolder,
     RunIsAliveError,
@@ -186,9 +187,17 @@ def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ..
         digest = data_digest(events)
         own = os.access(folder.path, os.W_OK)
         if own and start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
-            identity = (start["tags"]["variant"], _deciding(start["params"]), digest, start["tags"]["code"])
+            knobs = _deciding(recovery.recorded_knobs(events))  # epochs may have grown since the start
+            identity = (start["tags"]["variant"], knobs, digest, _code_of(start, events))
             found.append((folder, identity))
     return found
+
+
+def _code_of(start: Event, events: list[Event]) -> str:
+    """The code that the run was trained with; where a resumption brought other code, that of none."""
+    code: str = start["tags"]["code"]
+    resumed = {event["tags"].get("resumed.code", code) for event in events if event["kind"] == "resume"}
+    return code if resumed <= {code} else ""
 
 
 def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Sender) -> None:
@@ -205,9 +214,8 @@ def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Sender)
     if end and child.state != "finished" and divergence.recorded(folder.events()):  # the same again would do the same
         child.state, child.reason = "diverged", end["tags"].get("failure_reason", "")
     child.epochs_done = max(values_of(folder.events()).get("train_loss", {0: 0.0}))
-    start = folder.started()
-    assert start is not None
-    if start["parent"] != parent.path.name:  # `mlflow run` opened a new run for the same question
+    belongs_to = [event["parent"] for event in folder.events() if event["kind"] in ("start", "parent")]
+    if belongs_to[-1] != parent.path.name:  # `mlflow run` opened a new run for the same question
         journal = Journal(folder)
         journal.append("parent", parent=parent.path.name)
         journal.close()

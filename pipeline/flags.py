@@ -9,6 +9,20 @@ from pipeline.config import ConfigError, RunConfig
 from pipeline.shell import home
 from pipeline.values import range_text, unknown_name
 
+# The knobs that MLproject gives whether a person typed them or not; a test holds the two together.
+OF_MLPROJECT = (
+    "epochs",
+    "batch_size",
+    "hidden_units",
+    "hidden_layers",
+    "dropout",
+    "optimizer",
+    "learning_rate",
+    "seed",
+    "dataset",
+    "validation_size",
+)
+
 
 def parse_knobs(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
     """Split the arguments into options and knobs as typed.
@@ -69,28 +83,36 @@ def _problems_of(values: dict[str, str]) -> list[str]:
 
 
 def load_config(values: dict[str, Any], file: str | None, project_defaults: bool = False) -> RunConfig:
-    """The config of a file, if one is given, with the flags' values over it.
-
-    Args:
-        values: knobs from flags, as typed.
-        file: a YAML file of knobs.
-        project_defaults: the flags come from MLproject, which gives every declared knob, default or not: those that
-            only repeat the default do not win over the file.
+    """The config of a file, if one is given, with the flags' values over it; see `given_knobs`.
 
     Raises:
         ValueError: for a file that cannot be read; ConfigError for wrong knobs, all at once.
     """
-    if file is None:
-        return RunConfig.from_mapping(values)
-    if project_defaults:
-        values = without_defaults(values)
-    return RunConfig.from_mapping({**read_knobs(Path(file)), **values})
+    return RunConfig.from_mapping(given_knobs(values, file, project_defaults))
+
+
+def given_knobs(values: dict[str, Any], file: str | None, project_defaults: bool = False) -> dict[str, Any]:
+    """The knobs that were given: those of a file, if there is one, with the flags' values over them.
+
+    Args:
+        values: knobs from flags, as typed.
+        file: a YAML file of knobs.
+        project_defaults: the flags come from MLproject, which gives every knob that it declares, typed or not: of
+            those the ones that only repeat the default do not win over the file.
+
+    Raises:
+        ValueError: for a file that cannot be read.
+    """
+    given = without_defaults(values) if project_defaults else values
+    return given if file is None else {**read_knobs(Path(file)), **given}
 
 
 def without_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """The values that do not only repeat a default."""
+    """The values without those that MLproject may have given by itself."""
     default = RunConfig().as_dict()
-    return {name: value for name, value in values.items() if str(value) != str(default[name])}
+    return {
+        name: value for name, value in values.items() if name not in OF_MLPROJECT or str(value) != str(default[name])
+    }
 
 
 def read_knobs(path: Path) -> dict[str, Any]:

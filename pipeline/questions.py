@@ -93,8 +93,8 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
     common = {**shared, **everywhere, "seed": seeds[0]}
     variants = {} if problems else _variants(content["variants"], common, problems)
     baseline = str(content.get("baseline", next(iter(variants), "")))
-    if variants and baseline not in variants:
-        problems.append(f"baseline {baseline!r} is not among the variants: {', '.join(variants)}")
+    if variants and baseline not in (labels := [str(label) for label in content["variants"]]):
+        problems.append(f"baseline {baseline!r} is not among the variants: {', '.join(labels)}")
     if problems:
         raise ConfigError([f"in {path}:", *problems] if len(problems) > 1 else [f"in {path}: {problems[0]}"])
     question = " ".join(str(content["question"]).split())

@@ -2,7 +2,7 @@
 
 import platform
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,16 @@ def recorded_config(folder: RunFolder) -> RunConfig:
             f"{folder.path.name} is the run of experiment {name!r}, which trains nothing itself; "
             f"go on with it: {command('experiment', 'FILE', runs_dir=folder.path.parent)}"
         )
-    values = dict(start["params"])
-    for event in folder.events():
-        if event["kind"] == "resume":
-            values |= event["params"]
-    return RunConfig.from_mapping(values)
+    return RunConfig.from_mapping(recorded_knobs(folder.events()))
+
+
+def recorded_knobs(events: Iterable[Event]) -> dict[str, Any]:
+    """The knobs as they were recorded at the start, with what resumptions have changed since."""
+    knobs: dict[str, Any] = {}
+    for event in events:
+        if event["kind"] in ("start", "resume"):
+            knobs |= event["params"]
+    return knobs
 
 
 def config_text(config: RunConfig) -> str:

@@ -61,7 +61,9 @@ class RunRecord:
     def resume(self, epochs_done: int, changes: dict[str, Any]) -> None:
         """Open the record again, after so many epochs; `changes` are the knobs that grew."""
         tags = {"resumed_after_epoch": str(epochs_done)}
-        tags |= {f"resumed.{name}": str(value) for name, value in {**git_tags(), **changes}.items()}
+        tags |= {
+            f"resumed.{name}": str(value) for name, value in {**git_tags(), "code": code_digest(), **changes}.items()
+        }
         self._append("resume", params=changes, tags=tags)
         self._record_surroundings()
 

@@ -49,10 +49,10 @@ TESTS = {
     "export": ["test_export_checks", "test_export"],
     "predictor": ["test_predictor"],
     "config": ["test_config"],
-    "values": ["test_config", "test_flags"],
-    "flags": ["test_flags", "test_cli"],
+    "values": ["test_config"],
+    "flags": ["test_flags", "test_config_ways"],
     "questions": ["test_questions"],
-    "experiment": ["test_experiment_plan", "test_experiments"],
+    "experiment": ["test_experiment_plan", "test_experiment_ends"],
     "progress": ["test_progress"],
     "inference": ["test_comparison"],
     "comparison": ["test_comparison"],
@@ -75,6 +75,8 @@ TESTS = {
     "serving/protocol": ["test_protocol"],
     "serving/follower": ["test_follower"],
     "tracking": ["test_tracking"],
+    "crew": ["test_crew"],
+    "worker": ["test_worker"],
 }
 
 CONFIG = """

@@ -1,4 +1,8 @@
+"""The command line as a person meets it: flags and file together, wrong words, help, exit codes."""
+
+import argparse
 import dataclasses
+import signal
 import subprocess
 import sys
 
@@ -7,6 +11,8 @@ import yaml
 
 from pipeline import cli, flags
 from pipeline.config import ConfigError, RunConfig
+from pipeline.interrupts import Interrupted
+from pipeline.shell import UnreachableError
 from tests.conftest import environment, run_pipeline
 
 
@@ -101,6 +107,60 @@ def test_hardware_that_is_not_there_is_told_before_a_run_begins(tmp_path):
     assert done.returncode == 2
     assert "pipeline: Lightning cannot train with accelerator tpu, devices auto, strategy auto" in done.stderr
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("convert", "taken", "refused", "words"),
+    [
+        (cli._port, {"0": 0, "65535": 65535}, ["65536", "-1", "", "80.0"], "is not a port from 0 to 65535"),
+        (
+            cli._seconds,
+            {"0.05": 0.05, "3600": 3600.0, "1e0": 1.0},
+            ["0.0499", "3600.1", "nan", "inf", "-1", "soon"],
+            "is not a number of seconds from 0.05 to 3600",
+        ),
+        (
+            cli._count,
+            {"1": 1, "1024": 1024, "auto": 0},
+            ["0", "-1", "1.0", ""],
+            "is not a whole number from 1, or auto",
+        ),
+    ],
+)
+def test_an_option_is_taken_up_to_its_edges_and_refused_past_them(convert, taken, refused, words):
+    assert {text: convert(text) for text in taken} == taken
+    for text in refused:
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            convert(text)
+        assert str(caught.value) == f"{text!r} {words}"
+
+
+def test_the_experiment_verb_passes_on_what_was_typed(monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipeline.experiment.experiment", lambda *words: asked.append(words) or 5)
+    monkeypatch.setattr(cli, "set_launchers_aside", lambda: None)
+    assert cli.main(["experiment", "a.yaml"]) == 5
+    assert cli.main(["experiment", "a.yaml", "--jobs", "3", "--data_dir", "here", "--runs_dir=there"]) == 5
+    assert asked == [("a.yaml", 0, "runs", {}), ("a.yaml", 3, "there", {"data_dir": "here"})]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("wrong"), 2, "pipeline: wrong\n"),
+        (UnreachableError("no answer"), 3, "pipeline: no answer\n"),
+        (BrokenPipeError(), 1, ""),
+        (Interrupted(signal.SIGTERM), 143, "pipeline: stopped by SIGTERM\n"),
+        (Interrupted(signal.SIGINT), 130, "pipeline: stopped by Ctrl-C\n"),
+    ],
+)
+def test_every_end_of_a_verb_has_its_exit_code_and_its_line(monkeypatch, capsys, error, code, told):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setitem(cli.VERBS, "sync", fail)
+    assert cli.main(["sync"]) == code
+    assert capsys.readouterr() == ("", told)
 
 
 def test_an_unknown_verb_gets_a_guess(capsys):

@@ -1,9 +1,21 @@
+"""RunConfig and its values: taken exactly up to the edges of their ranges, refused one step past, told in one line."""
+
 import dataclasses
+import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.config import ConfigError, RunConfig
-from pipeline.values import did_you_mean, range_text
+from pipeline.config import DATASETS, ConfigError, RunConfig, knob
+from pipeline.naming import problems_of as mlflow_problems
+from pipeline.values import convert, did_you_mean, range_problem, range_text, unknown_name
+
+KNOBS = {knob.name: knob for knob in dataclasses.fields(RunConfig)}
+BELOW_1, ABOVE_1 = math.nextafter(1, 0), math.nextafter(1, 2)
+TINY = math.ulp(0.0)  # the smallest number above zero
+HUGE = math.nextafter(math.inf, 0)
+WHOLE = 2**53  # the largest whole number of any knob
 
 
 def problems_of(**knobs):
@@ -40,6 +52,117 @@ def test_text_becomes_the_type_of_the_knob():
 def test_a_number_is_taken_exactly(name, typed, value):
     taken = getattr(RunConfig.from_mapping({name: typed}), name)
     assert repr(taken) == repr(value)
+
+
+# Knob -> (values at the edges of its range, values one step past them).
+EDGES = {
+    "validation_size": ([0, WHOLE], [-1, WHOLE + 1]),
+    "epochs": ([1, 1024, WHOLE], [0, WHOLE + 1]),
+    "batch_size": ([1, 1024, WHOLE], [0, WHOLE + 1]),
+    "hidden_units": ([1, 1024, WHOLE], [0, WHOLE + 1]),
+    "hidden_layers": ([0, 1000], [-1, 1001]),
+    "dropout": ([0.0, TINY, BELOW_1], [-TINY, 1.0]),
+    "learning_rate": ([TINY, BELOW_1, 1.0, ABOVE_1, HUGE], [0.0, -TINY, math.inf]),
+    "rho": ([0.0, TINY, BELOW_1], [-TINY, 1.0]),
+    "epsilon": ([1e-30, 1.0, HUGE], [math.nextafter(1e-30, 0), 0.0, math.inf]),
+    "momentum": ([0.0, TINY, BELOW_1], [-TINY, 1.0]),
+    "early_stopping": ([0, WHOLE], [-1, WHOLE + 1]),
+    "seed": ([0, 2**32 - 1], [-1, 2**32]),
+}
+
+
+def test_the_edges_of_every_number_are_listed_here():
+    assert set(EDGES) == {name for name, each in KNOBS.items() if each.type in (int, float, "int", "float")}
+
+
+@pytest.mark.parametrize("as_typed", [lambda value: value, repr], ids=["value", "text"])
+@pytest.mark.parametrize("name", EDGES)
+def test_a_number_is_taken_at_the_edge_of_its_range_and_refused_one_step_past(name, as_typed):
+    inside, outside = EDGES[name]
+    held_out = {"validation_size": 1} if name != "validation_size" else {}  # without which nothing may be selected
+    for value in inside:
+        taken = getattr(RunConfig.from_mapping({name: as_typed(value), **held_out}), name)
+        assert (taken, type(taken)) == (value, type(value))
+    for value in outside:
+        (problem,) = problems_of(**{**held_out, name: as_typed(value)})
+        assert problem.startswith(f"{name} {value} is out of range: {range_text(KNOBS[name])}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("seed", "at least 0, at most 4.29497e+09"),
+        ("learning_rate", "above 0"),
+        ("dropout", "at least 0, below 1"),
+        ("hidden_layers", "at least 0, at most 1000"),
+        ("epsilon", "at least 1e-30"),
+        ("on_divergence", "one of stop, continue"),
+        ("data_dir", ""),
+    ],
+)
+def test_a_range_is_told_in_words(name, words):
+    assert range_text(KNOBS[name]) == words
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_any_float_is_taken_exactly_as_a_value_and_as_text(value):
+    rate = KNOBS["learning_rate"]
+    for typed in (value, repr(value), f" {value!r}\n"):
+        assert convert(rate, typed) == value
+    assert math.copysign(1, convert(rate, -0.0)) == 1
+
+
+@given(st.integers(-(10**300), 10**300))
+def test_any_whole_number_is_taken_exactly_however_it_is_written(value):
+    for typed in (value, str(value), f"{value}.0", f"{value}e0", f"{value}0E-1"):
+        assert convert(KNOBS["seed"], typed) == value
+        assert type(convert(KNOBS["seed"], typed)) is int
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        *((word, True) for word in ("true", "YES", "On", "1", 1, True)),
+        *((word, False) for word in ("FALSE", "no", "off", "0", 0, False)),
+    ],
+)
+def test_true_and_false_are_taken_in_the_words_that_people_use(typed, value):
+    assert convert(KNOBS["keep_best"], typed) is value
+
+
+def test_a_value_may_have_ten_thousand_characters_and_no_more():
+    text = "x" * 10_000
+    assert convert(KNOBS["run_name"], f" {text} ") == text
+    with pytest.raises(ValueError, match=r"^run_name 'x{59}\.\.\. \(10,003 characters\) is not text$"):
+        convert(KNOBS["run_name"], text + "x")
+    assert unknown_name("knob", "x" * 78, []) == f"unknown knob '{'x' * 78}'"
+    assert unknown_name("knob", "x" * 79, []) == f"unknown knob '{'x' * 59}... (81 characters)"
+
+
+def test_a_guess_is_made_of_a_flag_with_its_dashes_and_of_the_first_80_characters():
+    assert (
+        unknown_name("flag", "--batch-sise", ["batch_size"])
+        == "unknown flag '--batch-sise'; did you mean 'batch_size'?"
+    )
+    name = "x" * 80
+    assert did_you_mean("epoch", iter(["seed", "epochs", "epoch_s"])) == "; did you mean 'epochs'?"
+    assert unknown_name("knob", name + "y" * 100, [name]).endswith(f"; did you mean {name!r}?")
+    assert range_problem(KNOBS["dataset"], "digit").endswith("; did you mean 'digits'?")
+
+
+def test_a_guess_leaves_out_the_dashes_in_front_alone_and_takes_those_within_for_underscores():
+    for name, known in (("--rh", "rho"), ("-X", "Xa"), ("b--", "a__")):
+        assert unknown_name("flag", name, [known]) == f"unknown flag {name!r}; did you mean {known!r}?"
+    assert unknown_name("flag", "rh--", ["rho"]) == "unknown flag 'rh--'"
+
+
+def test_a_guess_looks_at_80_characters_exactly():
+    known = "x" * 36 + "z" * 4  # of 80 characters 36 are just enough
+    assert unknown_name("knob", "x" * 36 + "y" * 100, [known]).endswith(f"; did you mean {known!r}?")
+    assert "did you mean" not in unknown_name("knob", "x" * 35 + "y" * 100, [known])
+    (size,) = dataclasses.fields(dataclasses.make_dataclass("Sizes", [("size", str, knob("a", "b", choices=(known,)))]))
+    assert range_problem(size, "x" * 36 + "y" * 100).endswith(f"; did you mean {known!r}?")
+    assert range_problem(size, known) is None
 
 
 def test_all_problems_are_told_at_once():
@@ -89,11 +212,14 @@ def test_a_wrong_value_is_told_with_what_is_allowed(name, value, problem):
     assert problems_of(**{name: value}) == [problem]
 
 
-@pytest.mark.parametrize("knob", ["early_stopping", "keep_best"])
-def test_nothing_is_selected_on_the_test_set(knob):
-    (problem,) = problems_of(**{knob: 1})
-    assert problem.startswith(f"{knob} needs validation_size above 0: without held-out images it would select on")
-    assert getattr(RunConfig.from_mapping({knob: 1, "validation_size": 100}), knob) == 1
+@pytest.mark.parametrize("name", ["early_stopping", "keep_best"])
+def test_nothing_is_selected_on_the_test_set(name):
+    assert problems_of(**{name: 1}) == [
+        f"{name} needs validation_size above 0: without held-out images it would select on the test set, "
+        "and the test result would no longer be an honest estimate"
+    ]
+    assert getattr(RunConfig.from_mapping({name: 1, "validation_size": 1}), name) == 1
+    assert len(problems_of(early_stopping=1, keep_best=1)) == 2
 
 
 def test_mnist_dir_is_the_default_of_data_dir_for_mnist_alone(monkeypatch):
@@ -106,11 +232,20 @@ def test_mnist_dir_is_the_default_of_data_dir_for_mnist_alone(monkeypatch):
 
 def test_data_of_ones_own_have_a_name_of_their_own():
     assert RunConfig(data_name="my_digits").named_after("MLP").model_name == "my-digits-mlp"
-    for name, words in (("kmnist", "is that of known data"), ("a b", "is not a name"), ("a/b", "is not a name")):
-        with pytest.raises(ConfigError, match=words):
+    for name in ("0", "A.b-c_D", "x" * 100):
+        assert RunConfig.from_mapping({"data_name": name}).data_name == name
+    for name in ("a b", "a/b", "_a", ".a", "-a", "ä", "x" * 101, "a\n"):
+        with pytest.raises(ConfigError) as caught:
             RunConfig(data_name=name)
-    with pytest.raises(ConfigError, match="comes with scikit-learn"):
-        RunConfig(data_name="mine", dataset="digits")
+        words = "is not a name of up to 100 letters, digits, dots, dashes, underscores"
+        assert caught.value.problems == [f"data_name {name!r} {words}"]
+    for name in DATASETS:
+        assert problems_of(data_name=name) == [
+            f"data_name {name!r} is that of known data; give --dataset {name}, or another"
+        ]
+    assert problems_of(data_name="mine", dataset="digits") == [
+        "data_name goes with files of your own; dataset digits comes with scikit-learn and has none"
+    ]
 
 
 def test_the_registered_model_is_named_after_dataset_and_network_unless_given():
@@ -120,17 +255,45 @@ def test_the_registered_model_is_named_after_dataset_and_network_unless_given():
     assert RunConfig(model_name="").named_after("MLP").model_name == ""
 
 
-def test_a_config_survives_its_own_mapping():
-    config = RunConfig(epochs=3, dropout=0.5, keep_best=True, validation_size=10)
-    assert RunConfig.from_mapping(config.as_dict()) == config
+def test_every_choice_of_a_knob_is_taken_and_nothing_else():
+    for name, each in KNOBS.items():
+        for word in each.metadata["choices"]:
+            assert getattr(RunConfig.from_mapping({name: word}), name) == word
+            (problem,) = problems_of(**{name: word.upper() + "."})
+            assert problem.startswith(
+                f"{name} {word.upper() + '.'!r} is not one of {', '.join(each.metadata['choices'])}"
+            )
 
 
 def test_every_knob_has_a_meaning_and_a_default_within_its_range():
-    for knob in dataclasses.fields(RunConfig):
-        assert knob.metadata["meaning"]
-    assert (
-        range_text(next(knob for knob in dataclasses.fields(RunConfig) if knob.name == "rho")) == "at least 0, below 1"
-    )
+    for each in KNOBS.values():
+        assert each.metadata["meaning"]
+        assert range_problem(each, each.default) is None
+    assert mlflow_problems(RunConfig().named_after("MLP").as_dict()) == []
+
+
+def test_a_default_may_be_made_anew_for_every_config():
+    made = knob(list, "names", choices=())
+    assert (made.default_factory, made.default) == (list, dataclasses.MISSING)
+    assert made.metadata == {
+        "meaning": "names",
+        "choices": (),
+        "above": None,
+        "minimum": None,
+        "maximum": None,
+        "below": None,
+    }
+
+
+def test_one_problem_is_the_message_and_several_stand_below_each_other():
+    assert str(ConfigError(["one"])) == "one"
+    assert str(ConfigError(["one", "two"])) == "wrong input:\n  one\n  two"
+
+
+def test_folders_of_the_home_are_written_out(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = RunConfig(data_dir="~/data", runs_dir="~")
+    assert (config.data_dir, config.runs_dir) == ("/home/ada/data", "/home/ada")
 
 
 def test_did_you_mean_stays_silent_when_nothing_is_close():

@@ -14,7 +14,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.projects.utils import load_project
 
-from pipeline import cli, datasets
+from pipeline import datasets, flags
 from pipeline.config import RunConfig
 from pipeline.predictor import SEND
 from pipeline.record import all_folders
@@ -54,8 +54,8 @@ def test_the_command_of_mlproject_passes_every_declared_knob_under_its_own_name(
     command = entry.compute_command({"epochs": 3, "rho": 0.5}, None)
     words = shlex.split(command)
     assert words[:4] == ["python", "-m", "pipeline", "train"]
-    options, values = cli.parse_knobs(words[4:])
-    config = cli.load_config(values, options.config, options.project_defaults)
+    options, values = flags.parse_knobs(words[4:])
+    config = flags.load_config(values, options.config, options.project_defaults)
     assert config == RunConfig(epochs=3, rho=0.5)
 
 
@@ -116,7 +116,7 @@ def test_the_artifacts_are_there(client, run):
 
 def test_the_logged_config_makes_the_same_run_again(client, run, tmp_path):
     path = client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
-    config = cli.load_config({}, path)
+    config = flags.load_config({}, path)
     assert (config.epochs, config.dataset, config.learning_rate) == (2, "digits", 1e-3)
 
 

@@ -30,6 +30,10 @@ DESCRIBED = [
     "# TYPE pipeline_follow_failures_total counter",
     "# HELP pipeline_model_exchanges_total Times that a version began to serve.",
     "# TYPE pipeline_model_exchanges_total counter",
+    "# HELP pipeline_connections Connections that are open.",
+    "# TYPE pipeline_connections gauge",
+    "# HELP pipeline_connections_ended_total Connections closed early, by reason.",
+    "# TYPE pipeline_connections_ended_total counter",
     "# HELP pipeline_predicted_digit_total Predictions by digit.",
     "# TYPE pipeline_predicted_digit_total counter",
     "# HELP pipeline_confidence Probability of the predicted digit.",
@@ -67,6 +71,28 @@ def test_answers_are_counted_by_route_and_status_and_timed_by_route():
     assert buckets == ['pipeline_request_seconds_bucket{le="0.5",route="/invocations"} 2.0']
 
 
+def test_errors_are_counted_by_kind_and_connections_by_what_ended_them():
+    watched = Telemetry()
+    watched.errors.labels(kind="too_large").inc()
+    for reason in ("slow", "slow", "idle"):
+        watched.ended(reason)
+    watched.connections.set(3)
+    assert lines_of(watched, "pipeline_errors_total") == ['pipeline_errors_total{kind="too_large"} 1.0']
+    assert lines_of(watched, "pipeline_connections_ended_total") == [
+        'pipeline_connections_ended_total{reason="slow"} 2.0',
+        'pipeline_connections_ended_total{reason="idle"} 1.0',
+    ]
+    assert lines_of(watched, "pipeline_connections ") == ["pipeline_connections 3.0"]
+    assert isinstance(watched.access, AccessLog)
+
+
+def test_times_are_counted_in_buckets_from_half_a_millisecond_to_ten_seconds():
+    watched = Telemetry()
+    watched.answered("/ping", 200, 0.001)
+    bounds = [line.split('"')[1] for line in lines_of(watched, "pipeline_request_seconds_bucket")]
+    assert bounds == [str(float(bound)) for bound in telemetry.SECONDS] + ["+Inf"]
+
+
 def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
     watched = Telemetry()
     probabilities = np.full((3, 10), 0.025, np.float32)
@@ -92,6 +118,20 @@ def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
     assert 'pipeline_batch_images_bucket{le="2.0"} 1.0' in lines_of(watched, "pipeline_batch_images_bucket")
     assert len(lines_of(watched, "pipeline_batch_images_bucket")) == 12
     assert len(Predictions().digits) == 10
+
+
+def test_counts_are_whole_numbers_and_the_least_sure_prediction_is_in_the_last_bucket_too():
+    counted = Predictions()
+    assert (counted.digits.dtype, counted.confidences.dtype) == (np.int64, np.int64)
+    sure = np.zeros((2, 10), np.float32)
+    sure[[0, 1], [1, 2]] = 1.0, 0.15
+    counted.add(sure)
+    digits, confidence = counted.collect()
+    assert [sample.value for sample in digits.samples][:3] == [0, 1, 1]
+    buckets = {s.labels["le"]: s.value for s in confidence.samples if s.name == "pipeline_confidence_bucket"}
+    assert list(buckets) == [str(bound) for bound in telemetry.CONFIDENCES[:-1]] + ["+Inf"]
+    assert (buckets["0.2"], buckets["0.999"], buckets["+Inf"]) == (1, 1, 2)
+    assert {s.name: s.value for s in confidence.samples}["pipeline_confidence_count"] == 2
 
 
 def test_only_the_version_that_serves_is_1_and_exchanges_are_counted():
@@ -148,6 +188,34 @@ def test_access_lines_are_written_together_soon_after_the_first(monkeypatch, acc
     assert [seconds for seconds, _ in asked] == [telemetry.WRITTEN_WITHIN_S]
     log.flush()
     assert len(log.stream.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize("second", [1_795_450_588, 1_795_450_589])
+def test_an_instant_is_told_to_the_millisecond_below_it(second):
+    assert telemetry._instant(second + 0.9999) == f"2026-11-23T16:16:{second - 1_795_450_560}.999Z"
+    assert telemetry._instant(second) == f"2026-11-23T16:16:{second - 1_795_450_560}.000Z"
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_log_that_nobody_takes_stops_nothing_and_its_lines_are_gone(monkeypatch, access_level, error):
+    log, asked = access_log(monkeypatch), []
+
+    class Refusing:
+        def write(self, content):
+            asked.append(content)
+            raise error
+
+    log.stream = Refusing()
+    loop = SimpleNamespace(call_later=lambda seconds, flush: asked.append(flush))
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    log.write({"message": "one"})
+    log.write({"message": "two"})
+    assert asked == [log.flush]
+    log.flush()
+    log.flush()
+    assert [content.count(b"\n") for content in asked[1:]] == [2]
+    log.write({"message": "three"})
+    assert asked[-1] == log.flush
 
 
 def test_an_access_line_is_not_made_where_the_level_keeps_it_back(monkeypatch, access_level):
