@@ -59,7 +59,7 @@ class Strategy:
 
     def reduce(self, tensor, reduce_op="mean"):
         found = torch.stack(self.ranks.meet(self.rank, "reduce", tensor)).sum(0)
-        return found if reduce_op == "sum" else found / self.ranks.count
+        return {"sum": found, "mean": found / self.ranks.count}[reduce_op]
 
     def optimizer_step(self, optimizer, closure, **_):
         return optimizer.step(closure)
