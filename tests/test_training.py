@@ -95,7 +95,9 @@ def test_keep_best_tests_the_weights_of_the_epoch_with_the_lowest_val_loss(tmp_p
     losses = [metrics["val_loss"] for metrics in history.values()]
     worse = next(epoch for epoch in range(2, 9) if losses[epoch - 1] > losses[epoch - 2])
     best = training.fit(config(keep_best=True, epochs=worse, **knobs), folder=tmp_path)
-    assert torch.equal(weights(best), weights(training.fit(config(epochs=worse - 1, **knobs))))
+    plain = training.fit(config(epochs=worse - 1, **knobs))
+    assert torch.equal(weights(best), weights(plain))
+    assert best.test == plain.test
 
 
 def test_early_stopping_stops_after_so_many_epochs_without_a_lower_val_loss():
@@ -108,6 +110,7 @@ def test_early_stopping_stops_after_so_many_epochs_without_a_lower_val_loss():
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adadelta", "adam"])
 def test_the_relatives_of_rmsprop_train_too(optimizer):
     result = training.fit(config(optimizer=optimizer, learning_rate=0.05, epochs=3))
+    assert type(result.trainer.optimizers[0]).__name__.lower() == optimizer
     assert result.history[3]["train_loss"] < result.history[1]["train_loss"]
 
 
@@ -115,6 +118,17 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
     result = training.fit(config(precision="bf16-mixed", epochs=3))
     assert result.history[3]["val_accuracy"] > 0.5
     assert weights(result).dtype == torch.float32
+    assert result.classifier.by_hand.dtype == torch.bfloat16
+    assert not torch.equal(weights(result), weights(training.fit(config(epochs=3))))
+    images, network = result.data.test_images, result.classifier.network.eval()
+    pixels = images.images.float() / 255
+    with torch.no_grad():
+        exact = F.cross_entropy(network(pixels), images.labels).item()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = F.cross_entropy(network(pixels), images.labels).item()
+    for loss in (result.test["test_loss"], result.history[3]["val_loss"]):  # without a hold-out, the same images
+        assert loss == pytest.approx(exact, rel=1e-6)
+        assert loss != pytest.approx(rounded, rel=1e-6)
 
 
 def test_unknown_devices_are_told():
