@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline import checkpoints, training
+from pipeline import backprop, checkpoints, training
 from pipeline.classifier import ImageMeans
 from pipeline.config import RunConfig
 
@@ -129,6 +129,18 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
     for loss in (result.test["test_loss"], result.history[3]["val_loss"]):  # without a hold-out, the same images
         assert loss == pytest.approx(exact, rel=1e-6)
         assert loss != pytest.approx(rounded, rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_training_by_hand_is_bit_for_bit_the_one_by_autograd(monkeypatch, precision):
+    by_hand = training.fit(config(precision=precision))
+    assert by_hand.classifier.by_hand is not None
+    monkeypatch.setattr(backprop, "derive", lambda *_: None)
+    by_autograd = training.fit(config(precision=precision))
+    assert by_autograd.classifier.by_hand is None
+    for one, other in zip(by_hand.classifier.parameters(), by_autograd.classifier.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert by_hand.test == by_autograd.test
 
 
 def test_unknown_devices_are_told():
