@@ -128,9 +128,19 @@ def test_every_optimizer_goes_on_where_it_was(tmp_path, optimizer):
     folder, parts = tmp_path / "parts", []
     for epochs in (1, 2, 3):
         last = checkpoints.latest(folder)[0]
-        parts.append(
-            training.fit(replace(config, epochs=epochs), data=small_data(config), folder=folder, resume_from=last)
+        trained = []
+        part = training.fit(
+            replace(config, epochs=epochs),
+            data=small_data(config),
+            folder=folder,
+            resume_from=last,
+            report=lambda epoch, _, trained=trained: trained.append(epoch),
         )
+        assert trained == [epochs]  # from the beginning it would come to the same numbers
+        assert list(part.history) == [*range(1, epochs + 1)]
+        if parts:
+            assert [part.history[epoch] for epoch in parts[-1].history] == [*parts[-1].history.values()]
+        parts.append(part)
     one, other = (checkpoints.load(checkpoints.path_of(each, 3)) for each in (tmp_path / "whole", folder))
     ((first, *others),) = [state["state"].values() for state in one["optimizer_states"]]
     assert set(first) == OPTIMIZERS[optimizer]

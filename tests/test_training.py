@@ -71,8 +71,16 @@ def test_the_block_size_changes_no_number(monkeypatch):
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path, stop):
     whole = training.fit(config(epochs=4))
-    training.fit(config(epochs=stop), folder=tmp_path)
-    resumed = training.fit(config(epochs=4), folder=tmp_path, resume_from=checkpoints.latest(tmp_path)[0])
+    first = training.fit(config(epochs=stop), folder=tmp_path)
+    trained = []
+    resumed = training.fit(
+        config(epochs=4),
+        folder=tmp_path,
+        resume_from=checkpoints.latest(tmp_path)[0],
+        report=lambda epoch, _: trained.append(epoch),
+    )
+    assert trained == [*range(stop + 1, 5)]  # from the beginning it would come to the same numbers
+    assert [resumed.history[epoch] for epoch in first.history] == [*first.history.values()]
     assert without_time(resumed.history) == without_time(whole.history)
     assert torch.equal(weights(resumed), weights(whole))
     assert resumed.test == whole.test
