@@ -191,3 +191,24 @@ def test_the_sums_of_all_ranks_are_added_before_the_division():
     module.on_validation_epoch_end()
     assert asked == [([6.0, 1.0, 2.0], torch.float64, "sum")]
     assert module.logged[0][0] == {"val_loss": 46 / 10, "val_accuracy": 3 / 10}
+
+
+def test_the_sums_go_to_the_device_that_the_ranks_speak_from_and_alone_nowhere():
+    for world_size, device, devices in ((2, "meta", ["meta"]), (2, "cpu", ["cpu"]), (1, "cpu", [])):
+        module, asked = classifier(world_size=world_size, device=device), []
+
+        def reduce(tensor, reduce_op, asked=asked):
+            asked.append(tensor.device.type)
+            return torch.ones(3, dtype=torch.float64)
+
+        module.trainer.strategy.reduce = reduce
+        module.means["val"].add(torch.tensor(3.0), torch.eye(10)[[1, 2]], torch.tensor([1, 5]))
+        module.on_validation_epoch_end()
+        assert asked == devices
+
+
+@pytest.mark.parametrize("labels", [4, 9])
+def test_a_block_with_fewer_labels_than_images_is_an_error_and_not_a_shorter_block(labels):
+    module = classifier()
+    with pytest.raises(ValueError, match=r"zip\(\) argument 2 is"):
+        module.training_step((images(8)[0], images(labels)[1]))
