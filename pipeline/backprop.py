@@ -22,9 +22,15 @@ def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | N
         batch_size: of the largest batch.
         precision: as Lightning names it.
     """
-    if precision not in DTYPES or type(network) is not MLP or not _agrees(network, DTYPES[precision]):
+    if precision not in DTYPES or type(network) is not MLP:
         return None
-    return Backprop(network, batch_size, DTYPES[precision])
+    try:
+        agrees = _agrees(network, DTYPES[precision])
+    except (
+        Exception
+    ):  # other layers than these, one less or one without a bias: what the try makes of them is not known
+        return None
+    return Backprop(network, batch_size, DTYPES[precision]) if agrees else None
 
 
 def _agrees(network: MLP, dtype: torch.dtype) -> bool:

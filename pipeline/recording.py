@@ -47,9 +47,10 @@ def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
             import pipeline.training  # noqa: F401
     from pipeline import building, training
 
-    training.check_hardware(config)
+    processes = training.check_hardware(config)
     data = training.make_data(config)
     data.setup()
+    training.check_shares(data, processes)
     building.check_size(config, len(data.train_images))
     return building.settled(config), data
 

@@ -167,14 +167,32 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callb
         raise ValueError(_trainer_problem(config, error)) from error
 
 
-def check_hardware(config: RunConfig) -> None:
+def check_hardware(config: RunConfig) -> int:
     """Make sure that Lightning takes the accelerator, devices, strategy and precision, before a run begins.
+
+    Returns:
+        How many processes will train together.
 
     Raises:
         ValueError: saying what Lightning has against them.
     """
     with _only_useful_words():
-        make_trainer(config, False, [])
+        return make_trainer(config, False, []).world_size
+
+
+def check_shares(data: MNISTDataModule, processes: int) -> None:
+    """Make sure that every process gets an image: one without any would wait for ever, or be waited for.
+
+    Raises:
+        ValueError: naming the images that are too few.
+    """
+    parts = {"training": data.train_images, "validation": data.val_images, "test": data.test_images}
+    for name, images in parts.items():
+        if len(images) < processes:
+            raise ValueError(
+                f"{processes} processes cannot share {len(images)} {name} image{'s' * (len(images) != 1)}; "
+                "take fewer devices, or another validation_size"
+            )
 
 
 def _trainer_problem(config: RunConfig, error: Exception) -> str:

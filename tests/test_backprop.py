@@ -3,9 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline import backprop, training
+from pipeline import backprop
 from pipeline.backprop import Backprop
-from pipeline.config import RunConfig
 from pipeline.dropout import Dropout
 from pipeline.network import MLP
 
@@ -105,19 +104,112 @@ def test_a_network_of_any_number_of_classes_is_derived_by_hand_bit_for_bit(class
         assert torch.equal(one.grad, other.grad)
 
 
-def test_other_number_formats_are_left_to_autograd():
-    assert backprop.derive(MLP(hidden_units=8), 128, "64-true") is None
-    assert backprop.derive(MLP(hidden_units=8), 128, "32-true") is not None
+@pytest.mark.parametrize("precision", ["64-true", "16-mixed", "bf16-true", "16-true"])
+def test_other_number_formats_are_left_to_autograd(precision):
+    assert backprop.derive(MLP(hidden_units=8), 128, precision) is None
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_training_by_hand_is_bit_for_bit_the_one_by_autograd(monkeypatch, precision):
-    config = RunConfig(dataset="digits", epochs=2, precision=precision, hidden_units=64, accelerator="cpu")
-    by_hand = training.fit(config)
-    assert by_hand.classifier.by_hand is not None
-    monkeypatch.setattr(backprop, "derive", lambda *_: None)
-    by_autograd = training.fit(config)
-    assert by_autograd.classifier.by_hand is None
-    for one, other in zip(by_hand.classifier.parameters(), by_autograd.classifier.parameters(), strict=True):
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+@pytest.mark.parametrize("knobs", [{"dropout": 0.4}, {"hidden_layers": 0}, {"inputs": 9, "classes": 3}])
+def test_the_sample_is_derived_by_hand_in_float32_and_bfloat16(precision, dtype, knobs):
+    network = MLP(**{"hidden_units": 8, **knobs})
+    derive = backprop.derive(network, 6, precision)
+    assert derive.dtype == dtype
+    assert derive.linear == [layer for layer in network.layers if isinstance(layer, nn.Linear)]
+    sizes = [(6, layer.out_features) for layer in derive.linear[:-1]]
+    for memory in (derive.outputs, derive.errors):
+        assert [(tuple(each.shape), each.dtype) for each in memory] == [(size, dtype) for size in sizes]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_trying_it_leaves_the_network_as_it_is(training):
+    network, untouched = twins(hidden_units=8, dropout=0.5)
+    network.train(training)
+    backprop.derive(network, 128, "32-true")
+    assert network.training is training
+    for one, other in zip(network.parameters(), untouched.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert by_hand.test == by_autograd.test
+        assert one.grad is None
+    pixels, _ = batch(4)
+    assert torch.equal(network.train()(pixels), untouched(pixels))  # the same masks to come
+
+
+def without_bias():
+    network = MLP(hidden_units=8)
+    network.layers[3] = nn.Linear(8, 8, bias=False)
+    return network
+
+
+def with_convolutions():
+    network = MLP(hidden_units=8, inputs=676)
+    network.layers = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 1, 3), nn.Flatten(), *network.layers)
+    return network
+
+
+def with_no_linear_layer():
+    network = MLP(hidden_units=8)
+    network.layers = nn.Sequential(nn.Unflatten(1, (16, 49)), nn.AdaptiveAvgPool1d(10), nn.Flatten(), nn.LazyLinear(10))
+    network.layers.pop(3)
+    return network
+
+
+def with_dropout_in_another_place():
+    network = MLP(hidden_units=8)
+    network.layers = nn.Sequential(*[network.layers[k] for k in (0, 2, 1, 3, 4, 5, 6)], nn.Sequential())
+    return network
+
+
+def with_one_dropout_less():
+    network = MLP(hidden_units=8)
+    del network.layers[2]
+    return network
+
+
+def of_double_precision():
+    return MLP(hidden_units=8).double()
+
+
+@pytest.mark.parametrize(
+    "network", [without_bias, with_convolutions, with_no_linear_layer, with_one_dropout_less, of_double_precision]
+)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_network_of_other_layers_is_left_to_autograd_whatever_is_in_it(network, precision):
+    """AttributeError, RuntimeError, IndexError: the try itself failed, and with it the training."""
+    assert backprop.derive(network(), 128, precision) is None
+
+
+def test_relu_and_dropout_may_change_places_which_changes_no_number():
+    assert backprop.derive(with_dropout_in_another_place(), 128, "32-true") is not None
+
+
+@pytest.mark.parametrize("wrong", ["weight", "bias"])
+def test_a_gradient_that_differs_by_one_bit_is_not_taken(monkeypatch, wrong):
+    propagate = Backprop._propagate
+
+    def off_by_a_bit(self, error, inputs):
+        propagate(self, error, inputs)
+        gradient = getattr(self.linear[1], wrong).grad.view(-1)
+        at = gradient.abs().argmax()
+        gradient[at] = torch.nextafter(gradient[at], torch.tensor(9.0))
+
+    monkeypatch.setattr(Backprop, "_propagate", off_by_a_bit)
+    assert backprop.derive(MLP(hidden_units=8), 128, "32-true") is None
+
+
+def test_the_gradients_belong_to_the_step_and_lie_where_they_lay():
+    """A step overwrites them: nothing has to be set to zero, and nothing new is taken from the memory."""
+    network, _ = twins(hidden_units=8)
+    derive = Backprop(network, 16)
+    derive(*batch(16))
+    first = [each.grad for each in network.parameters()]
+    before = [each.clone() for each in first]
+    pixels, labels = batch(8)
+    loss, logits = derive(pixels, labels)
+    assert all(one is each.grad for one, each in zip(first, network.parameters(), strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(first, before, strict=True))
+    assert (loss.dtype, logits.dtype, loss.requires_grad, logits.requires_grad) == (
+        torch.float32,
+        torch.float32,
+        False,
+        False,
+    )

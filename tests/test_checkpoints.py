@@ -95,13 +95,23 @@ def test_best_loss_moves_only_when_the_weights_are_written(tmp_path, monkeypatch
     assert seen[4] == min(losses[3], losses[4])
 
 
-def test_a_damaged_best_checkpoint_is_replaced_by_its_epochs_own_while_that_is_kept(trained, tmp_path):
+@pytest.mark.parametrize("best", [3, 4])
+def test_a_damaged_best_checkpoint_is_replaced_by_its_epochs_own_while_that_is_kept(trained, tmp_path, best):
     folder = copy_of(trained[0], tmp_path)
-    best = epoch_end.best_epoch(trained[1].history)
-    expected = checkpoints.best_weights(folder, best)
-    (folder / checkpoints.BEST).write_bytes(b"PK")
-    if best > CONFIG.epochs - checkpoints.KEPT:
+    own = checkpoints.path_of(folder, best)
+    expected = checkpoints.load(own)["state_dict"]
+    for content in (b"PK", checkpoints.path_of(folder, 7 - best).read_bytes()):  # damaged, or another epoch's
+        (folder / checkpoints.BEST).write_bytes(content)
         found = checkpoints.best_weights(folder, best)
+        assert list(found) == list(expected)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-        (folder / f"epoch-{best:04d}.ckpt").unlink()
+    own.unlink()
     assert checkpoints.find_best(folder, best) is None
+
+
+def test_the_best_checkpoint_holds_the_weights_of_the_epoch_of_the_lowest_val_loss(trained):
+    folder, result = trained
+    best = epoch_end.best_epoch(result.history)
+    assert checkpoints.load(folder / checkpoints.BEST)["epoch"] + 1 == best
+    kept = checkpoints.best_weights(folder, best)
+    assert all(torch.equal(value, kept[name]) for name, value in result.classifier.state_dict().items())

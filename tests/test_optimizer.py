@@ -198,3 +198,78 @@ def test_every_name_makes_its_optimizer_with_the_rate(name, kind):
 def test_an_unknown_name_is_told():
     with pytest.raises(ValueError, match="unknown optimizer 'lion': rmsprop, sgd, adagrad, adadelta, adam"):
         make_optimizer("lion", [], learning_rate=1)
+
+
+def test_nothing_moves_at_rate_zero_and_epsilon_may_be_zero():
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = RMSprop([weight], lr=0, epsilon=0)
+    weight.grad = torch.tensor([0.5, -3.0])
+    optimizer.step()
+    assert weight.tolist() == [1.0, 2.0]
+    optimizer.param_groups[0]["lr"] = 0.1
+    optimizer.step()
+    assert weight.tolist() != [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("rho", "devices", "fused"),
+    [
+        (0.9, "cpu", True),
+        (1e-3, "cpu", True),
+        (9.9e-4, "cpu", False),
+        (0.9, "meta", False),  # whatever is no CPU, a GPU say
+        (0.9, "cpu meta", False),
+    ],
+)
+def test_the_fused_update_is_the_cpus_alone(monkeypatch, rho, devices, fused):
+    weights, used = [torch.ones(2, requires_grad=True, device=device) for device in devices.split()], []
+    monkeypatch.setattr("pipeline.optimizer._adam_without_momentum", lambda weights, *_: used.append(len(weights)))
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    monkeypatch.setattr(torch, "_foreach_mul_", lambda *_: used.append("foreach"))
+    monkeypatch.setattr(torch, "_foreach_addcdiv_", lambda *_, value: None)
+    RMSprop(weights, rho=rho).step()
+    assert used == ([1] if fused else ["foreach"])
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_both_ways_go_against_the_gradient_by_the_same_steps(monkeypatch, rho):
+    """The way of a GPU, taken on the CPU."""
+    found = []
+    for fused_from in (1e-3, 2):
+        monkeypatch.setattr("pipeline.optimizer.FUSED_FROM_RHO", fused_from)
+        weights = [torch.ones(3, requires_grad=True), torch.zeros(2, 2, requires_grad=True)]
+        optimizer = RMSprop(weights, lr=0.1, rho=rho, epsilon=1e-3)
+        for step in range(4):
+            for weight in weights:
+                weight.grad = torch.linspace(1, 2 + step, weight.numel()).reshape(weight.shape)
+            optimizer.step()
+        found.append(torch.cat([weight.detach().flatten() for weight in weights]))
+    assert torch.allclose(*found, rtol=1e-5)
+    assert (found[1][:3] < 1).all()
+    assert (found[1][3:] < 0).all()
+
+
+SET = {"learning_rate": 0.03, "rho": 0.7, "epsilon": 0.004, "momentum": 0.6}
+DEFAULTS = {"learning_rate": 0.03, "rho": 0.9, "epsilon": 1e-7, "momentum": 0.0}  # RunConfig's
+NAMES = {
+    "rmsprop": {"lr": "learning_rate", "rho": "rho", "epsilon": "epsilon"},
+    "sgd": {"lr": "learning_rate", "momentum": "momentum"},
+    "adagrad": {"lr": "learning_rate", "eps": "epsilon"},
+    "adadelta": {"lr": "learning_rate", "rho": "rho", "eps": "epsilon"},
+    "adam": {"lr": "learning_rate", "eps": "epsilon"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("knobs", "values"), [(SET, SET), ({"learning_rate": 0.03}, DEFAULTS)])
+def test_every_knob_arrives_with_its_value(name, knobs, values):
+    parameters = [torch.ones(1, requires_grad=True), torch.ones(2, requires_grad=True)]
+    (group,) = make_optimizer(name, parameters, **knobs).param_groups
+    assert {key: group[key] for key in NAMES[name]} == {key: values[knob] for key, knob in NAMES[name].items()}
+    assert [id(each) for each in group["params"]] == [id(each) for each in parameters]
+
+
+def test_rmsprop_alone_has_keras_defaults():
+    (group,) = RMSprop([torch.ones(1, requires_grad=True)]).param_groups
+    assert (group["lr"], group["rho"], group["epsilon"]) == (1e-3, 0.9, 1e-7)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline import checkpoints, training
+from pipeline import backprop, checkpoints, training
 from pipeline.classifier import ImageMeans
 from pipeline.config import RunConfig
 
@@ -71,8 +71,16 @@ def test_the_block_size_changes_no_number(monkeypatch):
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path, stop):
     whole = training.fit(config(epochs=4))
-    training.fit(config(epochs=stop), folder=tmp_path)
-    resumed = training.fit(config(epochs=4), folder=tmp_path, resume_from=checkpoints.latest(tmp_path)[0])
+    first = training.fit(config(epochs=stop), folder=tmp_path)
+    trained = []
+    resumed = training.fit(
+        config(epochs=4),
+        folder=tmp_path,
+        resume_from=checkpoints.latest(tmp_path)[0],
+        report=lambda epoch, _: trained.append(epoch),
+    )
+    assert trained == [*range(stop + 1, 5)]  # from the beginning it would come to the same numbers
+    assert [resumed.history[epoch] for epoch in first.history] == [*first.history.values()]
     assert without_time(resumed.history) == without_time(whole.history)
     assert torch.equal(weights(resumed), weights(whole))
     assert resumed.test == whole.test
@@ -95,7 +103,9 @@ def test_keep_best_tests_the_weights_of_the_epoch_with_the_lowest_val_loss(tmp_p
     losses = [metrics["val_loss"] for metrics in history.values()]
     worse = next(epoch for epoch in range(2, 9) if losses[epoch - 1] > losses[epoch - 2])
     best = training.fit(config(keep_best=True, epochs=worse, **knobs), folder=tmp_path)
-    assert torch.equal(weights(best), weights(training.fit(config(epochs=worse - 1, **knobs))))
+    plain = training.fit(config(epochs=worse - 1, **knobs))
+    assert torch.equal(weights(best), weights(plain))
+    assert best.test == plain.test
 
 
 def test_early_stopping_stops_after_so_many_epochs_without_a_lower_val_loss():
@@ -108,6 +118,7 @@ def test_early_stopping_stops_after_so_many_epochs_without_a_lower_val_loss():
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adadelta", "adam"])
 def test_the_relatives_of_rmsprop_train_too(optimizer):
     result = training.fit(config(optimizer=optimizer, learning_rate=0.05, epochs=3))
+    assert type(result.trainer.optimizers[0]).__name__.lower() == optimizer
     assert result.history[3]["train_loss"] < result.history[1]["train_loss"]
 
 
@@ -115,6 +126,29 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
     result = training.fit(config(precision="bf16-mixed", epochs=3))
     assert result.history[3]["val_accuracy"] > 0.5
     assert weights(result).dtype == torch.float32
+    assert result.classifier.by_hand.dtype == torch.bfloat16
+    assert not torch.equal(weights(result), weights(training.fit(config(epochs=3))))
+    images, network = result.data.test_images, result.classifier.network.eval()
+    pixels = images.images.float() / 255
+    with torch.no_grad():
+        exact = F.cross_entropy(network(pixels), images.labels).item()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = F.cross_entropy(network(pixels), images.labels).item()
+    for loss in (result.test["test_loss"], result.history[3]["val_loss"]):  # without a hold-out, the same images
+        assert loss == pytest.approx(exact, rel=1e-6)
+        assert loss != pytest.approx(rounded, rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_training_by_hand_is_bit_for_bit_the_one_by_autograd(monkeypatch, precision):
+    by_hand = training.fit(config(precision=precision))
+    assert by_hand.classifier.by_hand is not None
+    monkeypatch.setattr(backprop, "derive", lambda *_: None)
+    by_autograd = training.fit(config(precision=precision))
+    assert by_autograd.classifier.by_hand is None
+    for one, other in zip(by_hand.classifier.parameters(), by_autograd.classifier.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert by_hand.test == by_autograd.test
 
 
 def test_unknown_devices_are_told():
