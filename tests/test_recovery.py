@@ -284,3 +284,12 @@ def test_of_a_run_whose_begin_is_lost_nobody_says_that_it_died(tmp_path):
     assert journal.folder.started() is None
     assert not recovery.mark_if_dead(journal.folder)
     assert len(journal.folder.events()) == 4
+
+
+def test_of_a_run_that_lives_nothing_is_said_and_nobody_tries_to_take_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(record, "_told", set())
+    journal = begun(tmp_path / "run")
+    journal.folder.write_state({"run_id": "abc", "delivered": 9})
+    monkeypatch.setattr(recovery, "Journal", lambda folder: pytest.fail("tried to take it"))
+    assert not recovery.mark_if_dead(journal.folder)
+    assert capsys.readouterr() == ("", "")
