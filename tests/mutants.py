@@ -70,9 +70,12 @@ TESTS = {
     "serving/batcher": ["test_batcher"],
     "serving/images": ["test_images"],
     "serving/telemetry": ["test_telemetry"],
-    "serving/gate": ["test_gate"],
-    "serving/protocol": ["test_protocol"],
-    "serving/follower": ["test_follower"],
+    "serving/gate": ["test_gate", "test_gate_body"],
+    "serving/protocol": ["test_protocol", "test_protocol_files"],
+    "serving/follower": ["test_follower_looks"],
+    "serving/app": ["test_routes"],
+    "serving/connections": ["test_room", "test_connection_states"],
+    "serving/hosts": ["test_hosts"],
 }
 
 CONFIG = """
