@@ -102,3 +102,12 @@ async def ask(app, method="GET", path="/", headers=(), body=b"", messages=None, 
 
     await app(scope_of(method, path, headers, **scope), receive, send)
     return Answered(status, raw, content)
+
+
+def counted(gate, name):
+    """The counters of that name that are not zero, without their prefix."""
+    lines = gate.telemetry.exposition().decode().splitlines()
+    found = (
+        line.removeprefix(f"pipeline_{name}").rsplit(" ", 1) for line in lines if line.startswith(f"pipeline_{name}")
+    )
+    return {labels: float(value) for labels, value in found if float(value)}

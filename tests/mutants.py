@@ -73,7 +73,7 @@ TESTS = {
     "serving/gate": ["test_gate", "test_gate_body"],
     "serving/protocol": ["test_protocol", "test_protocol_files"],
     "serving/follower": ["test_follower_looks"],
-    "serving/app": ["test_routes"],
+    "serving/app": ["test_routes", "test_routes_facts"],
     "serving/connections": ["test_room", "test_connection_states"],
     "serving/hosts": ["test_hosts"],
 }

@@ -11,7 +11,7 @@ from pipeline.serving.connections import CROWDED
 from pipeline.serving.gate import Answer, Gate, RefusalError
 from pipeline.serving.hosts import Hosts
 from pipeline.serving.telemetry import Telemetry
-from tests.asgi import ask, run_fast, scope_of
+from tests.asgi import ask, counted, run_fast, scope_of
 
 EVIL = [("Host", "evil.example")]
 JSON = "application/json"
@@ -37,15 +37,6 @@ def gate_of(app=None, direct=None, token="", names=()):
     made.lines = []
     telemetry.access = SimpleNamespace(write=made.lines.append)
     return made
-
-
-def counted(gate, name):
-    """The counters of that name that are not zero, without their prefix."""
-    lines = gate.telemetry.exposition().decode().splitlines()
-    found = (
-        line.removeprefix(f"pipeline_{name}").rsplit(" ", 1) for line in lines if line.startswith(f"pipeline_{name}")
-    )
-    return {labels: float(value) for labels, value in found if float(value)}
 
 
 def direct_of(answer):

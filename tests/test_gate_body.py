@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.serving import gate as module
 from pipeline.serving.gate import Answer
-from tests.asgi import LEFT, ask, parts_of, run_fast
-from tests.test_gate import counted, direct_of, gate_of, one
+from tests.asgi import LEFT, ask, counted, parts_of, run_fast
+from tests.test_gate import direct_of, gate_of, one
 
 MIB = 1 << 20
 TOO_LARGE = (413, "BAD_REQUEST", "the body is larger than 16 MiB; send fewer images at a time")
