@@ -6,6 +6,8 @@ import json
 import selectors
 from dataclasses import dataclass
 
+from prometheus_client.exposition import generate_latest
+
 
 class _Jumping(selectors.DefaultSelector):
     """Where a selector would wait for a timer, the clock is put forward to it."""
@@ -106,8 +108,7 @@ async def ask(app, method="GET", path="/", headers=(), body=b"", messages=None, 
 
 def counted(gate, name):
     """The counters of that name that are not zero, without their prefix."""
-    lines = gate.telemetry.exposition().decode().splitlines()
-    found = (
-        line.removeprefix(f"pipeline_{name}").rsplit(" ", 1) for line in lines if line.startswith(f"pipeline_{name}")
-    )
-    return {labels: float(value) for labels, value in found if float(value)}
+    only = gate.telemetry.registry.restricted_registry([f"pipeline_{name}"])
+    lines = (generate_latest(only) or gate.telemetry.exposition()).decode().splitlines()
+    found = (line.rsplit(" ", 1) for line in lines if line.startswith(f"pipeline_{name}"))
+    return {labels.removeprefix(f"pipeline_{name}"): float(value) for labels, value in found if float(value)}

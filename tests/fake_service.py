@@ -1,4 +1,4 @@
-"""The service in this process, a fake model behind it whose answers say to which image and of which version they are."""
+"""The service in this process; the fake model behind it says in its answers to which image and of which version."""
 
 import asyncio
 import io

@@ -72,7 +72,7 @@ TESTS = {
     "serving/telemetry": ["test_telemetry"],
     "serving/gate": ["test_gate", "test_gate_body"],
     "serving/protocol": ["test_protocol", "test_protocol_files"],
-    "serving/follower": ["test_follower_looks"],
+    "serving/follower": ["test_follower_looks", "test_follower_trouble"],
     "serving/app": ["test_routes", "test_routes_facts"],
     "serving/connections": ["test_room", "test_connection_states"],
     "serving/hosts": ["test_hosts"],
