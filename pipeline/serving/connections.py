@@ -6,7 +6,7 @@ answers everybody 503. Here a connection that only waits makes room for one that
 
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -49,7 +49,7 @@ class Limits:
         if files >= self.files:
             return self
         most, spare = max(8, files * 9 // 10), max(2, files // 10)
-        return Limits(most, most * 9 // 10, spare, self.headers_within, self.idle, self.taken_within, self.last_words)
+        return replace(self, most=most, per_address=most * 9 // 10, spare=spare)
 
 
 class Room:
