@@ -100,6 +100,7 @@ async def ask(app, method="GET", path="/", headers=(), body=b"", messages=None, 
             status, raw = message["status"], [(name.decode(), value.decode()) for name, value in message["headers"]]
         else:
             assert status, "a body before its status"
+            assert message["type"] == "http.response.body"
             content += message.get("body", b"")
 
     await app(scope_of(method, path, headers, **scope), receive, send)

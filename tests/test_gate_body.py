@@ -145,6 +145,13 @@ def test_who_leaves_in_the_middle_of_a_body_is_not_answered_and_counted_as_gone(
     assert gate.lines[0]["status"] == 499
 
 
+def test_a_message_may_leave_out_what_is_empty_or_the_end():
+    gate, asked = gate_and_asked()
+    assert post(gate, messages=[{"type": "http.request"}]).status == 200
+    assert post(gate, messages=[*parts_of(b"a", more=True), {"type": "http.request"}]).status == 200
+    assert [body for _, body in asked] == [b"", b"a"]
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_get_and_head_wait_for_no_body_and_are_one_to_the_application(method):
     gate = gate_of()
