@@ -121,8 +121,9 @@ def test_a_server_without_state_is_served_as_well():
         return sent
 
     gate = gate_of()
-    assert run_fast(scenario())[0]["status"] == 201
+    assert [message["type"] for message in run_fast(scenario())] == ["http.response.start", "http.response.body"]
     assert gate.lines[0]["status"] == 201
+    assert counted(gate, "errors_total") == {}
 
 
 @pytest.mark.parametrize("path", ["/", "/x", "/version", "/metrics", "/invocations", "/ping/", "/pin"])

@@ -49,8 +49,8 @@ def test_this_machines_own_name_is_allowed(monkeypatch):
 
 
 def test_names_are_allowed_in_any_spelling_and_no_others():
-    names = ["Digits.Example.com", "second.example"]
-    for header in ("digits.example.com", "DIGITS.example.COM:443", "digits.example.com.", "second.example"):
+    names = ["Digits.Example.com", "second.example", "X.ORG"]
+    for header in ("digits.example.com", "DIGITS.example.COM:443", "digits.example.com.", "second.example", "x.org"):
         assert allows(names, header) is True
     for header in ("a.digits.example.com", "xdigits.example.com", "example.com", "digits.example.com.evil.example"):
         assert allows(names, header) is False
