@@ -129,6 +129,16 @@ def test_beyond_the_spare_places_a_newcomer_is_turned_away_unless_somebody_waits
     assert (busy[0].ends, room.total, room.said) == (["made room"], 8, ["turned away"])
 
 
+def test_one_address_beyond_its_share_is_turned_away_though_others_wait():
+    room = Rooms()
+    for _ in range(5):
+        room.come("a", works=True)
+    other, *_ = [room.come("b", works=True) for _ in range(3)]
+    room.waits(other, "b")
+    assert not room.come("a").inside
+    assert (room.total, room.said, other.ends) == (8, ["turned away"], [])
+
+
 def test_who_has_left_leaves_nothing_behind_and_leaves_once():
     room = Rooms()
     for address in "aab":
