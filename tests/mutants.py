@@ -74,7 +74,7 @@ TESTS = {
     "serving/protocol": ["test_protocol", "test_protocol_files"],
     "serving/follower": ["test_follower_looks", "test_follower_trouble"],
     "serving/app": ["test_routes", "test_routes_facts"],
-    "serving/connections": ["test_room", "test_connection_states"],
+    "serving/connections": ["test_room", "test_connection_states", "test_connection_ends"],
     "serving/hosts": ["test_hosts"],
 }
 

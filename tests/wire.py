@@ -6,6 +6,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from pipeline.serving.connections import CROWDED, Connection, Limits, Room
+from tests.asgi import run_fast
 
 PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET /half HTTP/1.1\r\nHost: x\r\nX-"
@@ -106,3 +107,15 @@ def answers(wire):
         found.append((head.split(b"\r\n")[0].decode(), rest[:size].decode()))
         rest = rest[size:]
     return found
+
+
+def scenario(play, limits=None):
+    """Play with connections, on a clock that jumps; returns the reasons for which connections were ended."""
+
+    async def run():
+        served = Served(limits)
+        await play(served)
+        return served
+
+    served = run_fast(run())
+    return served.reasons
