@@ -71,12 +71,15 @@ TESTS = {
     "serving/batcher": ["test_batcher"],
     "serving/images": ["test_image_decoding", "test_image_steps", "test_images"],
     "serving/telemetry": ["test_telemetry"],
-    "serving/gate": ["test_gate"],
-    "serving/protocol": ["test_protocol"],
-    "serving/follower": ["test_follower"],
+    "serving/gate": ["test_gate", "test_gate_body"],
+    "serving/protocol": ["test_protocol", "test_protocol_files"],
+    "serving/follower": ["test_follower_looks", "test_follower_trouble"],
     "tracking": ["test_tracking"],
     "crew": ["test_crew"],
     "worker": ["test_worker"],
+    "serving/app": ["test_routes", "test_routes_facts"],
+    "serving/connections": ["test_room", "test_connection_states", "test_connection_ends"],
+    "serving/hosts": ["test_hosts"],
 }
 
 CONFIG = """

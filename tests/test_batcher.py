@@ -134,6 +134,21 @@ def test_a_batch_is_answered_by_the_version_that_serves_when_it_begins():
     assert [loaded for loaded, _ in before + after] == [old, old, new, new]
 
 
+def test_an_alias_that_moves_while_a_batch_is_predicted_changes_neither_its_answer_nor_the_name_on_it():
+    """The follower exchanges versions in a thread of its own, so in the middle of a forward pass as well."""
+
+    class Moving(Model):
+        def predict(self, images):
+            batcher.follower.current = new
+            return super().predict(images)
+
+    batcher, new = served_by(old := Moving()), Model()
+    before = answers(batcher, images_of(1), images_of(2))
+    after = answers(batcher, images_of(1))
+    assert [loaded for loaded, _ in before + after] == [old, old, new]
+    assert [len(model.shown) for model in (old, new)] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("trouble", "reason"), [(None, "it is being loaded"), ("registry is away", "registry is away")]
 )

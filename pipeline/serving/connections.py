@@ -6,7 +6,7 @@ answers everybody 503. Here a connection that only waits makes room for one that
 
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -49,7 +49,7 @@ class Limits:
         if files >= self.files:
             return self
         most, spare = max(8, files * 9 // 10), max(2, files // 10)
-        return Limits(most, most * 9 // 10, spare, self.headers_within, self.idle, self.taken_within, self.last_words)
+        return replace(self, most=most, per_address=most * 9 // 10, spare=spare)
 
 
 class Room:
@@ -117,7 +117,7 @@ class Connection(HttpToolsProtocol):
         self.room, self.limits = room, room.limits
         self.address = ""
         self.crowded = self.inside = self.ending = self.in_headers = self.aborted = False
-        self.received = 0  # bytes since the last request's headers were complete
+        self.received = 0  # bytes since the last request was complete, but for what came while it was answered
         self.deadline: TimerHandle | None = None
         self.untaken: TimerHandle | None = None
 
@@ -143,9 +143,10 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is no whole request yet has a deadline that further bytes do not put off."""
-        super().data_received(data)
         if self.cycle is None or self.cycle.response_complete:
             self.received += len(data)
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
             if self.in_headers and self.received > self.limits.header_bytes:
                 self._refuse(431, f"the headers are larger than {self.limits.header_bytes >> 10} KiB", "large headers")
             elif self.deadline is None and not self.transport.is_closing():
@@ -158,7 +159,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request is under way."""
-        self.in_headers, self.received = False, 0
+        self.in_headers = False
         if self.deadline:
             self.deadline.cancel()
             self.deadline = None
@@ -167,6 +168,11 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         if self.crowded or self.ending:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """A body has ended, if only after its answer: it is not counted to the next request's headers."""
+        self.received = 0
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Wait again, or see that the last answer is taken."""
