@@ -30,7 +30,7 @@ def test_mcnemars_exact_test_by_hand(only_champion, only_candidate, p):
 TABLE = st.tuples(*[st.integers(0, 20)] * 4)
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(TABLE, st.randoms(use_true_random=False))
 def test_the_order_of_the_images_decides_nothing(table, random):
     labels, champion, candidate = predictions(*table)
@@ -38,7 +38,7 @@ def test_the_order_of_the_images_decides_nothing(table, random):
     assert judge(labels[order], champion[order], candidate[order]) == judge(labels, champion, candidate)
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(TABLE)
 def test_with_the_sides_exchanged_the_counts_are_and_p_stays(table):
     labels, champion, candidate = predictions(*table)
@@ -50,7 +50,7 @@ def test_with_the_sides_exchanged_the_counts_are_and_p_stays(table):
     assert turned.promotes or found.promotes
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(TABLE, st.integers(0, 20), st.integers(0, 20))
 def test_images_on_which_both_agree_prove_nothing(table, right, wrong):
     found, more = judge(*predictions(*table)), judge(*predictions(table[0] + right, *table[1:3], table[3] + wrong))

@@ -200,7 +200,7 @@ def assert_same(found, other, *, factor=1.0):
             assert getattr(its, name) == pytest.approx(factor * getattr(mine, name), abs=1e-9, nan_ok=True)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(GROUPS, st.booleans(), st.randoms(use_true_random=False))
 def test_the_order_in_which_runs_are_found_decides_nothing(values, unpaired, random):
     runs = runs_from(values, unpaired=unpaired)
@@ -209,14 +209,14 @@ def test_the_order_in_which_runs_are_found_decides_nothing(values, unpaired, ran
     assert compared(mixed, baseline=None) == compared(runs, baseline=None)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(GROUPS, st.booleans(), st.integers(-64, 64))
 def test_a_constant_added_to_all_decides_nothing(values, unpaired, constant):
     found = compared(runs_from(values, unpaired=unpaired))
     assert_same(found, compared(runs_from(values, unpaired=unpaired, change=lambda value: value + constant)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(GROUPS, st.booleans(), st.sampled_from([0.25, 0.5, 4.0]))
 def test_another_unit_changes_the_numbers_and_no_verdict(values, unpaired, factor):
     found = compared(runs_from(values, unpaired=unpaired))
@@ -224,7 +224,7 @@ def test_another_unit_changes_the_numbers_and_no_verdict(values, unpaired, facto
     assert_same(found, compared(runs, smallest=0.25 * factor), factor=factor)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.lists(NUMBERS, min_size=2, max_size=2), st.booleans())
 def test_seen_from_the_other_side_it_is_the_opposite(values, unpaired):
     runs = runs_from(values, unpaired=unpaired)
@@ -235,7 +235,7 @@ def test_seen_from_the_other_side_it_is_the_opposite(values, unpaired):
     assert turned.verdict == opposite.get(found.verdict, found.verdict)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(GROUPS, st.booleans())
 def test_less_of_a_loss_is_as_good_as_more_of_its_opposite(values, unpaired):
     mirrored = [
