@@ -41,6 +41,9 @@ def test_of_two_versions_of_a_run_the_first_is_meant(registry):
 def test_a_number_that_is_no_version_is_told_with_those_that_are(registry):
     with pytest.raises(UnknownModelError, match=r"^model m has no version 20 \(versions: 1, 2, 3\)$"):
         find(registry, "20")
+    registry.entries[:2] = []
+    with pytest.raises(UnknownModelError, match=r"^model m has no version 1 \(versions: 3\)$"):
+        find(registry, "1")
     registry.entries.clear()
     registry.aliases["m"] = {}
     with pytest.raises(UnknownAliasError, match="model m has no alias 'champion'"):
@@ -87,7 +90,7 @@ def folders(monkeypatch):
     states = {}
 
     def find_folder(runs_dir, target):
-        assert runs_dir == "runs"
+        assert runs_dir in ("runs", "elsewhere")
         return SimpleNamespace(state=lambda: states[target], path=SimpleNamespace(name=f"folder-{target}"))
 
     monkeypatch.setattr(candidates, "find_folder", find_folder)
@@ -105,6 +108,9 @@ def test_a_run_that_was_not_delivered_is_told_with_the_command_that_does(registr
     words = "MLflow has not heard of run last yet; python -m pipeline sync folder-last delivers it"
     with pytest.raises(UnknownModelError, match=f"^{re.escape(words)}$"):
         find(registry, "last")
+    words = words.replace(" delivers", " --runs_dir elsewhere delivers")
+    with pytest.raises(UnknownModelError, match=f"^{re.escape(words)}$"):
+        candidates.find(registry, "last", "m", "elsewhere", False)
 
 
 def test_a_run_of_another_store_is_told_without_secrets(registry, folders):

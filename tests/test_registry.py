@@ -17,8 +17,8 @@ READY, PENDING = LoggedModelStatus.READY, LoggedModelStatus.PENDING
 TAGS = {"dataset": "digits"}
 
 
-def register(client, run_id="r", model_id="m-r", tags=TAGS, description=""):
-    return registry.register(client, "m", run_id, model_id, dict(tags), description)
+def register(client, **description):
+    return registry.register(client, "m", "r", "m-r", dict(TAGS), **description)
 
 
 def empty():
@@ -271,6 +271,15 @@ def test_a_run_gets_its_model_once_with_network_example_and_signature(client, fi
     pinned = client.files["requirements.txt"].decode().split()
     assert pinned == [f"{name}=={registry.version(name)}" for name in predictor.REQUIREMENTS]
     assert client.files["predictor.py"] == registry.Path(predictor.__file__).read_bytes()
+
+
+def test_nothing_is_guessed_that_is_known(client, files, monkeypatch):
+    """Signature and pins are given: MLflow would run the model for the one, read all file lists for the other."""
+    given = {}
+    monkeypatch.setattr(registry.mlflow.pyfunc, "save_model", lambda **options: given.update(options))
+    registry.log_model(client, "r", *files)
+    assert given["signature"] is registry.SIGNATURE
+    assert registry.requirements_utils._MODULES_TO_PACKAGES == {}
 
 
 def test_logged_again_a_model_that_is_ready_is_left_as_it_is(client, files):
