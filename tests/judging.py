@@ -56,6 +56,7 @@ def world(registry, monkeypatch, tmp_path):
 
     def load(uri, name, version, run_id, folder):
         assert folder.is_dir()
+        assert folder.name.startswith("pipeline-model-")  # what a kill leaves in /tmp tells whose it is
         opened.append((uri, name, version, run_id))
         return Model(*WRONG.get(version, (0, 5)))
 

@@ -68,7 +68,7 @@ TESTS = {
     "versions": ["test_versions"],
     "registry": ["test_registry"],
     "candidates": ["test_candidates"],
-    "promotion_lock": ["test_promotion_turns"],
+    "promotion_lock": ["test_promotion_lock"],
     "promotion": ["test_mcnemar", "test_judgement", "test_promotion_turns"],
     "serving/batcher": ["test_batcher"],
     "serving/images": ["test_images"],

@@ -1,6 +1,7 @@
 """Promotions one after the other, at once, cut off and taken back; and which version is meant."""
 
-import re
+import time
+from contextlib import nullcontext
 
 import pytest
 from filelock import FileLock, Timeout
@@ -148,4 +149,20 @@ def test_a_rollback_does_not_overwrite_a_champion_that_changed_meanwhile(registr
 
 def test_the_time_of_a_verdict_is_utc_to_the_second(monkeypatch):
     monkeypatch.undo()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", promotion._now())
+    monkeypatch.setattr(promotion.time, "gmtime", lambda: time.struct_time((2026, 1, 2, 3, 4, 5, 4, 2, 0)))
+    assert promotion._now() == "2026-01-02 03:04:05 UTC"
+
+
+def test_each_model_has_a_lock_of_its_own_and_the_runs_folder_is_the_one_given(registry, monkeypatch):
+    names, folders = [], []
+    monkeypatch.setattr(promotion, "one_at_a_time", lambda name: names.append(name) or nullcontext())
+    real = candidates.find
+
+    def find(client, target, name, runs_dir, dry_run):
+        folders.append(runs_dir)
+        return real(client, target, name, runs_dir, dry_run)
+
+    monkeypatch.setattr(candidates, "find", find)
+    promote("3")
+    promotion.rollback("m")
+    assert (names, folders) == (["m", "m"], ["runs"])
