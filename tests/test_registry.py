@@ -76,6 +76,16 @@ def test_of_a_model_without_champion_only_the_oldest_version_becomes_it():
     assert client.entries[0].tags == {**TAGS, "first_champion": "true"}
 
 
+def test_the_oldest_version_does_not_take_champion_from_another():
+    client = FakeRegistry()
+    client.add("m", 1, **TAGS).run_id = "r"
+    client.entries[0].source = "models:/m-r"
+    client.add("m", 2)
+    client.aliases["m"] = {"champion": "2"}
+    assert register(client) == "1"
+    assert client.writes == []
+
+
 def test_version_9_is_older_than_version_10():
     client = FakeRegistry()
     client.add("m", 10)
