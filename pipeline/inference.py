@@ -13,6 +13,7 @@ another mean than the table shows), and has none where a seed reaches 100 %; so 
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ CONFIDENCE, POWER = 0.95, 0.8
 MIN_RUNS, MAX_RUNS = 3, 1000
 Bounds = tuple[float, float]
 ANY = (-math.inf, math.inf)
-PLAIN_EFFECT = 20.0  # in standard deviations: three runs show it, and the noncentral t gets slow
+PLAIN_EFFECT = 20.0  # in standard deviations: more takes no fewer runs, and the noncentral t gets slow
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,12 @@ class Test:
             return None
         if self.sd == 0:
             return MIN_RUNS
-        effect = smallest / self.sd
-        if effect > PLAIN_EFFECT:
-            return MIN_RUNS
+        effect = min(abs(smallest) / self.sd, PLAIN_EFFECT)
         power = TTestPower().power if self.paired else TTestIndPower().power
 
         def enough(n: int) -> bool:
-            reached = power(effect, n, alpha)
-            return bool(math.isnan(reached) or reached >= POWER)  # nan: so sure that the distribution overflows
+            # one side only: SciPy's noncentral t has nan for the other, where it is next to nothing
+            return bool(power(effect, n, alpha / 2, alternative="larger") >= POWER)
 
         normal = (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) / effect
         n = int(min(MAX_RUNS, max(MIN_RUNS, normal**2 * (1 if self.paired else 2))))
@@ -124,8 +123,8 @@ def _paired(values: list[float], base: list[float]) -> Test:
     name, n = f"paired over {len(values)} seeds", len(values)
     differences = np.subtract(values, base)
     mean, sd = float(np.mean(differences)), float(np.std(differences, ddof=1))
-    if sd <= 1e-12 * max(1.0, abs(mean)):  # every pair differs by the same amount, so the t test would divide by zero
-        return Test(name, True, n, mean, 0.0, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0)
+    if _is_rounding(sd, values, base):  # every pair differs by the same amount, so the t test would divide by zero
+        return Test(name, True, n, mean, 0.0, mean, mean, 1.0 if _is_rounding(mean, values, base) else 0.0)
     result = stats.ttest_rel(values, base)
     interval = result.confidence_interval(CONFIDENCE)
     return Test(name, True, n, mean, sd, float(interval.low), float(interval.high), float(result.pvalue))
@@ -137,11 +136,19 @@ def _welch(values: list[float], base: list[float]) -> Test:
     if n < 2:
         return Test(name, False, n, difference, math.nan)
     sd = float(np.sqrt((np.var(values, ddof=1) + np.var(base, ddof=1)) / 2))
-    if sd == 0:
-        return Test(name, False, n, difference, sd, difference, difference, 1.0 if difference == 0 else 0.0)
-    result = stats.ttest_ind(values, base, equal_var=False)
+    if _is_rounding(sd, values, base):
+        p = 1.0 if _is_rounding(difference, values, base) else 0.0
+        return Test(name, False, n, difference, 0.0, difference, difference, p)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # one side may well be without spread
+        result = stats.ttest_ind(values, base, equal_var=False)
     interval = result.confidence_interval(CONFIDENCE)
     return Test(name, False, n, difference, sd, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def _is_rounding(found: float, values: list[float], base: list[float]) -> bool:
+    """Whether it is 0 but for what the last bits of such values make of it: the mean of seven times 0.1 is not 0.1."""
+    return abs(found) <= 1e-12 * max(map(abs, [*values, *base]))
 
 
 def corrected(ps: Sequence[float]) -> list[float]:

@@ -95,11 +95,12 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
         path = root / flavors["python_function"]["artifacts"][NETWORK]["path"]
         session = onnxruntime.InferenceSession(path, _on_one_thread(), providers=["CPUExecutionProvider"])
         loaded = Loaded(name, version, run_id, session, session.get_inputs()[0].name)
-        answer = loaded.predict(np.zeros((2, 28, 28), np.float32))
+        black_and_white = np.stack([np.zeros((28, 28)), np.full((28, 28), 255)]).astype(np.float32)
+        answer = loaded.predict(black_and_white)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise NotServableError(f"{name} version {version} cannot be opened ({reason})") from None
-    if answer.shape != (2, 10) or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
+    if answer.shape != (2, 10) or answer.min() < 0 or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
         raise NotServableError(f"{name} version {version} does not give ten probabilities for an image")
     return loaded
 

@@ -54,8 +54,8 @@ TESTS = {
     "questions": ["test_questions"],
     "experiment": ["test_experiment_plan", "test_experiment_ends"],
     "progress": ["test_progress"],
-    "inference": ["test_comparison"],
-    "comparison": ["test_comparison"],
+    "inference": ["test_inference"],
+    "comparison": ["test_groups", "test_verdicts", "test_comparison"],
     "record": ["test_folders", "test_record"],
     "lines": ["test_lines", "test_record"],
     "journal": ["test_journal", "test_disk", "test_record"],
@@ -65,9 +65,9 @@ TESTS = {
     "delivery": ["test_refusals", "test_blocked", "test_redelivery"],
     "sender": ["test_sender", "test_sender_process", "test_sender_handle"],
     "resend": ["test_sent_elsewhere"],
-    "versions": ["test_versions", "test_promotion"],
-    "registry": ["test_registry", "test_promotion"],
-    "promotion": ["test_judgement", "test_promotion"],
+    "versions": ["test_versions"],
+    "registry": ["test_registry"],
+    "promotion": ["test_mcnemar", "test_judgement", "test_promotion_turns"],
     "serving/batcher": ["test_batcher"],
     "serving/images": ["test_image_decoding", "test_image_steps", "test_images"],
     "serving/telemetry": ["test_telemetry"],
@@ -80,6 +80,9 @@ TESTS = {
     "serving/app": ["test_routes", "test_routes_facts"],
     "serving/connections": ["test_room", "test_connection_states", "test_connection_ends"],
     "serving/hosts": ["test_hosts"],
+    "searches": ["test_searches"],
+    "candidates": ["test_candidates"],
+    "promotion_lock": ["test_promotion_lock"],
 }
 
 CONFIG = """

@@ -1,7 +1,9 @@
 """Promotion: the verdict is SciPy's on the same table, the aliases move together, and the digits decide for real."""
 
+import contextlib
 import http.server
 import shutil
+import sqlite3
 import threading
 
 import mlflow
@@ -115,10 +117,36 @@ def test_a_better_version_becomes_champion_and_is_rolled_back(promote, client):
     assert "in favour of version 1" in client.get_model_version("digits-mlp", "3").tags["promotion.rolled_back"]
 
 
-def test_a_dry_run_changes_nothing(promote, client):
-    code, out, _ = promote("3", "--dry-run")
-    assert (code, out.splitlines()[-1]) == (0, "dry run: nothing was changed")
-    assert aliases(client) == {"champion": "1"}
+def everything(folder):
+    """Every row of the store, and every file beside it."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        rows = list(database.iterdump())
+    return rows, {
+        path: (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+@pytest.mark.parametrize("target", ["3", "2", "newest", "a run without a version", "without a champion"])
+def test_a_dry_run_changes_nothing(promote, client, trained, tmp_path, target):
+    if target == "without a champion":
+        client.delete_registered_model_alias("digits-mlp", "champion")
+        target = "2"
+    elif target == "a run without a version":
+        experiment = client.get_experiment_by_name("digits").experiment_id
+        target = client.create_run(experiment).info.run_id
+        client.log_param(target, "dataset", "digits")
+        registry.log_model(client, target, trained / "network.onnx", trained / "example.npy")
+    before = everything(trained)
+    code, out, _ = promote(target, "--dry-run")
+    assert code == (target == "2" and "champion  " in out)
+    assert out.splitlines()[-1] in (
+        "dry run: nothing was changed",
+        "digits-mlp has no champion; version 2 would become it",
+    )
+    assert everything(trained) == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_force_promotes_all_the_same_and_its_reason_is_recorded(promote, client):

@@ -1,0 +1,87 @@
+"""What the tests of promotions share: a registry in memory, models that are wrong about known images, their data."""
+
+import numpy as np
+import pytest
+
+from pipeline import datasets, promotion, promotion_lock
+from pipeline.datasets import ImageData, Split
+from pipeline.versions import NotServableError
+from tests.fake_model_registry import FakeRegistry
+
+IMAGES = 40
+NOW = "2026-01-02 03:04:05 UTC by bob"
+
+
+def numbered(count):
+    """Images that tell their number, so that an answer for another image is seen."""
+    images = np.zeros((count, 28, 28), np.uint8)
+    images[:, 0, 0] = np.arange(count)
+    return images
+
+
+LABELS = np.arange(IMAGES) % 10
+DATA = ImageData("digits", "here", Split(numbered(1), LABELS[:1]), Split(numbered(IMAGES), LABELS.astype(np.uint8)))
+
+
+class Model:
+    """Wrong about the first so many images, from `start`; probabilities that tell the answer by a hair."""
+
+    def __init__(self, start, stop):
+        self.answers = (LABELS + ((np.arange(IMAGES) >= start) & (np.arange(IMAGES) < stop))) % 10
+
+    def predict(self, images):
+        assert images.dtype == np.float32
+        probabilities = np.full((len(images), 10), 0.1, np.float32)
+        probabilities[np.arange(len(images)), self.answers[images[:, 0, 0].astype(int)]] += 0.001
+        return probabilities
+
+
+# version -> the images that it gets wrong; 1 is the champion
+WRONG = {"1": (0, 10), "2": (0, 20), "3": (0, 5), "4": (10, 20), "5": (0, 11)}
+
+
+@pytest.fixture(name="registry")
+def registry_of_five():
+    """Versions 1 to 5, of the data here; 1 is the champion."""
+    fake = FakeRegistry("m", 5, champion="1")
+    for entry in fake.entries:
+        entry.tags = {"dataset": "digits", "data_digest": DATA.digest}
+    return fake
+
+
+@pytest.fixture
+def world(registry, monkeypatch, tmp_path):
+    """The registry, the models and the data of these tests; `opened` and `loaded` tell what was asked of them."""
+    opened, loaded = [], []
+
+    def load(uri, name, version, run_id, folder):
+        assert folder.is_dir()
+        assert folder.name.startswith("pipeline-model-")  # what a kill leaves in /tmp tells whose it is
+        opened.append((uri, name, version, run_id))
+        return Model(*WRONG.get(version, (0, 5)))
+
+    def load_data(*words):
+        loaded.append(words)
+        return DATA
+
+    monkeypatch.setattr(promotion, "connect", lambda: registry)
+    monkeypatch.setattr(promotion, "load", load)
+    monkeypatch.setattr(datasets, "load", load_data)
+    monkeypatch.setattr(promotion, "EXAMINED_AT_ONCE", 7)
+    monkeypatch.setattr(promotion, "_now", lambda: NOW.partition(" by ")[0])
+    monkeypatch.setattr(promotion, "user_name", lambda: "bob")
+    monkeypatch.setattr(promotion_lock.mlflow, "get_registry_uri", lambda: f"sqlite:///{tmp_path}/mlflow.db")
+    registry.opened, registry.loaded = opened, loaded
+
+
+def promote(target="newest", *, dry_run=False, force=""):
+    return promotion.promote(target, "m", "runs", "data", dry_run, force)
+
+
+def breaks(version):
+    def load(uri, name, its, run_id, folder):
+        if its == version:
+            raise NotServableError(f"{name} version {its} cannot be opened")
+        return Model(*WRONG[its])
+
+    return load
