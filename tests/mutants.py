@@ -108,7 +108,11 @@ for name in {heavy}:
     importlib.import_module(name)
 gc.freeze()
 """
-HEAVY = ("torch", "torchvision", "pytorch_lightning", "onnx", "onnxruntime", "mlflow", "mlflow.pyfunc", "httpx")
+HEAVY = (
+    *("torch", "torchvision", "pytorch_lightning", "onnx", "onnxruntime", "mlflow", "mlflow.pyfunc", "httpx"),
+    *("hypothesis", "scipy.stats", "statsmodels.stats.multitest", "statsmodels.stats.power", "matplotlib.pyplot"),
+    *("statsmodels.stats.contingency_tables", "rich.table"),
+)
 # glibc hands no memory back: tensors that come and go cost a page fault for every 4 KiB otherwise, half of the time.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
 
