@@ -1,7 +1,7 @@
 """Do the tests notice? `make mutants` makes small mistakes in the critical modules and counts those that a test sees.
 
-mutmut makes the mistakes and, for each, runs the tests that come through the mistaken function. Which files may hold
-them stands in `TESTS`: those that can notice and are quick, in-process wherever there are such. A call works for at
+mutmut makes the mistakes; `tests.mutant_runner` runs the tests against each. Which test files those are stands in
+`TESTS`: those that can notice and are quick, in-process wherever there are such. A call works for at
 most `--minutes`: modules whose result still holds (module and tests unchanged) are passed over, so calling it again
 goes on; where only the tests have changed, those that had survived are tried again. `docs/mutants.json` keeps the
 results, `docs/mutants.md` shows them.
@@ -89,25 +89,9 @@ CONFIG = """
 [tool.mutmut]
 source_paths = ["pipeline"]
 only_mutate = ["pipeline/{module}.py"]
-also_copy = {others}
-pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "warm", "-m", "not slow"]
-# The process that forks never ran a test: torch's threads do not outlive a fork.
-process_isolation = "forkserver"
-use_git_change_detection = false
-# (usual seconds + 3) x 10: a machine that is busy must not make a timeout, which counts as noticed.
-timeout_constant = 3.0
-timeout_multiplier = 10.0
 """
 
-# Imported once, before the forks; and what lies in memory by then is not looked through again by pytest's five garbage
-# collections a session: together 0.5 s a mutant instead of 3.
-WARM = """
-import gc, importlib
-for name in {heavy}:
-    importlib.import_module(name)
-gc.freeze()
-"""
+# Imported once, before the forks.
 HEAVY = (
     *("torch", "torchvision", "pytorch_lightning", "onnx", "onnxruntime", "mlflow", "mlflow.pyfunc", "httpx"),
     *("hypothesis", "scipy.stats", "statsmodels.stats.multitest", "statsmodels.stats.power", "matplotlib.pyplot"),
@@ -118,21 +102,40 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_":
 
 
 def prepare(module, folder):
-    """Copy what git knows of the project, so that nothing is written into it, and configure mutmut there."""
+    """Copy what git knows of the project, so that nothing is written into it, and make the mutants in the copy.
+
+    Returns:
+        Mutant -> the changed lines.
+    """
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    original, copy, path = folder / "original", folder / "mutants", Path(f"pipeline/{module}.py")
     for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+        for place in (original, copy):
+            if (ROOT / name).is_file():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, place / name)
     if (ROOT.parent / "shared").exists():  # reference data that some tests look for beside the project
         (folder / "shared").symlink_to(ROOT.parent / "shared")
-    (folder / "warm.py").write_text(WARM.format(heavy=HEAVY))
-    others = sorted({Path(name).parts[0] for name in filter(None, names)} - {"pipeline", "tests", "pyproject.toml"})
-    others.append("warm.py")
-    tests = [f"tests/{name}.py" for name in TESTS[module] if (folder / f"tests/{name}.py").exists()]
-    with (folder / "pyproject.toml").open("a") as file:
-        file.write(CONFIG.format(module=module, others=json.dumps(others), tests=json.dumps(tests)))
+    with (original / "pyproject.toml").open("a") as file:
+        file.write(CONFIG.format(module=module))
+    here = Path.cwd()
+    os.chdir(original)  # mutmut reads its configuration where it stands
+    try:
+        import mutmut.__main__
+        import mutmut.configuration
+        from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+        mutmut.configuration.reset_config()
+        (Path("mutants") / path).parent.mkdir(parents=True)
+        made = mutmut.__main__.create_mutants_for_file(path, Path("mutants") / path)
+        if made.error:
+            raise made.error
+        shutil.copy2(Path("mutants") / path, copy / path)
+        mutants = json.loads(Path("mutants", f"{path}.meta").read_text())["exit_code_by_key"]
+        return {name: change(get_diff_for_mutant(name, path=path)) for name in mutants}
+    finally:
+        os.chdir(here)
 
 
 def mutate(module, before, jobs):
@@ -145,53 +148,38 @@ def mutate(module, before, jobs):
     again = [each["mutant"] for each in before["survivors"]] if before.get("code") == code else []
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name)
-        prepare(module, folder)
-        run_mutmut(module, folder, "--max-children", str(jobs), *again)
-        statuses, _ = outcome(folder, module)
-        if late := [mutant for mutant, status in statuses.items() if status == "timeout"]:
-            run_mutmut(module, folder, "--max-children", "1", *late)  # was it the mutant, or a busy machine?
-        statuses, survivors = outcome(folder, module)
+        mutants = prepare(module, folder)
+        outcomes = run(module, folder, again or list(mutants), jobs)
+        if late := [mutant for mutant, outcome in outcomes.items() if outcome == "timeout"]:
+            outcomes |= run(module, folder, late, 1)  # was it the mutant, or a busy machine?
+    unnoticed = [mutant for mutant, outcome in outcomes.items() if outcome == "survived"]
     return {
         "code": code,
         "tests": tests,
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(time.monotonic() - began) + (before["seconds"] if again else 0),
-        "made": before["made"] if again else len(statuses),
-        "survivors": survivors,
+        "made": len(mutants),
+        "survivors": [
+            {"mutant": mutant, "function": function_of(mutant), "change": mutants[mutant]} for mutant in unnoticed
+        ],
     }
 
 
-def run_mutmut(module, folder, *arguments):
-    """Run it in the folder, to its end."""
-    environment = {**os.environ, "MNIST_DIR": str(MNIST_DIR), "OMP_NUM_THREADS": "1", **KEEP_MEMORY}
+def run(module, folder, mutants, jobs):
+    """Run the module's tests against the mutants; returns mutant -> killed, survived or timeout."""
+    tests = [f"tests/{name}.py" for name in TESTS[module] if (ROOT / f"tests/{name}.py").exists()]
+    job = {"imports": HEAVY, "tests": tests, "mutants": mutants, "jobs": jobs, "outcomes": str(folder / "outcomes")}
+    (folder / "job").write_text(json.dumps(job))
+    environment = {**os.environ, "MNIST_DIR": str(MNIST_DIR), "OMP_NUM_THREADS": "1", "MUTANT_UNDER_TEST": ""}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the folder is ours, and each start would compile everything
-    command = [Path(sys.executable).parent / "mutmut", "run", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode or "mutations/second" not in done.stdout:
-        raise SystemExit(f"{module}: mutmut did not come to an end\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
-
-
-def outcome(folder, module):
-    """What became of every mutant tried: name -> status, and those that nobody noticed."""
-    import mutmut.configuration
-    from mutmut.mutation.diff_apply import get_diff_for_mutant
-    from mutmut.stats import status_by_exit_code
-
-    path = f"pipeline/{module}.py"
-    codes = json.loads((folder / "mutants" / f"{path}.meta").read_text())["exit_code_by_key"]
-    statuses = {name: status_by_exit_code[code] for name, code in codes.items() if code is not None}
-    here = Path.cwd()
-    os.chdir(folder)
-    mutmut.configuration.reset_config()
-    try:
-        unnoticed = [name for name, status in statuses.items() if status in ("survived", "no tests")]
-        survivors = [
-            {"mutant": name, "function": function_of(name), "change": change(get_diff_for_mutant(name, path=path))}
-            for name in unnoticed
-        ]
-    finally:
-        os.chdir(here)
-    return statuses, survivors
+    command = [sys.executable, "-m", "tests.mutant_runner", str(folder / "job")]
+    done = subprocess.run(
+        command, cwd=folder / "mutants", env={**environment, **KEEP_MEMORY}, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{module}: its tests did not come to an end\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
+    outcomes: dict[str, str] = json.loads((folder / "outcomes").read_text())
+    return outcomes
 
 
 def function_of(mutant):
@@ -266,8 +254,8 @@ def table(results, accepted):
     lines = [
         "# Do the tests notice?",
         "",
-        "`make mutants` makes small mistakes (mutants) in the critical modules, one at a time, and runs the tests that "
-        f"come through the mistaken function: mutmut {version('mutmut')}, pytest {version('pytest')}, "
+        "`make mutants` makes small mistakes (mutants) in the critical modules, one at a time, and runs the module's "
+        f"tests: mutmut {version('mutmut')}, pytest {version('pytest')}, "
         f"Python {sys.version_info.major}.{sys.version_info.minor}. Killed: a test failed, or none came to an end. "
         "Equivalent: nothing could notice it, listed below, not in the score. Accepted: listed below, in the score. "
         f"Wanted: {EACH:.0%} of every module, {ALL:.0%} of all.",
