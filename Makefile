@@ -40,7 +40,7 @@ test: $(READY)  ## run the tests, but for the slow ones (under 8 minutes on two 
 test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (under 20 minutes)
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-mutants: $(READY)  ## do the tests notice? an hour's slice: make mutants, or MODULES="dropout serving/batcher"
+mutants: $(READY)  ## do the tests notice? an hour's slice: make mutants, or MODULES="networks/dropout serving/batching"
 	@$(BIN)/python -m tests.mutants $(MODULES) $(ARGS)
 
 soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
@@ -63,7 +63,7 @@ check: $(READY)  ## run the linters and the type checker
 	@$(BIN)/mypy
 
 ui: $(READY)  ## compare runs in the browser: make ui PORT=5000
-	@$(BIN)/python -m pipeline.ui "$$PORT" "$${RUNS_DIR:-runs}"
+	@$(BIN)/python -m pipeline.delivery.ui "$$PORT" "$${RUNS_DIR:-runs}"
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port "$$PORT"
 
 experiment: $(READY)  ## ask a question of many runs: make experiment FILE=experiments/dropout.yaml

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import OURS, interleaved, publish, ratio_text, ratios, run, table
-from pipeline.record import all_folders, values_of
+from pipeline.tracking.folders import all_folders, values_of
 from tests.faults import Server
 
 

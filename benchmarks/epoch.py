@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import OURS, PEERS, ROOT, interleaved, publish, ratio_text, ratios, run, table
-from pipeline.record import all_folders, values_of
+from pipeline.tracking.folders import all_folders, values_of
 
 HERE = ROOT / "benchmarks"
 EPOCHS = 12  # in the first, MLflow is imported beside the training and a new store laid out: see benchmarks/run.py

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import MNIST_DIR, RESULTS, ROOT, publish, table
-from pipeline.surroundings import code_digest
+from pipeline.tracking.provenance import code_digest
 
 MARGIN = 0.10  # percentage points
 SEEDS = range(1, 13)
@@ -33,7 +33,7 @@ def own_runs():
 def train_missing():
     """Train the seeds that are not there yet."""
     from pipeline.config import RunConfig
-    from pipeline.training import fit
+    from pipeline.training.fit import fit
 
     RESULTS.mkdir(exist_ok=True)
     runs = own_runs()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import OURS, PEERS, ROOT, interleaved, publish, quickest_ratio, ratio_text, ratios, run, table
-from pipeline.record import all_folders, values_of
+from pipeline.tracking.folders import all_folders, values_of
 
 HERE = ROOT / "benchmarks"
 OUTSIDE, AFTER = [], []
@@ -56,7 +56,7 @@ def peak_memory():
             for status in Path("/proc").glob("[0-9]*/status"):
                 try:
                     words = (status.parent / "cmdline").read_bytes().split(b"\0")
-                    if b"-m" in words and words[words.index(b"-m") + 1] in (b"pipeline", b"pipeline.sender"):
+                    if b"-m" in words and words[words.index(b"-m") + 1] in (b"pipeline", b"pipeline.delivery.uploader"):
                         text = status.read_text()
                         peaks[words[words.index(b"-m") + 1].decode()] = int(text.split("VmHWM:")[1].split()[0]) // 1024
                 except (OSError, IndexError, ValueError):
@@ -93,7 +93,7 @@ def main(rounds):
         f"tracked / untracked: {ratio_text(ratios(numbers, ours, untracked))}",
         f"tracked / untracked, the quickest of each: {quickest_ratio(numbers, ours, untracked)}",
         f"outside the epochs: {statistics.median(OUTSIDE):.1f} s, after the last: {statistics.median(AFTER):.1f} s",
-        f"peak memory: training {memory.get('pipeline')} MB, sender {memory.get('pipeline.sender')} MB",
+        f"peak memory: training {memory.get('pipeline')} MB, sender {memory.get('pipeline.delivery.uploader')} MB",
     ]
     data = {"rounds": rounds, "seconds": numbers, "outside": OUTSIDE, "after": AFTER, "memory_mb": memory}
     publish("run", text + "\n".join(f"- {line}" for line in lines), data)

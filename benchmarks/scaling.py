@@ -23,10 +23,10 @@ def one(knob, value):
     """Be the process that is measured; prints the median epoch, the first left out if it is short, and memory."""
     import resource
 
-    from pipeline import training
     from pipeline.config import RunConfig
-    from pipeline.data import ImageTensors, MNISTDataModule
-    from pipeline.datasets import Split
+    from pipeline.data.datamodule import ImageTensors, MNISTDataModule
+    from pipeline.data.datasets import Split
+    from pipeline.training import fit
 
     class Repeated(MNISTDataModule):
         def setup(self, stage=None):
@@ -41,7 +41,7 @@ def one(knob, value):
     kind = Repeated if knob == "images" else MNISTDataModule
     data = kind(config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed)
     data.setup()
-    history = training.fit(config, data=data).history
+    history = fit.fit(config, data=data).history
     seconds = [metrics["epoch_seconds"] for epoch, metrics in history.items() if epoch > 1 or long]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({"seconds": statistics.median(seconds), "memory_mb": memory}))

@@ -14,9 +14,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import publish, table
-from pipeline import backprop, speed
 from pipeline.config import RunConfig
-from pipeline.training import make_classifier
+from pipeline.fast_cpu import gradients, process
+from pipeline.training.fit import make_classifier
 
 SECONDS, STEPS, PROBES = 90, 40, 200
 APART = 1.4  # times the quickest probe
@@ -58,12 +58,12 @@ def block(step):
 
 def make_step():
     """A step of the sample's training: gradients and optimizer, on one batch of noise."""
-    speed.keep_memory()
-    speed.leave_memory_unfilled()
-    speed.set_matmul_precision("auto")
+    process.keep_memory()
+    process.leave_memory_unfilled()
+    process.set_matmul_precision("auto")
     config = RunConfig()
     classifier = make_classifier(config)
-    by_hand = backprop.derive(classifier.network.train(), config.batch_size, config.precision)
+    by_hand = gradients.derive(classifier.network.train(), config.batch_size, config.precision)
     optimizer = classifier.configure_optimizers()
     pixels, labels = torch.rand(config.batch_size, 784), torch.randint(0, 10, (config.batch_size,))
 

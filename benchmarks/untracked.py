@@ -3,11 +3,11 @@
 import sys
 
 from pipeline.__main__ import leave
-from pipeline.imports import in_haste
+from pipeline.imports import gc_paused
 
-with in_haste():
+with gc_paused():
     from pipeline.config import RunConfig
-    from pipeline.training import fit
+    from pipeline.training.fit import fit
 
 result = fit(RunConfig(epochs=int(sys.argv[1]), accelerator="cpu"), report=lambda epoch, metrics: print(epoch, metrics))
 print(result.test)

@@ -10,10 +10,10 @@ SYSTEMS = "pipeline: this runs on Linux, macOS and Windows' WSL (wsl --install),
 if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
     sys.exit(print(SYSTEMS, file=sys.stderr) or 2)  # before an import fails for want of what other systems have
 
-from pipeline.account import settle  # noqa: E402
-from pipeline.interrupts import Interrupted, interruptions, uninterrupted  # noqa: E402
-from pipeline.outputs import make_safe, write_error  # noqa: E402
-from pipeline.shell import NOT_ALL  # noqa: E402
+from pipeline.signals import Interrupted, interruptions, uninterrupted  # noqa: E402
+from pipeline.terminal.account import settle  # noqa: E402
+from pipeline.terminal.outputs import make_safe, write_error  # noqa: E402
+from pipeline.terminal.shell import NOT_ALL  # noqa: E402
 
 OWN_SIGNALS = "serve"  # uvicorn's: answers under way are given first
 TRAINS = ("train", "experiment")  # what they are for lies in their folder, not on the screen

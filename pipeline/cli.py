@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pipeline.addresses import without_secrets
+from pipeline.commands.flags import given_knobs, parse_knobs, train_help
 from pipeline.config import AUTO, RunConfig
-from pipeline.flags import given_knobs, parse_knobs, train_help
-from pipeline.imports import in_haste
-from pipeline.interrupts import Interrupted
+from pipeline.imports import gc_paused
 from pipeline.launchers import set_launchers_aside
-from pipeline.shell import UNREACHABLE, USER_ERROR, UnreachableError, home
+from pipeline.signals import Interrupted
+from pipeline.terminal.shell import UNREACHABLE, USER_ERROR, UnreachableError, home
 from pipeline.values import unknown_name
 
 
@@ -53,10 +53,10 @@ def _train(arguments: list[str]) -> int:
         return 0
     given = given_knobs(values, options.config, options.project_defaults)
     config = RunConfig.from_mapping(given)
-    from pipeline import workflow
+    from pipeline.commands import train
 
-    run = options.resume or workflow.local_run_of_mlflow(config.runs_dir)
-    return workflow.train(config) if run is None else workflow.resume(run, given, config.runs_dir)
+    run = options.resume or train.local_run_of_mlflow(config.runs_dir)
+    return train.train(config) if run is None else train.resume(run, given, config.runs_dir)
 
 
 def _sync(arguments: list[str]) -> int:
@@ -68,7 +68,7 @@ def _sync(arguments: list[str]) -> int:
     parser.add_argument("--experiment_name", default="", help="send the RUNs to this MLflow experiment instead")
     parser.add_argument("--as-new", "--as_new", action="store_true", help="send all of the RUNs again, as new runs")
     options = _parsed(parser, arguments)
-    from pipeline.sync import sync
+    from pipeline.delivery.sync import sync
 
     return sync(options.runs, options.runs_dir, options.retry, options.experiment_name, options.as_new)
 
@@ -78,7 +78,7 @@ def _reproduce(arguments: list[str]) -> int:
     parser.add_argument("run", type=home, metavar="RUN", help="`last`, a run folder, name or MLflow run id")
     parser.add_argument("--data_dir", type=home, help="where the data lies now (default: where the run found it)")
     options = _parsed(parser, arguments)
-    from pipeline.reproduction import reproduce
+    from pipeline.commands.reproduce import reproduce
 
     return reproduce(options.run, options.runs_dir, options.data_dir)
 
@@ -91,7 +91,7 @@ def _experiment(arguments: list[str]) -> int:
         "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
     )
     options = _parsed(parser, arguments)
-    from pipeline.experiment import experiment
+    from pipeline.experiments.experiment import experiment
 
     everywhere = {"data_dir": options.data_dir} if options.data_dir else {}
     return experiment(options.file, options.jobs, options.runs_dir, everywhere)
@@ -111,7 +111,7 @@ def _compare(arguments: list[str]) -> int:
     parser.add_argument("--out", type=home, metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
     options = _parsed(parser, arguments)
     gc.disable()  # a short life: collecting what the imports made would take a tenth of it
-    from pipeline.answers import compare
+    from pipeline.commands.compare import compare
 
     return compare(options.what, options.filter, options.baseline, options.metric, options.smallest, options.out)
 
@@ -129,7 +129,7 @@ def _report(arguments: list[str]) -> int:
         "--folder", type=home, default="experiments", help="where the lab book lies (default: %(default)s)"
     )
     options = _parsed(parser, arguments)
-    from pipeline.answers import report
+    from pipeline.commands.compare import report
 
     return report(options.files, options.folder)
 
@@ -153,7 +153,7 @@ def _promote(arguments: list[str]) -> int:
         raise ValueError("--rollback goes alone: it takes the version that has the alias `previous`")
     if options.force is not None and not options.force.strip():
         raise ValueError("--force needs a reason, which is recorded: --force 'bug in the old preprocessing'")
-    from pipeline.promotion import promote, rollback
+    from pipeline.registry.promotion import promote, rollback
 
     if options.rollback:
         return rollback(options.model)
@@ -180,7 +180,7 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--poll", type=_seconds, default=1.0, help="seconds between looks at the alias (default: 1)")
     parser.add_argument("--log_level", default="info", choices=("debug", "info", "warning", "error"))
     options = _parsed(parser, arguments)
-    with in_haste():
+    with gc_paused():
         from pipeline.serving.server import serve
 
     return serve(

@@ -10,7 +10,7 @@ SIGNAL = "scipy.signal"
 
 
 @contextmanager
-def in_haste() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Import what Lightning or MLflow need to begin, no more.
 
     - Nobody looks for garbage among half a million new objects, nor later: 0.4 s.

@@ -119,10 +119,10 @@ def model_store(tmp_path_factory):
     import mlflow
     import torch
 
-    from pipeline import registry
-    from pipeline.connection import connect
-    from pipeline.export import export_onnx
-    from pipeline.network import MLP
+    from pipeline.mlflow_client.connection import connect
+    from pipeline.networks.mlp import MLP
+    from pipeline.registry import log_model
+    from pipeline.training.onnx_export import export_onnx
 
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder}/mlflow.db"
@@ -135,8 +135,8 @@ def model_store(tmp_path_factory):
             torch.manual_seed(seed)
             export_onnx(MLP(16), folder / f"{seed}.onnx")
             run_id = client.create_run(experiment).info.run_id
-            model_id = registry.log_model(client, run_id, folder / f"{seed}.onnx", folder / "example.npy")
-            registry.register(client, "mnist-mlp", run_id, model_id, {"dataset": "digits", "network": f"{seed}.onnx"})
+            model_id = log_model.log_model(client, run_id, folder / f"{seed}.onnx", folder / "example.npy")
+            log_model.register(client, "mnist-mlp", run_id, model_id, {"dataset": "digits", "network": f"{seed}.onnx"})
     finally:
         mlflow.set_tracking_uri(before)
     return uri

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 
-from pipeline.serving.follower import Follower
-from pipeline.serving.telemetry import Telemetry
-from pipeline.versions import NotServableError
+from pipeline.registry.versions import NotServableError
+from pipeline.serving.alias_watcher import Follower
+from pipeline.serving.metrics import Telemetry
 
 AWAY = "API request to http://x failed with timeout exception"
 

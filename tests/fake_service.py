@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.serving.app import make_app
-from pipeline.serving.telemetry import Telemetry
+from pipeline.serving.metrics import Telemetry
 from tests.asgi import ask
 
 JSON = [("Content-Type", "application/json")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import torch
 
-from pipeline.record import all_folders
+from pipeline.tracking.folders import all_folders
 from tests.conftest import environment
 
 PROMISED_EXIT_S = 10
@@ -105,7 +105,7 @@ def signal_all(pids, number=signal.SIGKILL):
 
 def kill_all_of(folder):
     """kill -9 the senders of the runs below the folder, as a power loss does."""
-    signal_all(processes("pipeline.sender", str(folder)))
+    signal_all(processes("pipeline.delivery.uploader", str(folder)))
 
 
 def wait_until(condition, seconds=ANSWERS_WITHIN_S):

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from pipeline import checkpoints, lines, record, recovery, training
 from pipeline.config import RunConfig
-from pipeline.record import Journal, RunFolder, all_folders
-from pipeline.tracking import RunLogger, RunRecord
+from pipeline.tracking import folders, lines, recovery
+from pipeline.tracking.folders import Journal, RunFolder, all_folders
+from pipeline.tracking.run import RunLogger, RunRecord
+from pipeline.training import checkpoints, fit
 
 EPOCHS, DELIVERED_OF_INTERRUPTED = 4, 3
 RECORDS = ("journal.jsonl", "vital.jsonl", "delivery.json", "config.yaml", "lock")
@@ -31,7 +32,7 @@ RECORDS = ("journal.jsonl", "vital.jsonl", "delivery.json", "config.yaml", "lock
 class Silent:
     """A sender that nobody listens to."""
 
-    def poke(self):
+    def notify(self):
         """Nothing."""
 
 
@@ -41,12 +42,12 @@ def make_runs(folder):
         dataset="digits", hidden_units=2, epochs=EPOCHS, accelerator="cpu", validation_size=100, keep_best=True
     )
     finished = RunFolder(folder / "finished")
-    data = training.make_data(config)
+    data = fit.make_data(config)
     data.setup()
     run = RunRecord(Journal(finished), Silent())
     run.start(config, data.source, {}, "")
     (finished.path / "config.yaml").write_text(recovery.config_text(config))
-    training.fit(config, data=data, logger=RunLogger(run), folder=finished.checkpoints)
+    fit.fit(config, data=data, logger=RunLogger(run), folder=finished.checkpoints)
     run.journal.close()
     interrupted = RunFolder(folder / "interrupted")
     shutil.copytree(finished.path, interrupted.path)
@@ -221,7 +222,7 @@ def fuzz(n, seed, only=None):
             before = knowledge(runs)
             for number in range(n) if only is None else [only]:
                 done, wrong, unknown = run_case(runs, before, Path(folder), seed, number)
-                record._told.clear()
+                folders._told.clear()
                 counts["cases"] += 1
                 counts["wrong"] += bool(wrong)
                 for each in unknown:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline import datasets, promotion, promotion_lock
-from pipeline.datasets import ImageData, Split
-from pipeline.versions import NotServableError
+from pipeline.data import datasets
+from pipeline.data.datasets import ImageData, Split
+from pipeline.registry import promotion, promotion_lock
+from pipeline.registry.versions import NotServableError
 from tests.fake_model_registry import FakeRegistry
 
 IMAGES = 40

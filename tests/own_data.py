@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from pipeline import datasets, known_data
-from pipeline.datasets import DataError
+from pipeline.data import datasets, known_data
+from pipeline.data.datasets import DataError
 from tests.conftest import FILES, write_four_files
 
 OWN = "my_digits"  # the small data that the tests write are nobody's known data

@@ -16,12 +16,12 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.nn import functional as F
 
-from pipeline import training
 from pipeline.config import RunConfig
-from pipeline.data import MNISTDataModule
-from pipeline.datasets import ImageData, Split
-from pipeline.dropout import Dropout
-from pipeline.randomness import derive_seed
+from pipeline.data.datamodule import MNISTDataModule
+from pipeline.data.datasets import ImageData, Split
+from pipeline.networks.dropout import Dropout
+from pipeline.seeding import derive_seed
+from pipeline.training import fit
 from tests.conftest import DELIVERED_WITHIN_S
 
 CONFIG = RunConfig(
@@ -91,7 +91,7 @@ class Ranks:
         """Train as every rank; returns (weights, epoch -> metrics) of each."""
         with ThreadPoolExecutor(self.count) as pool:
             # One after the other: the weights come from torch's only generator.
-            pairs = [(training.make_classifier(config), small_data(config, **images)) for _ in range(self.count)]
+            pairs = [(fit.make_classifier(config), small_data(config, **images)) for _ in range(self.count)]
             return list(pool.map(self._whole, range(self.count), *zip(*pairs, strict=True), [config] * self.count))
 
     def _whole(self, rank, classifier, data, config):
@@ -148,7 +148,7 @@ def worked_out(ranks, config=CONFIG, **images):
     """What the ranks have to come to, in plain torch and one process; returns (weights, epoch -> metrics)."""
     data = small_data(config, **images)
     data.setup()
-    network = training.make_classifier(config).network
+    network = fit.make_classifier(config).network
     optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
     size, history = len(data.train_images), {}
     for epoch in range(config.epochs):
@@ -207,7 +207,7 @@ def _rank(rank, address, folder):
     signal.alarm(DELIVERED_WITHIN_S)  # nobody is left waiting for one that has failed
     os.environ |= {**address, "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     config = RunConfig(**{**CONFIG.as_dict(), "devices": "2", "strategy": "ddp"})
-    result = training.fit(config, data=small_data(config))
+    result = fit.fit(config, data=small_data(config))
     assert (result.trainer.global_rank, result.trainer.world_size) == (rank, 2)
     found = {"weights": weights_of(result.classifier), "history": result.history, "test": result.test}
     torch.save(found, folder / f"rank-{rank}.pt")

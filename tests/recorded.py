@@ -6,8 +6,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 
-from pipeline import registry
-from pipeline.record import Journal, RunFolder
+from pipeline.registry import log_model
+from pipeline.tracking.folders import Journal, RunFolder
 
 FIRST_MS = 1_700_000_000_000
 START = {
@@ -140,6 +140,6 @@ def quick(monkeypatch):
             (Path(path) / name).write_bytes(Path(source).read_bytes())
 
     monkeypatch.setattr(mlflow.pyfunc, "save_model", save_model)
-    monkeypatch.setattr(registry, "version", lambda name: "1.0")
+    monkeypatch.setattr(log_model, "version", lambda name: "1.0")
     monkeypatch.setattr(RunFolder, "state", lambda self: json.loads(states.get(self.path, "{}")))
     monkeypatch.setattr(RunFolder, "write_state", lambda self, state: states.update({self.path: json.dumps(state)}))

@@ -4,8 +4,9 @@ import os
 import sys
 from types import SimpleNamespace
 
-from pipeline import connection, delivery, sender
-from pipeline.delivery import BlockedError
+from pipeline.delivery import delivery, uploader
+from pipeline.delivery.delivery import BlockedError
+from pipeline.mlflow_client import connection
 
 NO = ConnectionError("refused")
 BLOCKED = BlockedError("the run is deleted", "restore it")
@@ -77,8 +78,8 @@ class World:
 
         system = SimpleNamespace(stdin=self, stdout=sys.stdout, executable=sys.executable)
         for name, instead in (("time", self), ("select", self), ("sys", system)):
-            monkeypatch.setattr(sender, name, instead)
-        monkeypatch.setattr(sender, "now_ms", lambda: round(self.now * 1000))
+            monkeypatch.setattr(uploader, name, instead)
+        monkeypatch.setattr(uploader, "now_ms", lambda: round(self.now * 1000))
         monkeypatch.setattr(delivery, "Delivery", Delivery)
         monkeypatch.setattr(connection, "connect", lambda uri: f"client of {uri}")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.test")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline.record import all_folders
+from pipeline.tracking.folders import all_folders
 from tests import faults
 from tests.conftest import MNIST_DIR, ROOT
 from tests.proxy import FAULTS, Proxy

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import DATASETS, ConfigError, RunConfig, knob
-from pipeline.naming import problems_of as mlflow_problems
+from pipeline.mlflow_client.naming import problems_of as mlflow_problems
 from pipeline.values import convert, did_you_mean, range_problem, range_text, unknown_name
 
 KNOBS = {knob.name: knob for knob in dataclasses.fields(RunConfig)}

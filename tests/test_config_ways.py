@@ -12,11 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mlflow.projects.utils import load_project
 
-from pipeline import cli, flags, lines, recovery
+from pipeline import cli
+from pipeline.commands import flags
 from pipeline.config import ConfigError, RunConfig
-from pipeline.experiment import _deciding
-from pipeline.record import RunFolder
-from pipeline.writer import Writer
+from pipeline.delivery.writer import Writer
+from pipeline.experiments.experiment import _deciding
+from pipeline.tracking import lines, recovery
+from pipeline.tracking.folders import RunFolder
 from tests.conftest import ROOT
 
 MAIN = load_project(str(ROOT)).get_entry_point("main")
@@ -184,13 +186,13 @@ def test_the_last_of_two_flags_counts():
 
 
 class Workflow:
-    """Stands in for `pipeline.workflow`: what it was called with."""
+    """Stands in for `pipeline.commands.train`: what it was called with."""
 
     def __init__(self, monkeypatch, local=None):
         self.calls = []
-        monkeypatch.setattr("pipeline.workflow.train", lambda config: self.called("train", config))
-        monkeypatch.setattr("pipeline.workflow.resume", lambda *words: self.called("resume", *words))
-        monkeypatch.setattr("pipeline.workflow.local_run_of_mlflow", lambda runs_dir: local)
+        monkeypatch.setattr("pipeline.commands.train.train", lambda config: self.called("train", config))
+        monkeypatch.setattr("pipeline.commands.train.resume", lambda *words: self.called("resume", *words))
+        monkeypatch.setattr("pipeline.commands.train.local_run_of_mlflow", lambda runs_dir: local)
         monkeypatch.setattr("pipeline.cli.set_launchers_aside", lambda: None)
 
     def called(self, *words):
@@ -232,7 +234,7 @@ def test_a_run_that_mlflow_asks_to_go_on_with_is_resumed_unless_another_is_named
 @pytest.mark.parametrize("local", [None, "abc"])
 def test_a_run_to_go_on_with_is_looked_for_where_the_file_says_that_runs_lie(monkeypatch, local):
     did, asked = Workflow(monkeypatch), []
-    monkeypatch.setattr("pipeline.workflow.local_run_of_mlflow", lambda runs_dir: asked.append(runs_dir) or local)
+    monkeypatch.setattr("pipeline.commands.train.local_run_of_mlflow", lambda runs_dir: asked.append(runs_dir) or local)
     Path("knobs.yaml").write_text("runs_dir: ~/there\n")
     monkeypatch.setenv("HOME", "/home/ada")
     named = [] if local else ["--resume", "last"]

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from pipeline import cli, training
+from pipeline import cli
 from pipeline.divergence import DivergedError
-from pipeline.record import all_folders
-from pipeline.recovery import resumed_config
+from pipeline.tracking.folders import all_folders
+from pipeline.tracking.recovery import resumed_config
+from pipeline.training import fit
 from tests.conftest import DELIVERED_WITHIN_S, environment, run_pipeline
-from tests.test_training import config, without_time
+from tests.training.test_training import config, without_time
 
 FAST = {"learning_rate": 1e30, "validation_size": 300, "keep_best": True}
 FLAGS = ["--dataset", "digits", "--hidden_units", "16", "--learning_rate", "1e30", "--accelerator", "cpu"]
@@ -23,20 +24,20 @@ def test_a_training_that_diverges_stops_at_its_epoch_and_says_so(tmp_path):
     with pytest.raises(
         DivergedError, match="diverged in epoch 1: train_loss is nan, val_loss is nan; try a lower"
     ) as e:
-        training.fit(config(epochs=5, **FAST), folder=tmp_path, report=lambda epoch, metrics: told.append(epoch))
+        fit.fit(config(epochs=5, **FAST), folder=tmp_path, report=lambda epoch, metrics: told.append(epoch))
     assert (e.value.epoch, list(e.value.history), told) == (1, [1], [1])
     assert not list(tmp_path.glob("*.ckpt"))  # nothing to go on from is worse than nothing
 
 
 @pytest.mark.parametrize("stopping", [{}, {"early_stopping": 10}])
 def test_it_goes_on_if_the_user_says_so(tmp_path, stopping):
-    result = training.fit(config(epochs=3, on_divergence="continue", **FAST, **stopping), folder=tmp_path)
+    result = fit.fit(config(epochs=3, on_divergence="continue", **FAST, **stopping), folder=tmp_path)
     assert (result.diverged_in, list(result.history)) == (1, [1, 2, 3])
     assert math.isnan(result.test["test_loss"])
 
 
 def test_what_does_not_diverge_has_the_same_numbers_with_either_word():
-    one, other = (training.fit(config(on_divergence=word)) for word in ("stop", "continue"))
+    one, other = (fit.fit(config(on_divergence=word)) for word in ("stop", "continue"))
     assert without_time(one.history) == without_time(other.history)
     assert (one.diverged_in, one.test) == (None, other.test)
 
@@ -45,9 +46,9 @@ def test_weights_that_are_not_finite_are_a_divergence_too(monkeypatch):
     def end(self):
         self.network.layers[0].bias.data[0] = -math.inf  # ReLU hides it from every loss
 
-    monkeypatch.setattr("pipeline.classifier.DigitClassifier.on_validation_epoch_start", end)
+    monkeypatch.setattr("pipeline.training.classifier.DigitClassifier.on_validation_epoch_start", end)
     with pytest.raises(DivergedError, match="diverged in epoch 1: weights are not finite"):
-        training.fit(config(dropout=0))
+        fit.fit(config(dropout=0))
 
 
 def train(*flags):

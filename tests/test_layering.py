@@ -1,182 +1,112 @@
-"""The rules of the house, held by a test: which module may import which."""
+"""The rules of the house, held by a test: which room may import which."""
 
 import ast
 
 import pytest
 
-from pipeline.surroundings import DECIDING
+from pipeline.tracking.provenance import DECIDING
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "pipeline"
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in PACKAGE.rglob("*.py")
-    if path.stem not in ("__init__", "__main__")
+    if path.stem != "__init__"
 }
-# From the bottom to the top: a module may import those on lines before its own.
-LAYERS = [
-    {
-        "addresses",
-        "bars",
-        "checkout",
-        "divergence",
-        "dropout",
-        "image_files",
-        "imports",
-        "inference",
-        "interrupts",
-        "launchers",
-        "lines",
-        "lookups",
-        "naming",
-        "optimizer",
-        "outputs",
-        "pictures",
-        "predictor",
-        "randomness",
-        "searches",
-        "serving.connections",
-        "serving.hosts",
-        "serving.images",
-        "shell",
-        "speed",
-        "tracking_uri",
-        "values",
-        "yaml_files",
-    },
-    {
-        "account",
-        "archives",
-        "comparison",
-        "config",
-        "connection",
-        "journal",
-        "known_data",
-        "network",
-        "promotion_lock",
-        "serving.telemetry",
-        "surroundings",
-    },
-    {
-        "asking",
-        "backprop",
-        "building",
-        "downloads",
-        "export",
-        "flags",
-        "preflight",
-        "questions",
-        "record",
-        "serving.gate",
-        "tables",
-    },
-    {"charts", "checkpoints", "classifier", "datasets", "recovery", "store", "ui", "versions"},
-    {"console", "data", "epoch_end", "registry", "report", "sender", "serving.follower", "serving.protocol", "steps"},
-    {"answers", "candidates", "crew", "resend", "serving.batcher", "tracking", "training", "writer"},
-    {"delivery", "outcome", "progress", "promotion", "reproduction", "serving.app"},
-    {"experiment", "recording", "serving.server", "sync"},
-    {"worker", "workflow"},
+# From the bottom to the top: a room may import those on lines before its own. `root` is the package itself.
+LAYERS = (
+    {"root"},
+    {"terminal"},
+    {"mlflow_client", "data", "networks", "optim"},
+    {"fast_cpu"},
+    {"tracking"},
+    {"training", "registry"},
+    {"delivery", "serving"},
+    {"analysis"},
+    {"experiments"},
+    {"commands"},
     {"cli"},
-]
-# The sender's own process imports MLflow's side, the training's does not.
-LAZY = {("sender", "delivery"), ("sender", "connection")}
+)
+# What else a room may not import of ours, though it lies below.
+SELF_CONTAINED = {
+    "networks": {"root"},
+    "optim": set(),
+    "serving": {"root", "mlflow_client", "registry"},
+    "tracking": {"root", "terminal", "data"},
+}
 ONLY = {
-    "mlflow": {
-        "asking",
-        "candidates",
-        "connection",
-        "delivery",
-        "predictor",
-        "promotion",
-        "promotion_lock",
-        "registry",
-        "resend",
-        "searches",
-        "serving.follower",
-        "store",
-        "versions",
-        "writer",
-    },
-    "argparse": {"cli", "flags", "tracking"},  # tracking: the type of Lightning's log_hyperparams
-    "fastapi": {"serving.app"},
-    "rich": {"bars", "progress", "promotion", "tables"},
+    "mlflow": {"mlflow_client", "registry", "delivery", "serving", "analysis"},
+    "argparse": {"commands", "cli", "tracking"},  # tracking: the type of Lightning's log_hyperparams
+    "fastapi": {"serving"},
+    "rich": {"terminal", "experiments", "registry", "analysis"},
+    "pytorch_lightning": {"data", "training", "tracking"},
+    "torch": {"data", "networks", "optim", "fast_cpu", "tracking", "training"},
 }
-LIGHT = {"torch", "pytorch_lightning"}
-NEVER = {
-    "config": {"torch", "numpy", "pytorch_lightning", "yaml"},
-    "record": {"torch", "numpy", "pytorch_lightning", "mlflow"},
-    "sender": {"torch", "numpy", "pytorch_lightning"},
-    "backprop": {"pytorch_lightning", "mlflow"},
-    "network": {"pytorch_lightning", "mlflow"},
-    "optimizer": {"pytorch_lightning", "mlflow"},
-    "predictor": {"torch", "pipeline"},
-    "delivery": {"torch", "pytorch_lightning"},
-    "registry": {"torch", "pytorch_lightning"},
-    "comparison": {"mlflow", "matplotlib", *LIGHT},
-    "experiment": LIGHT,
-    **dict.fromkeys(("answers", "candidates", "crew", "promotion", "report", "store", "versions"), LIGHT),
-    **{name: LIGHT for name in MODULES if name.startswith("serving")},
-}
+MOST_MODULES = 12
 
 
-def imports_of(path):
+def room_of(module):
+    if module in ("cli", "__main__"):
+        return "cli"
+    return module.partition(".")[0] if "." in module else "root"
+
+
+def imports_of(module):
+    """The modules of ours and the packages that a module imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            packages = ("pipeline", "pipeline.serving")
-            names |= {f"{base}.{alias.name}" for alias in node.names} if base in packages else {base}
-    return names
-
-
-def test_every_module_has_its_layer():
-    assert sorted(MODULES) == sorted(name for layer in LAYERS for name in layer)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name.removeprefix("pipeline.") for name in names if name.startswith("pipeline.")}
+    ours = {name if name in MODULES else name.rpartition(".")[0] for name in ours} & set(MODULES)
+    return ours, {name.partition(".")[0] for name in names}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_go_downwards_only(module):
-    height = next(index for index, layer in enumerate(LAYERS) if module in layer)
-    below = {name for layer in LAYERS[:height] for name in layer}
-    ours = {name.removeprefix("pipeline.") for name in imports_of(MODULES[module]) if name.startswith("pipeline.")}
-    assert {name for name in ours if (module, name) not in LAZY} <= below
+def test_imports_go_one_way(module):
+    room, (ours, packages) = room_of(module), imports_of(module)
+    height = next(index for index, layer in enumerate(LAYERS) if room in layer)
+    allowed = SELF_CONTAINED.get(room, set().union(*LAYERS[:height]))
+    assert {room_of(name) for name in ours} - {room} <= allowed
+    assert not {package for package, rooms in ONLY.items() if package in packages and room not in rooms}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_packages_are_imported_only_where_they_belong(module):
-    packages = {name.split(".")[0] for name in imports_of(MODULES[module])}
-    for package, allowed in ONLY.items():
-        assert package not in packages or module in allowed
-    assert not packages & NEVER.get(module, set())
-
-
-def test_functions_are_short_and_modules_are_rooms_not_halls():
-    for path in MODULES.values():
-        assert len(path.read_text().splitlines()) <= 300, path.name
+def test_no_room_is_a_hall():
+    rooms = [room_of(module) for module in MODULES]
+    assert max(map(rooms.count, rooms)) <= MOST_MODULES
+    for module, path in MODULES.items():
+        assert len(path.read_text().splitlines()) <= 300, module
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
+                assert node.end_lineno - node.lineno < 60, f"{module}: {node.name}"
+
+
+def test_the_model_that_mlflow_stores_needs_nothing_of_ours():
+    ours, packages = imports_of("registry.predictor")
+    assert not ours
+    assert "torch" not in packages
 
 
 def test_the_code_that_decides_a_trainings_numbers_is_all_in_its_digest():
-    """`surroundings.DECIDING`: whatever `training` imports of ours, but for what only names, writes or stops."""
-    reached, waiting = set(), {"training"}
+    """`provenance.DECIDING`: whatever `training.fit` imports of ours, but for what only names, writes or stops."""
+    reached, waiting = set(), {"training.fit"}
     while waiting:
         module = waiting.pop()
         reached.add(module)
-        ours = {name.removeprefix("pipeline.") for name in imports_of(MODULES[module]) if name.startswith("pipeline.")}
-        waiting |= ours - reached
-    assert reached - set(DECIDING) == {
-        "checkpoints",
+        waiting |= imports_of(module)[0] - reached
+    deciding = {name.replace("/", ".") for name in DECIDING}
+    assert reached - deciding == {
         "config",
         "divergence",
-        "interrupts",
-        "journal",
-        "lines",
-        "record",
-        "shell",
-        "steps",
+        "signals",
+        "terminal.shell",
+        "tracking.folders",
+        "tracking.journal",
+        "tracking.lines",
+        "training.checkpoints",
+        "training.steps",
         "values",
     }
-    assert set(DECIDING) <= reached
+    assert deciding <= reached

@@ -3,11 +3,11 @@ import time
 import pytest
 import yaml
 
+from pipeline.commands.flags import read_knobs
 from pipeline.config import RunConfig
-from pipeline.flags import read_knobs
-from pipeline.questions import read_question
+from pipeline.experiments.spec import read_question
 from pipeline.yaml_files import MOST_BYTES, MOST_VALUES, YamlFileError, read_yaml
-from tests.test_questions import GOOD
+from tests.experiments.test_spec import GOOD
 
 
 def read(tmp_path, text):

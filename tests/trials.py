@@ -1,4 +1,4 @@
-"""An experiment without a training: its question, runs recorded by hand, a crew and a sender that only take notes."""
+"""An experiment without a training: its question, runs recorded by hand, a pool and a sender that only take notes."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from pipeline import experiment, report
+from pipeline.analysis import report
 from pipeline.config import RunConfig
-from pipeline.record import Journal, RunFolder, new_folder
+from pipeline.experiments import experiment
+from pipeline.tracking.folders import Journal, RunFolder, new_folder
 
 TRIAL = """
 question: Does dropout help?
@@ -87,13 +88,13 @@ class NotedSender:
     finished, delivered = [], True
 
     def __init__(self, folder):
-        self.folder, self.pokes = folder, 0
+        self.folder, self.notify = folder, 0
         NotedSender.made.append(self)
         state = {"run_id": "r-" + folder.path.name[-6:], "tracking_uri": "sqlite:///mlflow.db"}
         folder.write_state({**state, **NotedSender.state})
 
-    def poke(self):
-        self.pokes += 1
+    def notify(self):
+        self.notify += 1
 
     def finish(self, patience_s=None):
         NotedSender.finished.append(patience_s)
@@ -138,7 +139,7 @@ class HandCrew:
 def trial(monkeypatch):
     """The verb with nothing heavy in it; returns what was noted."""
     Path("trial.yaml").write_text(TRIAL)
-    noted = SimpleNamespace(loads=[], pokes=[], written=[], stores=[])
+    noted = SimpleNamespace(loads=[], notify=[], written=[], stores=[])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # the verb sets it, to go on in the store of the first time
     for name, value in {"made": [], "finished": [], "delivered": True, "state": {}}.items():
         monkeypatch.setattr(NotedSender, name, value, raising=False)
@@ -159,17 +160,17 @@ def trial(monkeypatch):
         def __init__(self, folder, descriptor):
             self.folder, self.descriptor = folder, descriptor
 
-        def poke(self):
-            noted.pokes.append((self.folder.path.name, self.descriptor))
+        def notify(self):
+            noted.notify.append((self.folder.path.name, self.descriptor))
 
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(experiment.datasets, "load", load)
     monkeypatch.setattr(experiment.preflight, "check_store", lambda *words: noted.stores.append(words))
     monkeypatch.setattr(experiment, "code_digest", lambda: CODE)
     monkeypatch.setattr(experiment, "git_tags", lambda: {"git.commit": "c0ffee"})
-    monkeypatch.setattr(experiment, "Sender", NotedSender)
-    monkeypatch.setattr(experiment, "SharedSender", Shared)
-    monkeypatch.setattr(experiment, "Crew", HandCrew)
+    monkeypatch.setattr(experiment, "UploaderProcess", NotedSender)
+    monkeypatch.setattr(experiment, "SharedUploader", Shared)
+    monkeypatch.setattr(experiment, "WorkerPool", HandCrew)
     monkeypatch.setattr(report, "write_files", write_files)
     monkeypatch.setattr(experiment, "Journal", HeldJournal)
     yield noted

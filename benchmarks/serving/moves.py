@@ -18,7 +18,7 @@ def expected(client, images):
     """Version -> its probabilities of the images, from the registry's files directly."""
     from pathlib import Path
 
-    from pipeline.versions import load as open_version
+    from pipeline.registry.versions import load as open_version
 
     answers = {}
     for version in ("1", "2"):
@@ -30,7 +30,7 @@ def expected(client, images):
 
 def run(uri, folder, moves=MOVES):
     """Move and ask; returns what was found."""
-    from pipeline.connection import connect
+    from pipeline.mlflow_client.connection import connect
 
     client = connect(uri)
     images = servers.images(4)

@@ -82,7 +82,7 @@ def mlflows(uri, folder):
 
 def images(count):
     """So many MNIST test images, as nested lists."""
-    from pipeline import datasets
+    from pipeline.data import datasets
 
     return datasets.load("mnist", str(MNIST_DIR)).test.images[:count].tolist()
 

@@ -12,14 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from pipeline.registry.versions import Loaded
 from pipeline.serving import protocol
-from pipeline.serving.batcher import Batcher
-from pipeline.serving.follower import Follower
-from pipeline.serving.gate import Answer, Direct, Gate, RefusalError
+from pipeline.serving.alias_watcher import Follower
+from pipeline.serving.batching import Batcher
 from pipeline.serving.hosts import Hosts
+from pipeline.serving.metrics import Telemetry
+from pipeline.serving.middleware import Answer, Direct, Gate, RefusalError
 from pipeline.serving.protocol import refusals
-from pipeline.serving.telemetry import Telemetry
-from pipeline.versions import Loaded
 
 PAGE = Path(__file__).parent / "page.html"
 SMALL_BODY = 256 * 1024  # a larger one is parsed beside the event loop, so that small ones need not wait for it

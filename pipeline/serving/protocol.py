@@ -13,10 +13,10 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from pipeline.predictor import SEND, check_images
-from pipeline.serving.gate import RefusalError
-from pipeline.serving.images import ImageError, as_png, read_image
-from pipeline.versions import Loaded
+from pipeline.registry.predictor import SEND, check_images
+from pipeline.registry.versions import Loaded
+from pipeline.serving.middleware import RefusalError
+from pipeline.serving.preprocessing import ImageError, as_png, read_image
 
 MAX_IMAGES, MAX_FILES = 1024, 64
 INVALID = "INVALID_PARAMETER_VALUE"

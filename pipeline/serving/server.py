@@ -15,13 +15,13 @@ from typing import cast
 
 import uvicorn
 
-from pipeline.connection import connect
+from pipeline.mlflow_client.connection import connect
+from pipeline.registry.versions import NotServableError, UnknownModelError
+from pipeline.serving.alias_watcher import Follower
 from pipeline.serving.app import make_app
 from pipeline.serving.connections import Connection, Limits, Room
-from pipeline.serving.follower import Follower
 from pipeline.serving.hosts import Hosts
-from pipeline.serving.telemetry import Telemetry, log_as_json
-from pipeline.versions import NotServableError, UnknownModelError
+from pipeline.serving.metrics import Telemetry, log_as_json
 
 TOKEN = "PIPELINE_TOKEN"
 ANYWHERE = ("0.0.0.0", "::", "")

@@ -1,0 +1,83 @@
+"""A comparison as files: a self-contained HTML page, pictures, a table in Markdown, CSV and JSON."""
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from pipeline import divergence
+from pipeline.analysis import charts, tables
+from pipeline.analysis.comparison import Comparison
+
+ALL_FILES = ("report.html", "intervals.png", "curves.png", "table.md", "runs.csv", "comparison.json")
+PAGES = Path(__file__).parent / "pages"
+RUN_METRICS = ("val_accuracy", "val_loss", "train_loss", "test_accuracy", tables.SECONDS)
+
+
+def write_files(
+    comparison: Comparison, folder: Path, links: str = "", made: str = "", only: Sequence[str] = ALL_FILES
+) -> list[Path]:
+    """Write the comparison into the folder; returns the files.
+
+    Args:
+        comparison: what was found.
+        folder: made if it is not there.
+        links: where MLflow's UI answers, for links to the runs; empty: no links.
+        made: a line that says how and where the page was made.
+        only: which of the files; curves.png is written where the runs' curves are there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = _pictures(comparison)
+    contents: dict[str, bytes] = {
+        **pictures,
+        "table.md": (tables.markdown(comparison) + "\n").encode(),
+        "runs.csv": tables.as_csv(comparison).encode(),
+        "comparison.json": tables.as_json(comparison).encode(),
+    }
+    if "report.html" in only:
+        contents["report.html"] = _html(comparison, pictures, links, made).encode()
+    written = {folder / name: content for name, content in contents.items() if name in only}
+    for path, content in written.items():
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_bytes(content)
+        partial.replace(path)
+    return list(written)
+
+
+def _pictures(comparison: Comparison) -> dict[str, bytes]:
+    pictures = {"intervals.png": charts.intervals(comparison)}
+    if any(run.curves for group in comparison.groups for run in group.everyone):
+        pictures["curves.png"] = charts.curves(comparison)
+    return pictures
+
+
+def _html(comparison: Comparison, pictures: Mapping[str, bytes], links: str, made: str) -> str:
+    """The page: needs no network and no other file."""
+    environment = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
+    runs = [run for group in comparison.groups for run in group.everyone]
+    shown = [name for name in RUN_METRICS if any(name in run.metrics for run in runs)]
+    return environment.get_template("report.html").render(
+        title=comparison.title or "Comparison",
+        answer=tables.sentence(comparison),
+        notes=comparison.notes,
+        header=tables.header(comparison),
+        rows=tables.rows(comparison),
+        facts=[*tables.how_tested(comparison), tables.in_common(comparison)],
+        metric=comparison.metric.replace("_", " "),
+        **{path.removesuffix(".png"): base64.b64encode(picture).decode() for path, picture in pictures.items()},
+        run_metrics=[name.replace("_", " ") for name in shown],
+        runs=[
+            {
+                "group": group.label,
+                "name": f"{run.name} (diverged in epoch {run.tags[divergence.TAG]})" if run.diverged else run.name,
+                "seed": run.seed,
+                "link": f"{links}/#/experiments/{run.experiment_id}/runs/{run.run_id}" if links and run.run_id else "",
+                "metrics": [f"{run.metrics[name]:.4f}" if name in run.metrics else "" for name in shown],
+            }
+            for group in comparison.groups
+            for run in group.everyone
+        ],
+        made=made or time.strftime("made on %Y-%m-%d"),
+    )

@@ -1,0 +1,98 @@
+"""What is missing of a known data set, fetched with torchvision from its mirrors; checked, whole, or not at all."""
+
+import contextlib
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.image_files import FILES, DataError
+from pipeline.data.known_data import MD5
+
+TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+MIRROR_TIMEOUT_S = 30
+
+
+def raw_folder(dataset: str, folder: Path) -> Path:
+    """Where torchvision keeps the files below the folder."""
+    return folder / TORCHVISION_CLASSES[dataset] / "raw"
+
+
+def download(dataset: str, folder: Path, missing: list[str]) -> None:
+    """Fetch the missing files with torchvision, check them, and move each into place whole.
+
+    Args:
+        dataset: a known data set.
+        folder: the data folder.
+        missing: of FILES.
+
+    Raises:
+        DataError: if the folder cannot be written or no mirror gives a file; no empty folder is left behind.
+    """
+    from torchvision import datasets
+
+    known: Any = getattr(datasets, TORCHVISION_CLASSES[dataset])
+    with _made(folder, raw_folder(dataset, folder)) as raw, _scratch(folder, raw) as partial:
+        for stem, md5 in zip(FILES, MD5[dataset], strict=True):
+            if stem in missing:
+                name = f"{stem}.gz"
+                _fetch(dataset, folder, known.mirrors, name, md5, partial)
+                (partial / name).replace(raw / name)
+
+
+@contextlib.contextmanager
+def _made(folder: Path, raw: Path) -> Iterator[Path]:
+    """The folder, made with those above it; those that were not there and stay empty are removed again."""
+    new = [each for each in (raw, *raw.parents) if not each.exists()]
+    try:
+        try:
+            raw.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        yield raw
+    finally:
+        for each in new:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path, raw: Path) -> Iterator[Path]:
+    try:
+        made = tempfile.TemporaryDirectory(prefix=".download-", dir=raw)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    with made as partial:
+        yield Path(partial)
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"data_dir {folder} cannot be written ({error}); give another with --data_dir or MNIST_DIR")
+
+
+def _fetch(dataset: str, folder: Path, mirrors: list[str], name: str, md5: str, partial: Path) -> None:
+    from torchvision.datasets.utils import download_url
+
+    reasons = []
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(MIRROR_TIMEOUT_S)
+    try:
+        for mirror in mirrors:
+            try:
+                download_url(mirror + name, partial, name, md5)
+                return
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
+                reasons.append(f"  {mirror}: {error}")
+    finally:
+        socket.setdefaulttimeout(patience)
+    raise DataError(
+        f"{name} is not in {folder} and no mirror gave it:\n"
+        + "\n".join(reasons)
+        + f"\nBring the four files ({', '.join(f'{each}.gz' for each in FILES)}; or Keras' mnist.npz for mnist) "
+        f"to {folder}, or point --data_dir or MNIST_DIR at the folder that holds them."
+        f"\nOr try without a network: --dataset digits"
+    )

@@ -1,0 +1,1 @@
+"""The way from run folders into MLflow."""

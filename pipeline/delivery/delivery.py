@@ -1,0 +1,299 @@
+"""The way from the run's folder to MLflow: in order, each event once, for as long as it takes."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from requests import HTTPError, Timeout
+
+from pipeline.addresses import without_secrets
+from pipeline.delivery.writer import Refusal, Writer
+from pipeline.mlflow_client.connection import ToldError, in_words, is_answer, is_final, is_silence, once, wait_longer
+from pipeline.terminal.shell import command, quoted
+from pipeline.tracking.folders import LOST, Event, RunFolder
+
+IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
+REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
+REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
+
+
+class BlockedError(ToldError):
+    """MLflow answers, and will not take the run until somebody does something: what, its `advice` says."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        """Say why, and what to do."""
+        super().__init__(reason)
+        self.advice = advice
+
+
+class LeftError(ToldError):
+    """Everything is delivered but what MLflow does not take for now; it is tried again with the next delivery."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """An event, or parts of it, that MLflow has refused.
+
+    Attributes:
+        event: its index in the journal.
+        words: what it is and why, in one line.
+        final: whether MLflow says that it never will take it; else it is tried again and again.
+        names: the params, metrics and tags that are left of it; none: all of it.
+    """
+
+    event: int
+    words: str
+    final: bool
+    names: list[str] = field(default_factory=list)
+
+
+class Delivery:
+    """Carries one run's journal to MLflow; what is done stands in the folder's state, so that it can stop anywhere.
+
+    Attributes:
+        delivered: number of events that have been dealt with.
+        left: what of them MLflow has refused.
+    """
+
+    def __init__(self, folder: RunFolder, client: mlflow.MlflowClient) -> None:
+        """Take up where the folder's state says."""
+        state = folder.state()
+        self.folder = folder
+        self.writer = Writer(
+            folder, client, state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
+        )
+        self.delivered: int = state.get("delivered", 0)
+        refused = state.get("refused", [])
+        self.left = [Left(**each) for each in refused if isinstance(each, dict)]
+        # From before a state said of which events.
+        self.of_unknown_events = [each for each in refused if isinstance(each, str)]
+        self._elsewhere: dict[str, Any] = state.get("elsewhere", {})
+        self._told: str = state.get("told", "?" if refused else "")
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the run; empty before it has one."""
+        return self.writer.run_id
+
+    @property
+    def refused(self) -> list[Left]:
+        """What MLflow says that it will never take."""
+        return [left for left in self.left if left.final]
+
+    @property
+    def done(self) -> int:
+        """How many events MLflow has whole; while this grows, the delivery gets on."""
+        return self.delivered - len({left.event for left in self.left})
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where it goes, as it may be told."""
+        return without_secrets(mlflow.get_tracking_uri())
+
+    def deliver(self, retry: bool = False) -> None:
+        """Deliver every event that the journal has, then again what was refused for now.
+
+        Args:
+            retry: send again also what was refused for good.
+
+        Raises:
+            BlockedError: if the run cannot be delivered before somebody does something.
+            LeftError: if all is delivered but what MLflow does not take for now.
+            Exception: whatever the server or the network gives as a reason to try again later.
+        """
+        events = _directed(self.folder.events(), self._elsewhere)
+        if retry and self.of_unknown_events:
+            self.delivered, self.of_unknown_events = 0, []
+        self.delivered = min(self.delivered, len(events))
+        if events and events[0]["kind"] == LOST and not self.run_id:
+            raise BlockedError(
+                "its first record, which says what run this is, is damaged", "the rest stays in the folder, to be read"
+            )
+        with once(), self._explained(events):
+            self._deliver_new(events)
+            self._deliver_left(events, retry)
+            self._tell_refusals(events)
+        if waiting := [left.words for left in self.left if not left.final]:
+            raise LeftError("; ".join(waiting))
+
+    def check(self) -> None:
+        """Make sure that MLflow still knows the run.
+
+        Raises:
+            BlockedError: if it does not.
+        """
+        if self.run_id:
+            with self._explained([]):
+                if not self.writer.is_open():
+                    raise MlflowException("the run is deleted", RESOURCE_DOES_NOT_EXIST)
+
+    def _deliver_new(self, events: list[Event]) -> None:
+        in_a_row = 0
+        while self.delivered < len(events):
+            event = events[self.delivered]
+            left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
+            in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
+            if event["kind"] == "end":
+                if events[0]["kind"] == "start":
+                    self.writer.remove_doubles(events[0])
+                self._told = "?" if self._told else ""
+            self.left += left
+            self.delivered += 1
+            self._save()
+
+    def _deliver_left(self, events: list[Event], retry: bool) -> None:
+        again = [left for left in self.left if (retry or not left.final) and left.event < len(events)]
+        for left in again:
+            still = self._write(left.event, events, left.names, True)
+            self.left = [each for each in self.left if each is not left] + still
+            self._save()
+
+    def _write(self, index: int, events: list[Event], names: list[str], may_pass: bool) -> list[Left]:
+        """Write one event, or parts of it; returns what MLflow refuses of it.
+
+        Raises:
+            Exception: if it is not the event that is at fault, or it may not be passed over.
+        """
+        kind, later = events[index]["kind"], events[index + 1 : self.delivered]
+        status = not any(each["kind"] in ("resume", "end") for each in later)
+        try:
+            refusals = self.writer.write(_without_overwritten(events[index], later), names, status)
+        except FileNotFoundError as error:
+            return [Left(index, f"{kind}: {error}", True)]
+        except (MlflowException, HTTPError) as error:
+            if kind == "start" or not self._is_of_the_event(error, may_pass):
+                raise
+            return [Left(index, f"{kind}: {in_words(error)}", is_final(error))]
+        return [
+            _in_one([refusal for refusal in refusals if refusal.final is final], index, kind)
+            for final in {refusal.final for refusal in refusals}
+        ]
+
+    def _is_of_the_event(self, error: Exception, may_pass: bool) -> bool:
+        """Whether MLflow takes the run as such, so that the others are not to wait for this event."""
+        if not is_final(error) and not (may_pass and is_answer(error)):
+            return False
+        try:
+            return self.writer.is_open()
+        except MlflowException:
+            return False
+
+    def _tell_refusals(self, events: list[Event]) -> None:
+        """Let the ended run's status and tags in MLflow say what is refused, or that nothing is any more."""
+        ends = [event for event in events[: self.delivered] if event["kind"] in ("end", "resume")]
+        words = "; ".join([*self.of_unknown_events, *(left.words for left in self.refused)])
+        if not ends or ends[-1]["kind"] != "end" or words == self._told:
+            return
+        end, run = ends[-1], self.writer.client.get_run(self.run_id)
+        tags = {REFUSED_TAG: words} if words else {}
+        if words and end["status"] == "FINISHED":
+            self.writer.close(end, "FAILED")
+            tags[REASON_TAG] = REFUSED_REASON
+        elif not words:
+            self.writer.close(end, end["status"])
+            for name in {REFUSED_TAG, REASON_TAG} & set(run.data.tags):
+                if name == REFUSED_TAG or run.data.tags[name] == REFUSED_REASON:
+                    self.writer.client.delete_tag(self.run_id, name)
+        self.writer.write({"kind": "tags", "tags": tags})
+        self._told = words
+        self._save()
+
+    @contextlib.contextmanager
+    def _explained(self, events: list[Event]) -> Iterator[None]:
+        """Turn MLflow's final word on the run as a whole into what to do about it; after silence wait longer."""
+        try:
+            yield
+        except (MlflowException, HTTPError, Timeout) as error:
+            if is_silence(error):
+                wait_longer()
+            if isinstance(error, MlflowException) and (blocked := self._blocked(error, events)):
+                raise blocked from None
+            raise
+
+    def _blocked(self, error: MlflowException, events: list[Event]) -> BlockedError | None:
+        """Why the run cannot be delivered and what to do, if MLflow has said so."""
+        if not is_final(error):
+            return None
+        client, name = self.writer.client, str(self.folder.path.name)
+        place = str(self.folder.path.parent)
+        again = f"then: {command('sync', name, runs_dir=place)}; or send it as a new run: "
+        again += command("sync", name, "--as-new", runs_dir=place)
+        try:
+            experiment = _deleted_experiment(client, self.run_id, events)
+            if experiment:
+                restore = f"mlflow experiments restore -x {quoted(experiment.experiment_id)}"
+                return BlockedError(f"experiment {experiment.name!r} is deleted in MLflow", f"{restore}, {again}")
+            if self.run_id and not self.writer.is_open():
+                restore = f"mlflow runs restore --run-id {self.run_id}"
+                return BlockedError(f"run {self.run_id} is deleted in MLflow", f"{restore}, {again}")
+        except MlflowException as other:
+            if not is_final(other):
+                return None
+            error = other
+        if self.run_id and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            before = self.folder.state().get("tracking_uri", self.tracking_uri)
+            went = f"; it went to {before}" if before != self.tracking_uri else " (any more)"
+            return BlockedError(
+                f"{self.tracking_uri} does not know run {self.run_id}{went}",
+                f"send it as a new run: {command('sync', name, '--as-new', runs_dir=place)}",
+            )
+        elsewhere = command("sync", name, "--experiment_name", "NAME", runs_dir=place)
+        return BlockedError(f"MLflow does not take the run: {in_words(error)}", f"send it elsewhere: {elsewhere}")
+
+    def _save(self) -> None:
+        """Write down how far it is. A full disk is no reason to stop: what is not written down is delivered again."""
+        with contextlib.suppress(OSError):
+            self.folder.write_state(
+                {
+                    "run_id": self.run_id,
+                    "experiment_id": self.writer.experiment_id,
+                    "delivered": self.delivered,
+                    "refused": [*self.of_unknown_events, *(asdict(left) for left in self.left)],
+                    "told": self._told,
+                    "versions": self.writer.versions,
+                    "tracking_uri": self.tracking_uri,
+                    "trouble": None,
+                    **({"elsewhere": self._elsewhere} if self._elsewhere else {}),
+                }
+            )
+
+
+def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
+    """The events with the run's begin as it is to be now, if somebody has sent the record elsewhere (`resend`)."""
+    if not elsewhere or not events or events[0]["kind"] == LOST:
+        return events
+    named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
+    kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
+    return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
+
+
+def _deleted_experiment(
+    client: mlflow.MlflowClient, run_id: str, events: list[Event]
+) -> mlflow.entities.Experiment | None:
+    """The experiment of the run, or that it was to come into, if it is deleted."""
+    start = events[0] if events else {}
+    experiment: mlflow.entities.Experiment | None
+    if run_id:
+        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    elif start.get("experiment_id"):
+        experiment = client.get_experiment(start["experiment_id"])
+    else:
+        experiment = client.get_experiment_by_name(start.get("experiment_name", ""))
+    return experiment if experiment and experiment.lifecycle_stage == "deleted" else None
+
+
+def _without_overwritten(event: Event, later: list[Event]) -> Event:
+    """The event without the tags that events after it, which MLflow has already, have given another value."""
+    overwritten = {name for each in later for name in each.get("tags", {}) if each["kind"] != "model"}
+    if event["kind"] == "model" or not overwritten & set(event.get("tags", {})):
+        return event
+    return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}
+
+
+def _in_one(refusals: list[Refusal], index: int, kind: str) -> Left:
+    names = [refusal.name for refusal in refusals]
+    return Left(index, f"{kind} {', '.join(names)}: {refusals[0].reason}", refusals[0].final, names)

@@ -1,0 +1,267 @@
+"""The background process that delivers runs while they train, and the handles that trainings hold on it.
+
+A process of its own, so that MLflow's import and every wait for the server cost the training nothing, and so that it
+outlives a training that is killed and can still tell MLflow. It reads the folders that have news from its standard
+input, a line each, and learns from the end of that input that all trainings are over, or dead. One run has one sender;
+the runs of an experiment share one, whose input their processes inherit.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.imports import gc_paused
+from pipeline.mlflow_client.tracking_uri import store_of
+from pipeline.terminal.outputs import make_safe
+from pipeline.tracking.folders import RunFolder, now_ms
+from pipeline.tracking.recovery import mark_if_dead
+
+LOG, DELIVERING = "sender.log", "sender.lock"
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+LAST_PAUSE_S, GRACE_S = 1.0, 8.0
+INSIST, INSIST_S = "--insist", 15.0
+
+
+def importable() -> dict[str, str]:
+    """The environment of a process that imports this package, from whatever folder it is started in."""
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def _log(text: str) -> None:
+    """A line for the sender's log, which may lie on a full disk; `print` would keep it and fail with it again."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode())
+
+
+class UploaderProcess:
+    """A handle on a sender of one's own."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Start the process; it begins to import MLflow at once."""
+        self.folder = folder
+        with (folder.path / LOG).open("ab") as log:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=importable(),
+                start_new_session=True,  # Ctrl-C is for the training; the sender has to deliver the news of it
+            )
+
+    @property
+    def descriptor(self) -> int:
+        """Where the process' input can be written; for other processes to inherit."""
+        assert self._process.stdin is not None
+        return self._process.stdin.fileno()
+
+    def notify(self) -> None:
+        """Say that there is something to deliver."""
+        with contextlib.suppress(OSError):
+            _tell(self.descriptor, self.folder)
+
+    def finish(self, patience_s: float | None = None) -> bool:
+        """Say that nothing more comes, wait for the rest to be delivered; returns whether it was.
+
+        Args:
+            patience_s: longest wait; None: as long as the sender gets on.
+        """
+        self.let_go()
+        try:
+            return self._process.wait(patience_s) == 0
+        except subprocess.TimeoutExpired:
+            self.abandon()
+            return False
+
+    def let_go(self) -> None:
+        """Let it deliver what is there, without waiting for it."""
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+    def abandon(self) -> None:
+        """End the process at once; what it has not delivered stays in the folder."""
+        self._process.kill()
+        self._process.wait()
+
+
+class SharedUploader:
+    """A handle on the sender of an experiment, in the process of one of its runs."""
+
+    def __init__(self, folder: RunFolder, descriptor: int) -> None:
+        """Tell of the folder's news through the inherited input of the sender."""
+        self.folder, self.descriptor = folder, descriptor
+
+    def notify(self) -> None:
+        """Say that there is something to deliver."""
+        with contextlib.suppress(OSError):
+            _tell(self.descriptor, self.folder)
+
+
+def _tell(descriptor: int, folder: RunFolder) -> None:
+    line = json.dumps(str(folder.path)) + "\n"  # as JSON, as a path may hold line breaks
+    os.write(descriptor, line.encode())  # short enough for one pipe to take from many at once, unmixed
+
+
+class UploadLoop:
+    """The sender's own side: deliver, wait for news, and deliver again, until all is delivered or nobody waits."""
+
+    def __init__(self, *folders: RunFolder) -> None:
+        """Nothing is imported or sent before `run`."""
+        self.deliveries: dict[Path, Any] = {}
+        self.locks: dict[Path, FileLock] = {}
+        self.trouble: dict[Path, dict[str, Any]] = {}
+        self.pause_s = FIRST_PAUSE_S
+        self.folders = {folder.path: folder for folder in folders}
+        self.waiting = dict.fromkeys(self.folders)
+        self._input = b""
+
+    def run(self) -> int:
+        """Deliver the journals as they grow; 0 when MLflow has all of them, 1 when something had to be left."""
+        while self._wait_for_news():
+            self._deliver()
+        for folder in self.folders.values():
+            with contextlib.suppress(OSError):  # a disk that takes no word; the next command marks it
+                mark_if_dead(folder)
+        self.waiting = dict.fromkeys(self.folders)
+        idle_since, before = time.monotonic(), self._done()
+        while not self._deliver():
+            if self._done() > before:
+                idle_since, before = time.monotonic(), self._done()
+            blocked = all(trouble.get("advice") for trouble in self.trouble.values())
+            if blocked or time.monotonic() - idle_since > GRACE_S:
+                return 1
+            time.sleep(min(self.pause_s, LAST_PAUSE_S))
+        return 0
+
+    def _done(self) -> int:
+        """How many events MLflow has."""
+        return sum(delivery.done for delivery in self.deliveries.values())
+
+    def _deliver(self) -> bool:
+        """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder."""
+        for path in list(self.waiting):
+            try:
+                self._deliver_one(self.folders[path])
+            except Exception as error:
+                self._note_trouble(self.folders[path], error)
+            else:
+                del self.waiting[path]
+        self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S) if self.trouble else FIRST_PAUSE_S
+        return not self.trouble
+
+    def _deliver_one(self, folder: RunFolder) -> None:
+        path = folder.path
+        if path not in self.locks:
+            lock = FileLock(path / DELIVERING)
+            lock.acquire(timeout=0)
+            self.locks[path] = lock
+        if folder.events():
+            if path not in self.deliveries:
+                from pipeline.delivery.delivery import Delivery
+                from pipeline.mlflow_client.connection import connect
+
+                self.deliveries[path] = Delivery(folder, connect(store_of(folder.state())))
+            self.deliveries[path].deliver()
+        if self.trouble.pop(path, None):
+            self._show_trouble(folder, None)
+
+    @staticmethod
+    def _in_words(error: Exception) -> str:
+        if isinstance(error, Timeout):
+            return "another process is delivering it"
+        from pipeline.mlflow_client.connection import in_words
+
+        return in_words(error)
+
+    def _note_trouble(self, folder: RunFolder, error: Exception) -> None:
+        reason = self._in_words(error)
+        _log(reason)
+        since = self.trouble[folder.path]["since"] if folder.path in self.trouble else now_ms()
+        self.trouble[folder.path] = {"since": since, "error": reason, "advice": getattr(error, "advice", "")}
+        if folder.path in self.locks:  # else the state is another process' to write
+            self._show_trouble(folder, self.trouble[folder.path])
+
+    @staticmethod
+    def _show_trouble(folder: RunFolder, trouble: dict[str, Any] | None) -> None:
+        """Let the training see the trouble, or that it is over; a full disk must not end the sender."""
+        with contextlib.suppress(OSError):
+            folder.write_state({**folder.state(), "trouble": trouble})
+
+    def _wait_for_news(self) -> bool:
+        """Wait for a line, in trouble for the pause; False at the input's end: all trainings closed it or died."""
+        until = time.monotonic() + self.pause_s
+        while True:
+            ready, _, _ = select.select([sys.stdin.fileno()], [], [], max(0.0, until - time.monotonic()))
+            if ready:
+                news = os.read(sys.stdin.fileno(), 65536)
+                if not news:
+                    return False
+                self._take(news)
+            if not self.trouble or time.monotonic() >= until:
+                return True
+
+    def _take(self, news: bytes) -> None:
+        """Note the folders that are named."""
+        *lines, self._input = (self._input + news).split(b"\n")
+        for line in lines:
+            folder = RunFolder(json.loads(line))
+            self.folders.setdefault(folder.path, folder)
+            self.waiting[folder.path] = None
+
+
+def main(path: str) -> int:
+    """Be the sender of a run folder, and of whatever folders are named to it later."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    first = RunFolder(path)
+    _wait_for_former(first)
+    with gc_paused():
+        from pipeline.delivery import delivery  # noqa: F401
+        from pipeline.mlflow_client import connection
+
+        connection.import_store()  # before there is anything to send, while the training imports as well
+    sending = UploadLoop(first)
+    code = sending.run()
+    for folder in sending.folders.values():
+        start, end = folder.started(), folder.ended()
+        if code == 0 and start and start["mlflow_run_id"] and end and end["status"] == "KILLED":
+            subprocess.Popen(
+                [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path), INSIST], start_new_session=True
+            )
+    return code
+
+
+def _wait_for_former(folder: RunFolder) -> None:
+    """Let the sender of the run's former process end; a disk that takes no lock file is waited for later."""
+    with contextlib.suppress(OSError), FileLock(folder.path / DELIVERING):
+        pass
+
+
+def insist_on_killed(path: str) -> int:
+    """Put KILLED back when `mlflow run` has written FAILED over it, as it does (it takes no status for terminal)."""
+    from pipeline.mlflow_client.connection import connect
+
+    folder, client = RunFolder(path), connect(store_of(RunFolder(path).state()))
+    until = time.monotonic() + INSIST_S
+    while (end := folder.ended()) is not None and time.monotonic() < until:
+        run_id = folder.state()["run_id"]
+        if client.get_run(run_id).info.status != "KILLED":
+            client.set_terminated(run_id, "KILLED", end["time"])
+            break
+        time.sleep(FIRST_PAUSE_S)
+    return 0
+
+
+if __name__ == "__main__":
+    make_safe()
+    raise SystemExit(insist_on_killed(sys.argv[1]) if INSIST in sys.argv else main(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""A question's runs: planned, trained several at a time, answered."""

@@ -1,0 +1,133 @@
+"""Loss and gradients of the MLP derived by hand, for the CPU, where autograd's bookkeeping is a tenth of a step."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.networks.dropout import Dropout
+from pipeline.networks.mlp import MLP
+
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+
+
+def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | None":
+    """The gradients of the network by hand; None where autograd has to derive them.
+
+    Tried on a batch first: a network that was changed and is more than linear layers, ReLU and dropout is autograd's.
+
+    Args:
+        network: on the CPU.
+        batch_size: of the largest batch.
+        precision: as Lightning names it.
+    """
+    if precision not in DTYPES or type(network) is not MLP:
+        return None
+    try:
+        agrees = _agrees(network, DTYPES[precision])
+    except (
+        Exception
+    ):  # other layers than these, one less or one without a bias: what the try makes of them is not known
+        return None
+    return Backprop(network, batch_size, DTYPES[precision]) if agrees else None
+
+
+def _agrees(network: MLP, dtype: torch.dtype) -> bool:
+    """Whether both ways give the same gradients to the last bit, on a batch of noise."""
+    generator = torch.Generator().manual_seed(0)
+    linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
+    pixels = torch.rand(8, linear[0].in_features, generator=generator)
+    labels = torch.arange(8) % linear[-1].out_features
+    one, other = copy.deepcopy(network).train(), copy.deepcopy(network).train()
+    for twin in (one, other):
+        for layer in twin.modules():
+            if isinstance(layer, Dropout):
+                layer.reseed(0)
+    Backprop(one, len(pixels), dtype)(pixels, labels)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        loss = F.cross_entropy(other(pixels), labels)
+    torch.autograd.backward([loss])
+    return all(
+        a.grad is not None and b.grad is not None and torch.equal(a.grad, b.grad)
+        for a, b in zip(one.parameters(), other.parameters(), strict=True)
+    )
+
+
+class Backprop:
+    """What `F.cross_entropy(network(pixels), labels).backward()` computes, into memory that is laid out once.
+
+    Back-propagation (Rumelhart, Hinton and Williams, 1986) through linear layers with ReLU and dropout between them:
+    autograd's operations in autograd's order, so the same numbers to the last bit, without its graph, its engine and
+    its allocations. The gradients overwrite `.grad`; nothing has to be set to zero before.
+    """
+
+    def __init__(self, network: MLP, batch_size: int, dtype: torch.dtype = torch.float32) -> None:
+        """Lay out memory for batches of up to batch_size images.
+
+        Args:
+            network: float32, on the CPU.
+            batch_size: of the largest batch.
+            dtype: of the matrix products; bfloat16 is what autocast makes of them.
+        """
+        self.dtype = dtype
+        self.linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
+        self.dropout = [layer for layer in network.layers if isinstance(layer, Dropout)]
+        self.scales = [torch.tensor(1 / (1 - layer.p), dtype=dtype).item() for layer in self.dropout]
+        widths = [layer.out_features for layer in self.linear[:-1]]
+        self.outputs = [torch.empty(batch_size, width, dtype=dtype) for width in widths]
+        self.errors = [torch.empty(batch_size, width, dtype=dtype) for width in widths]
+        # The parameters as the products take them: themselves, or copies with fewer bits, made anew in every step.
+        self.lowered = dtype != torch.float32
+        self.weights = [_like(layer.weight, dtype) for layer in self.linear]
+        self.biases = [_like(layer.bias, dtype) for layer in self.linear]
+        self.gradients = [(torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)) for layer in self.linear]
+
+    def __call__(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, inputs) float32 and (B,) int64 -> the mean loss () and the logits (B, classes), both float32."""
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return self._derive(pixels, labels)
+
+    def _derive(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.lowered:
+            for layer, weight, bias in zip(self.linear, self.weights, self.biases, strict=True):
+                weight.copy_(layer.weight)
+                bias.copy_(layer.bias)
+        inputs = [pixels.to(self.dtype)]
+        for weight, bias, dropout, output in zip(self.weights, self.biases, self.dropout, self.outputs, strict=False):
+            hidden = torch.addmm(bias, inputs[-1], weight.t(), out=output[: len(pixels)]).relu_()
+            inputs.append(dropout.drop_(hidden))
+        logits = torch.addmm(self.biases[-1], inputs[-1], self.weights[-1].t()).float()
+        loss, error = _cross_entropy(logits, labels)
+        self._propagate(error.to(self.dtype), inputs)
+        return loss, logits
+
+    def _propagate(self, error: Tensor, inputs: list[Tensor]) -> None:
+        """From the loss' gradient by the last layer's output (B, classes) to that by every weight and bias."""
+        for index in reversed(range(len(self.linear))):
+            below, (by_weight, by_bias) = inputs[index], self.gradients[index]
+            if self.lowered:
+                by_weight.copy_(error.t() @ below)
+                by_bias.copy_(error.sum(0))
+            else:
+                torch.mm(error.t(), below, out=by_weight)
+                torch.sum(error, 0, out=by_bias)
+            self.linear[index].weight.grad, self.linear[index].bias.grad = by_weight, by_bias
+            if index:
+                error = torch.mm(error, self.weights[index], out=self.errors[index - 1][: len(below)])
+                # An output is above zero where ReLU let its input through and dropout kept it.
+                torch.ops.aten.threshold_backward.grad_input(error, below, 0, grad_input=error)
+                error.mul_(self.scales[index - 1])
+
+
+def _like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    return parameter if parameter.dtype == dtype else torch.empty_like(parameter, dtype=dtype)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean loss () and its gradient by the logits (B, classes), by the operations that autograd would choose."""
+    aten, mean, ignored = torch.ops.aten, 1, -100
+    chances = torch.log_softmax(logits, dim=1)
+    loss, weight = aten.nll_loss_forward(chances, labels, None, mean, ignored)
+    by_chances = aten.nll_loss_backward(torch.ones(()), chances, labels, None, mean, ignored, weight)
+    return loss, aten._log_softmax_backward_data(by_chances, chances, 1, logits.dtype)

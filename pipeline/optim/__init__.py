@@ -1,0 +1,1 @@
+"""RMSprop as Keras defines it, and its relatives."""

@@ -1,0 +1,144 @@
+"""The model registry: a run's network as an MLflow model, its version, its alias."""
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.logged_model_status import LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from mlflow.utils import requirements_utils
+
+from pipeline.mlflow_client import searches
+from pipeline.mlflow_client.connection import once
+from pipeline.registry import predictor
+from pipeline.registry.versions import CHAMPION
+
+MODEL = "model"
+CROWNED = "first_champion"  # on a version that became champion by being the first, so that it does so once
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28))]),
+    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
+)
+
+
+def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: Path) -> str:
+    """Store the network as the run's MLflow model, once however often it is called; returns the model id.
+
+    Args:
+        client: where to.
+        run_id: the run that made it.
+        network: the ONNX file.
+        example: an .npy file of images (N, 28, 28), the input example.
+    """
+    model = only_model(client, run_id)
+    if model is None:
+        experiment_id = client.get_run(run_id).info.experiment_id
+        with once():
+            model = client.create_logged_model(experiment_id, name=MODEL, source_run_id=run_id, model_type="classifier")
+    if model.status != LoggedModelStatus.READY:
+        _fill(client, run_id, model, network, example)
+    return str(model.model_id)
+
+
+def only_model(client: mlflow.MlflowClient, run_id: str) -> Any:
+    """The run's MLflow model, or None; others that lost answers have left are taken away."""
+    experiment_id = client.get_run(run_id).info.experiment_id
+    found = searches.logged_models(client, experiment_id, run_id)
+    models = sorted(
+        (model for model in found if model.name == MODEL),
+        key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp, model.model_id),
+    )
+    for model in models[1:]:
+        client.delete_logged_model(model.model_id)
+    return models[0] if models else None
+
+
+def _fill(client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, example: Path) -> None:
+    """Give the model its files; each step may be done again. (`Model.log` would list it among the run's again.)"""
+    # Else MLflow reads the file lists of all installed packages, 1.1 s, to check pins that are read from them here.
+    requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:
+        with once():
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    about = Model(
+        artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.pyfunc.save_model(
+            path=f"{folder}/model",
+            mlflow_model=about,
+            python_model=predictor.__file__,
+            artifacts={predictor.NETWORK: str(network)},
+            signature=SIGNATURE,
+            input_example=np.load(example).astype(np.float32),
+            pip_requirements=[f"{name}=={version(name)}" for name in predictor.REQUIREMENTS],
+        )
+        client.log_model_artifacts(model.model_id, f"{folder}/model")
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def register(
+    client: mlflow.MlflowClient, name: str, run_id: str, model_id: str, tags: dict[str, str], description: str = ""
+) -> str:
+    """Register the run's model as a version of `name`, once however often it is called; returns the version.
+
+    The oldest version that there is becomes the champion if there is none, once: who takes the alias away has decided.
+    """
+    try:
+        with once():
+            client.create_registered_model(name, description="28x28 grey images -> probabilities of ten classes")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    entry = version_of_run(client, name, run_id)
+    if entry is None:
+        with once():
+            entry = client.create_model_version(
+                name, f"models:/{model_id}", run_id, tags=tags, description=description or None, model_id=model_id
+            )
+    _remove_doubles(client, entry)
+    _crown_the_first(client, entry)
+    return str(entry.version)
+
+
+def version_of_run(client: mlflow.MlflowClient, name: str, run_id: str) -> Any:
+    """The version that the run registered, the first of them, or None."""
+    return next(iter(searches.versions(client, name, run_id)), None)
+
+
+def _remove_doubles(client: mlflow.MlflowClient, entry: Any) -> None:
+    """Take away what a repeated creation made: the same of the same run, and nobody has given it a name or a tag."""
+    for double in searches.versions(client, entry.name, entry.run_id):
+        same = (double.source, _without_crown(double)) == (entry.source, _without_crown(entry))
+        later = _number(double) > _number(entry) and CROWNED not in double.tags
+        if same and later and not client.get_model_version(double.name, double.version).aliases:
+            client.delete_model_version(double.name, double.version)
+
+
+def _crown_the_first(client: mlflow.MlflowClient, entry: Any) -> None:
+    if CROWNED in entry.tags:
+        return
+    champion = client.get_registered_model(entry.name).aliases.get(CHAMPION)
+    if champion is not None and str(champion) != str(entry.version):
+        return
+    versions = searches.versions(client, entry.name)
+    if versions and _number(versions[0]) == _number(entry):
+        if champion is None:
+            client.set_registered_model_alias(entry.name, CHAMPION, entry.version)
+        client.set_model_version_tag(entry.name, entry.version, CROWNED, "true")  # also where this had been cut off
+
+
+def _number(entry: Any) -> int:
+    return int(entry.version)
+
+
+def _without_crown(entry: Any) -> dict[str, str]:
+    return {name: text for name, text in entry.tags.items() if name != CROWNED}

@@ -1,0 +1,282 @@
+"""The promote verb: a version becomes the champion if it is shown to be no worse on the same held-out images."""
+
+import re
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from statsmodels.stats.contingency_tables import mcnemar
+
+from pipeline.data import datasets
+from pipeline.mlflow_client import searches
+from pipeline.mlflow_client.asking import asking
+from pipeline.mlflow_client.connection import connect
+from pipeline.registry import candidates
+from pipeline.registry.candidates import Entry
+from pipeline.registry.promotion_lock import one_at_a_time
+from pipeline.registry.versions import CHAMPION, PREVIOUS, NotServableError, UnknownAliasError, load, version_by_alias
+from pipeline.terminal.shell import user_name
+
+ALPHA = 0.05
+REFUSED = 1
+EXAMINED_AT_ONCE = 2_000
+AGAIN = "run it again when it does: what was half done is made whole"
+ROLLED_BACK = "promotion.rolled_back"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the same images say of two models.
+
+    Attributes:
+        images: how many.
+        champion, candidate: images that each got right.
+        only_champion, only_candidate: images that only this one got right.
+        p: of the exact McNemar test on those (two-sided).
+    """
+
+    images: int
+    champion: int
+    candidate: int
+    only_champion: int
+    only_candidate: int
+    p: float
+
+    @property
+    def shown_worse(self) -> bool:
+        """Whether the candidate loses more of the images where they disagree than chance would."""
+        return self.p < ALPHA and self.only_champion > self.only_candidate
+
+    @property
+    def promotes(self) -> bool:
+        """Not shown to be worse, and at least as accurate."""
+        return not self.shown_worse and self.candidate >= self.champion
+
+    @property
+    def words(self) -> str:
+        """The verdict in a line."""
+        if self.promotes:
+            return "promote: at least as accurate, and not shown to be worse"
+        if self.shown_worse:
+            return f"refuse: shown to be worse (p = {self.p:.2g})"
+        return "refuse: less accurate than the champion"
+
+
+def judge(labels: NDArray[Any], champion: NDArray[Any], candidate: NDArray[Any]) -> Verdict:
+    """Compare two models' predictions (N,) of the same images."""
+    right, other = champion == labels, candidate == labels
+    table = [
+        [int((right & other).sum()), int((right & ~other).sum())],
+        [int((~right & other).sum()), int((~right & ~other).sum())],
+    ]
+    p = float(mcnemar(table, exact=True).pvalue)
+    return Verdict(len(labels), int(right.sum()), int(other.sum()), table[0][1], table[1][0], p)
+
+
+def promote(target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool, force: str) -> int:
+    """Let a version take the alias `champion`, if it earns it; returns 0 if it did or would, 1 if it is refused.
+
+    Args:
+        target: a version, a run (id, folder name, `last`), or `newest`: the newest version.
+        name: the registered model.
+        runs_dir: where runs lie, to find one by its folder's name.
+        data_dir: where the data lies.
+        dry_run: compare and tell only.
+        force: a reason to promote whatever the comparison says, or nothing.
+
+    Raises:
+        ValueError: if there is no such model, version or run, or its data is not the data that lies here.
+        UnreachableError: if the registry does not answer.
+    """
+    with asking(AGAIN):
+        client = connect()
+        with one_at_a_time(name):
+            return _promote(client, target, name, runs_dir, data_dir, dry_run, force)
+
+
+def _promote(
+    client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool, force: str
+) -> int:
+    candidate = candidates.find(client, target, name, runs_dir, dry_run)
+    champion = _champion(client, name)
+    if champion and champion.version == candidate.version:
+        print(f"{name} version {champion.version} is the champion already: nothing to do")
+        return 0
+    if champion is None:
+        return _crown_the_first(client, name, candidate, dry_run)
+    verdict = _examine(name, candidate, champion, data_dir, force)
+    promotes = verdict is not None and verdict.promotes
+    if verdict:
+        _print_verdict(name, candidate, champion, verdict)
+    if force and not promotes:
+        print(f"forced: {force}")
+    elif verdict and not promotes:
+        print(f"{verdict.words}; --force REASON promotes it all the same", file=sys.stderr)
+    if dry_run:
+        print("dry run: nothing was changed")
+    else:
+        _record(client, name, candidate, champion, verdict, force)
+    if not promotes and not force:
+        return REFUSED
+    if not dry_run:
+        _check_champion(client, name, champion.version)
+        # `previous` first, so that what is cut off in between can still be rolled back
+        client.set_registered_model_alias(name, PREVIOUS, champion.version)
+        client.set_registered_model_alias(name, CHAMPION, candidate.version)
+        _tell_of_move(name, candidate.version, champion.version)
+    return 0
+
+
+def rollback(name: str) -> int:
+    """Exchange `champion` and `previous`; returns the exit code.
+
+    Raises:
+        ValueError: if no version has the alias `previous`.
+        UnreachableError: if the registry does not answer.
+    """
+    with asking(AGAIN):
+        client = connect()
+        with one_at_a_time(name):
+            return _rollback(client, name)
+
+
+def _rollback(client: mlflow.MlflowClient, name: str) -> int:
+    former, champion = (str(version_by_alias(client, name, alias).version) for alias in (PREVIOUS, CHAMPION))
+    if former == champion:
+        champion = _rolled_back(client, name, former)  # a rollback that was cut off between the two aliases
+    else:
+        _check_champion(client, name, champion)
+        tags = {ROLLED_BACK: f"{_now()} by {user_name()}, in favour of version {former}"}
+        _tag(client, name, champion, tags)
+        # `champion` first: it is what the rollback is for, and the tag says what `previous` is to be
+        client.set_registered_model_alias(name, CHAMPION, former)
+    client.set_registered_model_alias(name, PREVIOUS, champion)
+    _tell_of_move(name, former, champion)
+    return 0
+
+
+def _rolled_back(client: mlflow.MlflowClient, name: str, champion: str) -> str:
+    """The version that was rolled back last in favour of the champion."""
+    found = [
+        (each.tags[ROLLED_BACK], str(each.version))
+        for each in searches.versions(client, name)
+        if re.search(rf"in favour of version {champion}$", each.tags.get(ROLLED_BACK, ""))
+    ]
+    if not found:
+        raise ValueError(f"version {champion} of {name} is both champion and previous: there is nothing to go back to")
+    return max(found)[1]
+
+
+def _champion(client: mlflow.MlflowClient, name: str) -> Entry | None:
+    try:
+        return candidates.of_version(version_by_alias(client, name, CHAMPION))
+    except UnknownAliasError:
+        return None
+
+
+def _crown_the_first(client: mlflow.MlflowClient, name: str, candidate: Entry, dry_run: bool) -> int:
+    print(f"{name} has no champion; version {candidate.version} {'would become' if dry_run else 'becomes'} it")
+    if not dry_run:
+        client.set_registered_model_alias(name, CHAMPION, candidate.version)
+    return 0
+
+
+def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str, force: str) -> Verdict | None:
+    """Let both predict the test images, which neither was trained on; None if a champion that is to go does not open.
+
+    Raises:
+        NotServableError: if one of them does not open.
+        ValueError: if the two were made for different data, or the data here is not theirs.
+    """
+    dataset = champion.tags.get("dataset", "mnist")
+    digests = {each.tags.get("data_digest", "") for each in (candidate, champion)}
+    source = datasets.load(dataset, data_dir)
+    if candidate.tags.get("dataset", dataset) != dataset or digests - {source.digest, ""}:
+        raise ValueError(
+            f"version {candidate.version} was made on {candidate.tags.get('dataset')} "
+            f"(digest {candidate.tags.get('data_digest')}), version {champion.version} on {dataset} "
+            f"({champion.tags.get('data_digest')}), and {source.source} holds {source.digest}: "
+            "they cannot be compared here"
+        )
+    images, labels = source.test.images.astype(np.float32), source.test.labels.astype(np.int64)
+    found = _predicted(name, candidate, images)
+    try:
+        return judge(labels, _predicted(name, champion, images), found)
+    except NotServableError as error:
+        if force:
+            print(f"not compared: the champion, {error}", file=sys.stderr)
+            return None
+        raise NotServableError(f"the champion, {error}; --force REASON replaces it without a comparison") from None
+
+
+def _predicted(name: str, entry: Entry, images: NDArray[np.float32]) -> NDArray[Any]:
+    """The digit that the version sees in each of the images (N, 28, 28)."""
+    with tempfile.TemporaryDirectory(prefix="pipeline-model-") as folder:
+        loaded = load(entry.uri, name, entry.version, entry.run_id, Path(folder))
+    parts = np.array_split(images, max(1, len(images) // EXAMINED_AT_ONCE))
+    return np.concatenate([loaded.predict(part).argmax(axis=1) for part in parts])
+
+
+def _print_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdict) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in (name, "right", "accuracy", "right alone"):
+        table.add_column(column)
+    for who, right, alone in (
+        (f"version {champion.version}, champion", verdict.champion, verdict.only_champion),
+        (f"version {candidate.version}, candidate", verdict.candidate, verdict.only_candidate),
+    ):
+        table.add_row(who, f"{right:,}", f"{right / verdict.images:.2%}", str(alone))
+    Console(file=sys.stdout, highlight=False).print(table)
+    disagreements = verdict.only_champion + verdict.only_candidate
+    print(f"exact McNemar test on {disagreements} of {verdict.images:,} test images: p = {verdict.p:.3g}")
+    if verdict.promotes:
+        print(verdict.words)
+
+
+def _record(
+    client: mlflow.MlflowClient, name: str, candidate: Entry, champion: Entry, verdict: Verdict | None, force: str
+) -> None:
+    tags = {"promotion.verdict": "not compared: the champion could not be opened"}
+    if verdict:
+        shares = f"{verdict.candidate / verdict.images:.4f} against {verdict.champion / verdict.images:.4f}"
+        tags = {
+            "promotion.verdict": verdict.words,
+            "promotion.accuracy": shares,
+            "promotion.mcnemar": f"p = {verdict.p:.6g}, {verdict.only_candidate} to {verdict.only_champion}",
+        }
+    tags |= {
+        "promotion.against": f"version {champion.version}",
+        "promotion.when": f"{_now()} by {user_name()}",
+    }
+    if force:
+        tags["promotion.forced"] = force
+    _tag(client, name, candidate.version, tags)
+
+
+def _tag(client: mlflow.MlflowClient, name: str, version: str, tags: dict[str, str]) -> None:
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+
+
+def _check_champion(client: mlflow.MlflowClient, name: str, expected: str) -> None:
+    now = str(version_by_alias(client, name, CHAMPION).version)
+    if now != expected:
+        raise ValueError(f"version {now} became champion meanwhile; run promote again to be compared with it")
+
+
+def _tell_of_move(name: str, champion: str, previous: str) -> None:
+    print(
+        f"{name}: version {champion} is champion now, version {previous} previous (promote --rollback exchanges them)"
+    )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())

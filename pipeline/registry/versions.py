@@ -1,0 +1,130 @@
+"""A registered version as something that predicts: fetched from the registry, opened in ONNX Runtime, tried once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnxruntime
+import yaml
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+from requests import RequestException
+
+from pipeline.mlflow_client import searches
+from pipeline.mlflow_client.asking import is_not_there
+from pipeline.registry.predictor import NETWORK
+from pipeline.terminal.shell import command
+from pipeline.values import did_you_mean
+
+CHAMPION, PREVIOUS = "champion", "previous"
+
+
+class NotServableError(ValueError):
+    """What the registry gave is no model that this project can open."""
+
+
+class UnknownModelError(ValueError):
+    """The registry knows no such model, version or alias."""
+
+
+class UnknownAliasError(UnknownModelError):
+    """The registry knows the model, but not the alias."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version that is open and has answered once.
+
+    Attributes:
+        name, version: what the registry calls it.
+        run_id: the run that made it.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    session: onnxruntime.InferenceSession
+    input: str
+
+    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 28, 28) raw pixels -> (N, 10) probabilities."""
+        probabilities: NDArray[np.float32] = self.session.run(None, {self.input: images})[0]
+        return probabilities
+
+
+def version_by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> Any:
+    """The version that has the alias.
+
+    Raises:
+        UnknownModelError: with what there is instead.
+    """
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if not is_not_there(error):
+            raise
+    models = {each.name: sorted(each.aliases) for each in searches.models(client)}
+    if name not in models:
+        known = ", ".join(models) or "none; make train registers the first"
+        raise UnknownModelError(f"no registered model {name!r}{did_you_mean(name, models)} (models there: {known})")
+    known = ", ".join(models[name]) or "none"
+    raise UnknownAliasError(
+        f"model {name} has no alias {alias!r}{did_you_mean(alias, models[name])} (aliases: {known}); "
+        f"{command('promote', model=name)} gives it one"
+    )
+
+
+def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded:
+    """Fetch a model into the folder, open it on one thread and let it answer once.
+
+    Args:
+        uri: `models:/NAME/VERSION`, or a logged model's.
+        name: what to call it.
+        version: what to call it.
+        run_id: the run that made it.
+        folder: gets the files.
+
+    Raises:
+        NotServableError: if it is not one of this project's models, or does not answer as one.
+    """
+    root = _fetched(uri, f"{name} version {version}", folder)
+    try:
+        flavors = yaml.safe_load((root / "MLmodel").read_text())["flavors"]
+        path = root / flavors["python_function"]["artifacts"][NETWORK]["path"]
+        session = onnxruntime.InferenceSession(path, _on_one_thread(), providers=["CPUExecutionProvider"])
+        loaded = Loaded(name, version, run_id, session, session.get_inputs()[0].name)
+        black_and_white = np.stack([np.zeros((28, 28)), np.full((28, 28), 255)]).astype(np.float32)
+        answer = loaded.predict(black_and_white)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise NotServableError(f"{name} version {version} cannot be opened ({reason})") from None
+    if answer.shape != (2, 10) or answer.min() < 0 or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
+        raise NotServableError(f"{name} version {version} does not give ten probabilities for an image")
+    return loaded
+
+
+def _fetched(uri: str, what: str, folder: Path) -> Path:
+    """The model's files; what is not there (deleted by hand, a disk that is not mounted) is the version's fault."""
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except RequestException as error:
+        if getattr(error.response, "status_code", None) != 404:
+            raise
+        reason = "the server does not have its files"
+    except MlflowException as error:
+        if not is_not_there(error):
+            raise
+        reason = " ".join(str(error).split())[:160]
+    except OSError as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    raise NotServableError(f"{what} cannot be fetched ({reason})")
+
+
+def _on_one_thread() -> onnxruntime.SessionOptions:
+    """A forward pass of a few images is over before a second thread has woken up."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return options

@@ -1,0 +1,137 @@
+"""The version that serves: the one that has the alias, exchanged whole when the alias moves."""
+
+import logging
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+
+from pipeline.addresses import without_secrets
+from pipeline.mlflow_client.connection import in_words
+from pipeline.registry.versions import Loaded, NotServableError, UnknownModelError, load, version_by_alias
+from pipeline.serving.metrics import Telemetry
+
+log = logging.getLogger("pipeline.serving")
+
+KEPT_OPEN = 3
+LONGEST_PAUSE_S = 30.0
+
+
+class Identity(NamedTuple):
+    """What a version is: its number alone is given again when a model is deleted and made anew."""
+
+    version: str
+    run_id: str
+    model_id: str
+    source: str
+    created: int
+
+
+def identity_of(entry: Any) -> Identity:
+    """The identity of a registry's entry."""
+    model_id = getattr(entry, "model_id", None) or ""
+    created = int(entry.creation_timestamp or 0)
+    return Identity(str(entry.version), entry.run_id or "", model_id, entry.source or "", created)
+
+
+class Follower:
+    """Looks at the alias every so often and exchanges the version that serves.
+
+    A request takes `current` once and keeps it, so none is answered by two versions. A registry that does not answer,
+    or a version that does not open, leaves the old one serving; `trouble` says so.
+    """
+
+    def __init__(self, client: mlflow.MlflowClient, name: str, alias: str, poll_s: float, telemetry: Telemetry) -> None:
+        """Follow `models:/NAME@ALIAS`; nothing is loaded before `look` or `start`."""
+        self.client, self.name, self.alias, self.poll_s = client, name, alias, poll_s
+        self.telemetry = telemetry
+        self.current: Loaded | None = None
+        self.trouble: str | None = None
+        self.looked_at = 0.0
+        self._serving: Identity | None = None
+        self._open: dict[Identity, Loaded] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Follow in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow no more."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Look once and exchange if the alias has moved.
+
+        Raises:
+            UnknownModelError: if the registry has no such model or alias.
+            NotServableError: if its version does not open.
+            Exception: what the registry gives as a reason not to answer.
+        """
+        identity = identity_of(version_by_alias(self.client, self.name, self.alias))
+        if self._serving != identity:
+            loaded = self._open.get(identity) or self._load(identity)
+            self._open[identity] = loaded
+            before = self.current.version if self.current else None
+            self.current, self._serving = loaded, identity
+            self.telemetry.serving(self.name, identity.version)
+            facts = {"model": self.name, "version": identity.version, "run_id": identity.run_id, "before": before}
+            log.info("model exchanged", extra={"facts": facts})
+            for old in list(self._open)[:-KEPT_OPEN]:
+                if old != identity:
+                    del self._open[old]
+        self.looked_at = time.time()
+
+    def _load(self, identity: Identity) -> Loaded:
+        """Fetch and open a version; the registry is asked again, as it may have changed while files were fetched."""
+        version = identity.version
+        with tempfile.TemporaryDirectory(prefix="pipeline-model-") as folder:
+            try:
+                loaded = load(f"models:/{self.name}/{version}", self.name, version, identity.run_id, Path(folder))
+            except Exception as error:
+                if not _is_gone(error):
+                    raise
+                reason = without_secrets(" ".join(str(error).split()))[:160]
+                raise NotServableError(f"the files of {self.name} version {version} are missing ({reason})") from None
+        if identity_of(self.client.get_model_version(self.name, version)) != identity:
+            raise NotServableError(f"{self.name} version {version} was made anew while it was fetched")
+        return loaded
+
+    def _follow(self) -> None:
+        pause = self.poll_s
+        while not self._stop.wait(pause):
+            try:
+                self.look()
+            except Exception as error:  # whatever it is, the old version goes on serving, and it is said
+                self.note(error)
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+            else:
+                self.note(None)
+                pause = self.poll_s
+
+    def note(self, error: Exception | None) -> None:
+        """Say how a look went, where it can be seen: health, metrics, log."""
+        if isinstance(error, NotServableError | UnknownModelError):
+            kind, words = "version", without_secrets(str(error))
+        else:
+            kind, words = "registry", in_words(error) if error else ""
+        if error is not None:
+            self.telemetry.follow_failed(kind)
+        if (words or None) != self.trouble:
+            self.trouble = words or None
+            log.warning("following the alias", extra={"facts": {"trouble": self.trouble}})
+        self.telemetry.follow_ok(error is None)
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a store says that there are no such files, which no waiting mends."""
+    if isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        return True
+    response = getattr(error, "response", None)
+    if getattr(response, "status_code", None) == 404:
+        return True
+    return isinstance(error, OSError) and "No such file or directory" in str(error)

@@ -1,0 +1,298 @@
+"""A run's own folder: everything the run wants to record lies there, durably, before anyone else hears of it.
+
+`journal.jsonl` holds one event a line; a line stands once its fsync has returned, and a torn last line (power loss,
+full disk) is cut off when the journal is opened again. A line that was damaged later stays and costs its own event.
+What the run is and how it ended stands in `vital.jsonl` once more. `pipeline.delivery` carries the events to MLflow.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.signals import uninterrupted
+from pipeline.tracking import lines
+from pipeline.tracking.lines import LOST, Event
+
+JOURNAL, VITAL, STATE, LOCK = "journal.jsonl", "vital.jsonl", "delivery.json", "lock"
+ARTIFACTS, CHECKPOINTS, CONFIG = "artifacts", "checkpoints", "config.yaml"
+TWICE = ("start", "resume", "end")  # what vital.jsonl holds as well
+CHECKSUM = "checksum"
+ENDS_BYTES = 1 << 16
+
+
+class RunFolder:
+    """The folder of one run and what it says of the run. Reading needs no lock; writing is `Journal`'s."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Look at the folder; it need not exist."""
+        self.path = Path(path)
+        self.artifacts, self.checkpoints = self.path / ARTIFACTS, self.path / CHECKPOINTS
+
+    def events(self) -> list[Event]:
+        """All events, in order; one that is damaged or missing leaves a placeholder of kind `lost`."""
+        return self.read()[0]
+
+    def read(self) -> tuple[list[Event], int]:
+        """All events, and the bytes of the journal up to a torn last line."""
+        vital = _content(self.path / VITAL)  # first: it never knows more than the journal then, if that is whole
+        return lines.read(_content(self.path / JOURNAL), lines.whole(vital))
+
+    def started(self) -> Event | None:
+        """The event that opened the run; None if none did, or if it is damaged beyond recovery."""
+        first = lines.parse(_content(self.path / JOURNAL, end=ENDS_BYTES).partition(b"\n")[0])
+        if first and first["kind"] == "start":
+            return first
+        return next((event for event in self.events() if event["kind"] == "start"), None)
+
+    def ended(self) -> Event | None:
+        """The event that closed the run, or None if it was never closed or resumed since."""
+        tail = _content(self.path / JOURNAL, end=-ENDS_BYTES)
+        last = lines.parse(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
+        twice = lines.whole(_content(self.path / VITAL))  # it may know of a resumption that the journal has lost
+        if last is None or last["kind"] != "end" or twice[-1:] != [last]:
+            last = next((event for event in reversed(self.events()) if event["kind"] in ("end", "resume")), None)
+        return last if last and last["kind"] == "end" else None
+
+    def end_is_unknown(self) -> bool:
+        """Whether the run may have ended in records that are lost: then nobody can say that it died."""
+        events = self.events()
+        if len(events) < self.state().get("delivered", 0):
+            return True
+        if not events or events[-1]["kind"] != LOST:
+            return False
+        return events[-1]["was"] in ("", "end")
+
+    def state(self) -> dict[str, Any]:
+        """What the sender has said of itself: delivered events, MLflow run id, trouble, refusals.
+
+        Damaged, it is empty: the run is then found by its key, and what MLflow has it takes no second time.
+        """
+        return self.checked_state()[0]
+
+    def checked_state(self) -> tuple[dict[str, Any], bool]:
+        """The state, and whether the file is as it was written (or was never written)."""
+        try:
+            state = json.loads((self.path / STATE).read_bytes())
+        except FileNotFoundError:
+            return {}, True
+        except (OSError, ValueError, RecursionError):
+            return {}, False
+        if not isinstance(state, dict) or state.pop(CHECKSUM, None) not in (None, _checksum(state)):
+            return {}, False
+        whole = {name: value for name, value in state.items() if name not in STATE_TYPES or STATE_TYPES[name](value)}
+        if not whole.get("run_id"):  # then nothing can have been delivered
+            whole.pop("delivered", None)
+        return whole, whole == state or not state.get("run_id")
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the sender's state whole."""
+        partial = self.path / (STATE + ".partial")
+        partial.write_text(json.dumps({**state, CHECKSUM: _checksum(state)}))
+        partial.replace(self.path / STATE)
+
+    def is_alive(self) -> bool:
+        """Whether a process on this machine holds the run, as far as this user may know."""
+        try:
+            with (self.path / LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        return False
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    text = json.dumps({name: value for name, value in state.items() if name != CHECKSUM}, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _is_trouble(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict) and isinstance(value.get("since"), int) and isinstance(value.get("error"), str)
+    )
+
+
+STATE_TYPES = {
+    "run_id": lambda value: isinstance(value, str),
+    "experiment_id": lambda value: isinstance(value, str),
+    "elsewhere": lambda value: isinstance(value, dict),
+    "told": lambda value: isinstance(value, str),
+    "delivered": lambda value: type(value) is int and value >= 0,
+    "refused": lambda value: isinstance(value, list),
+    "versions": lambda value: isinstance(value, dict),
+    "tracking_uri": lambda value: isinstance(value, str),
+    "trouble": _is_trouble,
+}
+
+
+def _content(path: Path, end: int | None = None) -> bytes:
+    """The file's content, or its first (last, if negative) bytes; nothing if there is no file."""
+    try:
+        with path.open("rb") as file:
+            if end is not None and end < 0:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size + end))
+                return file.read()
+            return file.read(-1 if end is None else end)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+
+
+class Journal:
+    """The one writer of a run's folder. Holds the folder's lock for as long as the process lives."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Open or create the journal, cutting off a torn last line. A new folder is for its owner's eyes only.
+
+        Raises:
+            RunIsAliveError: if another process holds the run.
+            OSError: if the folder cannot be written.
+        """
+        self.folder = folder
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.path.mkdir(mode=0o700)
+            with contextlib.suppress(PermissionError):  # a runs_dir that may be written and not read
+                sync_to_disk(folder.path.parent)
+        self._lock = os.open(folder.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open()
+        except BlockingIOError:
+            os.close(self._lock)
+            raise RunIsAliveError(f"run {folder.path} is still running in another process") from None
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self) -> None:
+        path = self.folder.path / JOURNAL
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        events, self.size = self.folder.read()
+        os.ftruncate(self._file, self.size)
+        self.held: list[Event] = []
+        self.count = len(events)
+        self._last_time = max((event["time"] for event in events), default=0)
+        self.is_closed = self.folder.ended() is not None
+        self._make_whole(events)
+        self._clamp_delivered()
+        self._metrics = {
+            (name, event["step"]) for event in events if event["kind"] == "metrics" for name in event["values"]
+        }
+        sync_to_disk(self.folder.path)
+
+    def _make_whole(self, events: list[Event]) -> None:
+        """Give a last line its line break back, and a journal that was cut the records that stand elsewhere."""
+        content = _content(self.folder.path / JOURNAL)
+        if content and not content.endswith(b"\n"):
+            os.write(self._file, b"\n")
+            self.size += 1
+        here = len(lines.read(content)[0])
+        for event in events[here:]:
+            self.size += os.write(self._file, lines.line_of(event))
+
+    def append(self, kind: str, **content: Any) -> Event:
+        """Write an event and wait until the disk has it; returns the event.
+
+        Raises:
+            OSError: if the disk refuses; the journal is then as it was before.
+        """
+        event = self._event(kind, content)
+        with uninterrupted():
+            self._write(event)
+        return event
+
+    def append_or_hold(self, kind: str, **content: Any) -> None:
+        """Write an event, or hold it in memory until the disk takes it: a full disk is no reason to end a training."""
+        with uninterrupted():  # else an event could be both written and held, and so be written twice
+            self.held.append(self._event(kind, content))
+            with contextlib.suppress(OSError):
+                while self.held:
+                    self._write(self.held[0])
+                    self.held.pop(0)
+
+    def _event(self, kind: str, content: dict[str, Any]) -> Event:
+        """The event with its time; a clock that jumps back does not put it before its forerunners."""
+        self._last_time = max(self._last_time, now_ms())
+        self.is_closed = kind == "end" or (self.is_closed and kind != "resume")
+        if kind == "start":
+            content["folder"] = str(self.folder.path.absolute())
+        return {"kind": kind, "time": self._last_time, **content}
+
+    def _clamp_delivered(self) -> None:
+        """Events that were cut off are delivered anew, should they come again."""
+        state = self.folder.state()
+        if state.get("delivered", 0) > self.count:
+            self.folder.write_state({**state, "delivered": self.count})
+
+    def _write(self, event: Event) -> None:
+        event["n"] = self.count
+        line = lines.line_of(event)
+        try:
+            written = os.write(self._file, line)
+            if written != len(line):
+                raise OSError("the disk took only a part of the record")
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self.size)
+            raise
+        self.size += len(line)
+        self.count += 1
+        if event["kind"] in TWICE:
+            self._write_twice(line)
+
+    def _write_twice(self, line: bytes) -> None:
+        """Once more, elsewhere; a disk that is full just now has taken it once, which is enough."""
+        with contextlib.suppress(OSError):
+            twice = os.open(self.folder.path / VITAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(twice, line)
+                os.fsync(twice)
+            finally:
+                os.close(twice)
+
+    def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
+        """Record the values that do not stand at this step already: a resumed epoch repeats none."""
+        new = {name: value for name, value in values.items() if (name, step) not in self._metrics}
+        if new:
+            time = {"time": time_ms} if time_ms else {}
+            self.append_or_hold("metrics", values=new, step=step, **time)
+            self._metrics |= {(name, step) for name in new}
+
+    def artifact(self, path: Path) -> None:
+        """Record a file or folder below `artifacts/` that is complete."""
+        inside = path.rglob("*") if path.is_dir() else ()
+        above = (self.folder.path / each for each in path.relative_to(self.folder.path).parents)
+        for each in (path, *inside, *above):
+            sync_to_disk(each)
+        self.append("artifact", path=str(path.relative_to(self.folder.artifacts)))
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._file)
+        os.close(self._lock)
+
+
+class RunIsAliveError(ValueError):
+    """Another process is still writing this run."""
+
+
+def now_ms() -> int:
+    """The time of day in milliseconds, as MLflow counts it."""
+    return time.time_ns() // 1_000_000
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until the file's content, or the folder's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

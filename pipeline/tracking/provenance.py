@@ -1,0 +1,94 @@
+"""What a run's record says of where its numbers came from: commit, code, packages, machine."""
+
+import ast
+import functools
+import hashlib
+import math
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+
+from pipeline.tracking.checkout import checkout
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "onnxruntime")
+PACKAGE = Path(__file__).parents[1]
+CPU_INFO, CPU_LIMIT = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")  # Linux only; a container sees its limit
+
+# The modules whose code decides a training's numbers. A change elsewhere leaves finished runs comparable and reusable.
+DECIDING = (
+    "data/archives",
+    "data/datamodule",
+    "data/datasets",
+    "data/downloads",
+    "data/image_files",
+    "data/known_data",
+    "fast_cpu/gradients",
+    "fast_cpu/process",
+    "networks/dropout",
+    "networks/mlp",
+    "optim/optimizers",
+    "seeding",
+    "training/building",
+    "training/classifier",
+    "training/epoch_end",
+    "training/fit",
+)
+
+
+@functools.cache
+def code_digest() -> str:
+    """Twelve hex digits of the code (comments and layout left out) and of the torch version that decide the numbers."""
+    parts = [ast.unparse(ast.parse((PACKAGE / f"{name}.py").read_text())) for name in DECIDING]
+    return hashlib.sha256("\0".join([metadata.version("torch"), *parts]).encode()).hexdigest()[:12]
+
+
+def git_tags() -> dict[str, str]:
+    """The commit of the code, and whether the tree had changes that it does not hold."""
+    return checkout().tags()
+
+
+def machine_tags() -> dict[str, str]:
+    """Host, processor, device, threads and package versions."""
+    import torch
+
+    versions = {f"package.{name}": metadata.version(name) for name in PACKAGES}
+    return {
+        "host": platform.node(),
+        "cpu": cpu_name(),
+        "cpu_count": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "package.python": platform.python_version(),
+        **versions,
+    }
+
+
+def cpu_name() -> str:
+    """The processor as its maker names it, where the system tells."""
+    found = re.search(r"model name\s*:\s*(.+)", _content(CPU_INFO))
+    return found[1] if found else platform.processor() or platform.machine() or "unknown"
+
+
+def cores() -> int:
+    """How many cores this process may use: by its affinity and its control group, where the system has them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota, _, period = _content(CPU_LIMIT).strip().partition(" ")
+    if quota.isdigit() and period.isdigit() and int(period):
+        count = min(count, math.ceil(int(quota) / int(period)))
+    return max(1, count)
+
+
+def _content(path: Path) -> str:
+    """The content of a file that other systems do not have; nothing there."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def installed() -> list[str]:
+    """Every installed package as `name==version`."""
+    return sorted({f"{each.name}=={each.version}" for each in metadata.distributions()}, key=str.lower)

@@ -1,0 +1,1 @@
+"""One training, from the Trainer to what it leaves."""

@@ -1,0 +1,113 @@
+"""Checkpoints on disk: written whole or not at all, the last two kept, a damaged one passed over."""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+
+from pipeline.tracking.folders import sync_to_disk
+
+KEPT, BEST = 2, "best.ckpt"
+NEEDED = {"state_dict", "optimizer_states", "callbacks", "loops", "epoch", "global_step"}
+
+
+class BestIsLostError(RuntimeError):
+    """The weights of the best epoch are lost."""
+
+
+def save(trainer: Trainer, folder: Path, epoch: int) -> Path:
+    """Write `epoch-NNNN.ckpt` (every rank must call) and remove all but the last two; returns its path."""
+    path = path_of(folder, epoch)
+    write_whole(trainer, path)
+    if trainer.is_global_zero:
+        for old in _by_age(folder)[:-KEPT]:
+            old.unlink()
+    return path
+
+
+def write_whole(trainer: Trainer, path: Path) -> None:
+    """Save to a neighbour, sync it to the disk and rename it: after a power loss the old or the new file is there.
+
+    Raises:
+        OSError: if the disk refuses; on the rank that writes alone, and when the others are past it.
+    """
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        trainer.save_checkpoint(partial)
+    except OSError:
+        trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait for this one
+        raise
+    if trainer.is_global_zero:
+        sync_to_disk(partial)
+        partial.replace(path)
+        sync_to_disk(path.parent)
+
+
+def latest(folder: Path) -> tuple[Path | None, list[Path]]:
+    """The newest checkpoint that is whole, or None; and the damaged ones that are newer."""
+    damaged: list[Path] = []
+    for path in reversed(_by_age(folder)):
+        if load(path) is not None:
+            return path, damaged
+        damaged.append(path)
+    return None, damaged
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """The checkpoint's content; None if the file is missing or damaged.
+
+    Whole means: every member of the archive has the checksum that it was given (torch looks at none), and torch has
+    loaded it. What a damaged file makes either of them raise is not theirs to promise, so any error counts.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return content if content.keys() >= NEEDED else None
+    except Exception:
+        return None
+
+
+def find_best(folder: Path, epoch: int) -> dict[str, Any] | None:
+    """The weights of the best epoch: from `best.ckpt`, or from that epoch's own checkpoint while it is kept."""
+    for path in (folder / BEST, path_of(folder, epoch)):
+        content = load(path)
+        if content is not None and content["epoch"] + 1 == epoch:
+            weights: dict[str, Any] = content["state_dict"]
+            return weights
+    return None
+
+
+def best_weights(folder: Path, epoch: int) -> dict[str, Any]:
+    """The weights of the best epoch.
+
+    Raises:
+        BestIsLostError: if they are not to be had; no others are given out for them.
+    """
+    weights = find_best(folder, epoch)
+    if weights is None:
+        raise BestIsLostError(
+            f"the weights of the best epoch, {epoch}, could not be kept or are damaged; "
+            "resume the run: it trains again from the first epoch, to the same numbers"
+        )
+    return weights
+
+
+def path_of(folder: Path, epoch: int) -> Path:
+    """Where the checkpoint of an epoch (from 1) lies."""
+    return folder / f"epoch-{epoch:04d}.ckpt"
+
+
+def epoch_of(path: Path) -> int:
+    """The number of epochs that the checkpoint has behind it."""
+    return int(path.stem.removeprefix("epoch-"))
+
+
+def _by_age(folder: Path) -> list[Path]:
+    found = (path for path in folder.glob("epoch-*.ckpt") if re.fullmatch(r"epoch-\d+", path.stem))
+    return sorted(found, key=epoch_of)

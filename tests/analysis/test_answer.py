@@ -1,0 +1,185 @@
+"""compare and report, on a store of hand-made runs."""
+
+import json
+import re
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+
+from pipeline import cli
+from pipeline.mlflow_client.connection import connect
+from tests.conftest import environment
+
+ACCURACIES = {"none": [0.970, 0.972, 0.974], "half": [0.980, 0.981, 0.982]}
+QUESTION = """
+question: Does dropout help?
+shared: {epochs: 2, validation_size: 100}
+variants:
+  none: {dropout: 0.0}
+  half: {dropout: 0.5}
+baseline: none
+seeds: [1, 2, 3]
+"""
+
+
+def log(client, experiment_id, variant, seed, accuracy, *, dropout, epochs=2, parent=""):
+    run_id = client.create_run(experiment_id, run_name=f"{variant} seed={seed}").info.run_id
+    params = {"dropout": dropout, "seed": seed, "epochs": epochs, "validation_size": 100}
+    tags = {"variant": variant, "seed": str(seed), "experiment": "trial", "code": "abc", "cpu": "a CPU", "threads": "1"}
+    tags |= {"mlflow.parentRunId": parent} if parent else {}
+    metrics = [
+        Metric(name, value + shift, 1, epoch)
+        for epoch, shift in ((1, -0.01), (2, 0.0))
+        for name, value in (("val_accuracy", accuracy), ("val_loss", 1 - accuracy))
+    ]
+    metrics.append(Metric("seconds_per_epoch", 1.5, 1, 2))
+    client.log_batch(
+        run_id, metrics, [Param(k, str(v)) for k, v in params.items()], [RunTag(k, v) for k, v in tags.items()]
+    )
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    before = mlflow.get_tracking_uri()
+    client = connect(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment("trial", artifact_location=str(folder / "artifacts"))
+    client.create_experiment("empty")
+    tags = {"question": "trial", "mlflow.note.content": "Does dropout help?"}
+    head = client.create_run(experiment, run_name="trial", tags=tags).info.run_id
+    client.log_param(head, "baseline", "none")
+    for variant, dropout in (("none", "0.0"), ("half", "0.5")):
+        for seed, accuracy in enumerate(ACCURACIES[variant], start=1):
+            log(client, experiment, variant, seed, accuracy, dropout=dropout, parent=head)
+    mlflow.set_tracking_uri(before)
+    return folder
+
+
+@pytest.fixture
+def pipeline(store, capsys, monkeypatch):
+    """`python -m pipeline` in this process, on the store: (exit code, output, error output)."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments):
+        code = cli.main(list(arguments))
+        return code, *capsys.readouterr()
+
+    yield run
+    mlflow.set_tracking_uri(before)
+
+
+def test_an_experiment_is_compared_with_the_baseline_of_its_question(pipeline, store):
+    code, out, err = pipeline("compare", "trial")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "Does dropout help?"
+    assert any(re.fullmatch(r"none +0.0 +3 +97.20 ± 0.20 .*", line.strip()) for line in lines), out
+    assert any(re.fullmatch(r"half +\+0.90 \[\+0.65, \+1.15\] +0.004 +better", line.strip()) for line in lines), out
+    assert "common to all: epochs=2, validation_size=100" in out
+    client = mlflow.MlflowClient()
+    head = client.search_runs([client.get_experiment_by_name("trial").experiment_id], "tags.question = 'trial'")[0]
+    assert "half better (+0.90 points)" in head.data.tags["answer"]
+    assert "comparison/report.html" in [each.path for each in client.list_artifacts(head.info.run_id, "comparison")]
+
+
+def test_a_filter_or_a_list_of_runs_chooses(pipeline):
+    _, out, _ = pipeline("compare", "--filter", "params.seed != '3'")
+    assert "half  +0.95" in out
+    _, out, _ = pipeline("compare", "none seed=1", "half seed=1", "--baseline", "none")
+    assert "too few runs to say" in out
+
+
+def test_another_metric_can_decide(pipeline):
+    _, out, _ = pipeline("compare", "trial", "--metric", "val_loss", "--baseline", "half")
+    assert re.search(r"none +\+0.0090 \[\+0.0065, \+0.0115\] +0.004 +worse", out)
+
+
+def test_the_report_needs_no_network_and_shows_everything(pipeline, tmp_path):
+    assert pipeline("compare", "trial", "--out", "found")[0] == 0
+    page = (tmp_path / "found/report.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|http://127\.0\.0\.1:5000/#/experiments/)', page) == []
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("/runs/") == 6
+    for words in ("Does dropout help?", "half better (+0.90 points)", "97.20 ± 0.20", "none seed=1"):
+        assert words in page
+    rows = (tmp_path / "found/runs.csv").read_text().splitlines()
+    assert rows[0] == "group,run_id,seed,dropout,seconds_per_epoch,val_accuracy,val_loss,diverged_in_epoch"
+    assert len(rows) == 7
+    found = json.loads((tmp_path / "found/comparison.json").read_text())
+    assert found["contrasts"][0]["verdict"] == "better"
+    assert found["groups"][1]["val_accuracy"]["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trail"], "'trail' is no experiment, run id or run name; did you mean 'trial'? (experiments here:"),
+        (["empty"], "no runs in empty; experiments here: Default, empty, trial"),
+        (["--filter", "params.dropout = '0.7'"], "no runs in any experiment with \"params.dropout = '0.7'\""),
+        (["--filter", "dropout ~ 3"], "write it like params.optimizer = 'sgd'"),
+        (["trial", "--baseline", "nnoe"], "baseline 'nnoe' is not among the groups: none, half"),
+        (["trial", "--metric", "f1"], "none of 6 runs is finished and has f1"),
+        (["trial", "--metrik", "f1"], "unknown flag '--metrik'; did you mean 'metric'?"),
+        (["trial", "--out", "/proc/nowhere"], "--out /proc/nowhere cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(pipeline, arguments, words):
+    code, _, err = pipeline("compare", *arguments)
+    assert code == 2
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_without_a_store_it_says_where_to_go(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "compare"], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_comparing_needs_neither_torch_nor_lightning():
+    modules = "pipeline.commands.compare, pipeline.analysis.report"
+    code = f"import sys, {modules}; print({{'torch', 'pytorch_lightning'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_the_lab_book_is_written_from_the_records_and_again_the_same(pipeline, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/trial.yaml").write_text(QUESTION)
+    (tmp_path / "experiments/never.yaml").write_text(QUESTION)
+    code, out, err = pipeline("report")
+    assert code == 0
+    assert "1 of 2 experiments written anew" in out
+    assert "never: left as it is" in err
+    book = (tmp_path / "experiments/README.md").read_text()
+    for words in (
+        "## trial: Does dropout help?",
+        "`python -m pipeline experiment experiments/trial.yaml`",
+        "**Answer.** validation accuracy of none is 97.20 %",
+        "| half | 0.5 | 3 | 98.10 ± 0.10, 97.85 to 98.35 |",
+        "6 runs on a CPU",
+        "](results/trial/intervals.png)",
+    ):
+        assert words in book
+    assert (tmp_path / "experiments/results/trial/curves.png").exists()
+    assert pipeline("report")[0] == 0
+    assert (tmp_path / "experiments/README.md").read_text() == book
+
+
+def test_a_report_of_nothing_is_refused(pipeline, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/never.yaml").write_text(QUESTION)
+    code, _, err = pipeline("report")
+    assert code == 2
+    assert "the store has finished runs of none of never" in err
+    assert not (tmp_path / "experiments/README.md").exists()

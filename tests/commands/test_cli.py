@@ -1,0 +1,190 @@
+"""The command line as a person meets it: flags and file together, wrong words, help, exit codes."""
+
+import argparse
+import dataclasses
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipeline import cli
+from pipeline.commands import flags
+from pipeline.config import ConfigError, RunConfig
+from pipeline.signals import Interrupted
+from pipeline.terminal.shell import UnreachableError
+from tests.conftest import environment, run_pipeline
+
+
+def loaded(*arguments):
+    options, values = flags.parse_knobs(list(arguments))
+    return flags.load_config(values, options.config, options.project_defaults)
+
+
+def test_flags_become_knobs_with_underscores_or_dashes():
+    config = loaded("--epochs", "3", "--batch-size=64", "--hidden_units", "7")
+    assert (config.epochs, config.batch_size, config.hidden_units) == (3, 64, 7)
+
+
+def test_flags_win_over_the_config_file(tmp_path):
+    (tmp_path / "knobs.yaml").write_text("epochs: 5\ndropout: 0.5\n")
+    config = loaded("--config", "knobs.yaml", "--epochs", "20")
+    assert (config.epochs, config.dropout) == (20, 0.5)
+
+
+def test_defaults_that_mlproject_repeats_do_not_win_over_the_config_file(tmp_path):
+    (tmp_path / "knobs.yaml").write_text("epochs: 5\ndropout: 0.5\n")
+    config = loaded("--project_defaults", "--epochs", "20", "--dropout", "0.1", "--config", "knobs.yaml")
+    assert (config.epochs, config.dropout) == (5, 0.1)
+
+
+def test_a_logged_config_can_be_used_again(tmp_path):
+    config = RunConfig(epochs=3, seed=7, model_name="")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.as_dict()))
+    assert loaded("--config", "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs: [", "is not YAML"),
+        ("- epochs", "holds list, expected lines like `epochs: 20`"),
+        ("epoch: 3", "unknown knob 'epoch'; did you mean 'epochs'?"),
+    ],
+)
+def test_a_wrong_config_file_is_told(tmp_path, content, message):
+    (tmp_path / "knobs.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message.replace("[", r"\[").replace("?", r"\?")):
+        loaded("--config", "knobs.yaml")
+
+
+def test_a_missing_config_file_is_told():
+    with pytest.raises(ValueError, match=r"config file none\.yaml cannot be read \(No such file or directory\)"):
+        loaded("--config", "none.yaml")
+
+
+def test_unknown_flags_and_wrong_values_are_told_together():
+    with pytest.raises(ConfigError) as caught:
+        loaded("--epoch", "3", "--dropout", "1.5", "stray")
+    assert caught.value.problems == [
+        "unknown flag '--epoch'; did you mean 'epochs'?",
+        "what is 'stray'? Knobs are given as --name value",
+        "dropout 1.5 is out of range: at least 0, below 1",
+    ]
+
+
+@pytest.mark.parametrize("words", [["--epochs"], ["--epochs", "--seed", "1"]])
+def test_a_flag_without_a_value_is_told(words):
+    with pytest.raises(ValueError, match="--epochs has no value"):
+        loaded(*words)
+
+
+def test_wrong_input_ends_with_one_message_and_exit_code_2_before_anything_is_written(tmp_path):
+    done = run_pipeline("train", "--epochs", "-1", "--dropout", "1.5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "pipeline: wrong input:",
+        "  dropout 1.5 is out of range: at least 0, below 1",
+        "  epochs -1 is out of range: at least 1",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_ends_with_exit_code_2_and_leaves_no_run(tmp_path):
+    (tmp_path / "afile").write_text("")
+    done = run_pipeline("train", "--data_dir", "afile", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "pipeline: data_dir afile is a file; expected the folder that holds train-images-idx3"
+    )
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_hardware_that_is_not_there_is_told_before_a_run_begins(tmp_path):
+    done = run_pipeline("train", "--dataset", "digits", "--accelerator", "tpu", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "pipeline: Lightning cannot train with accelerator tpu, devices auto, strategy auto" in done.stderr
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("convert", "taken", "refused", "words"),
+    [
+        (cli._port, {"0": 0, "65535": 65535}, ["65536", "-1", "", "80.0"], "is not a port from 0 to 65535"),
+        (
+            cli._seconds,
+            {"0.05": 0.05, "3600": 3600.0, "1e0": 1.0},
+            ["0.0499", "3600.1", "nan", "inf", "-1", "soon"],
+            "is not a number of seconds from 0.05 to 3600",
+        ),
+        (
+            cli._count,
+            {"1": 1, "1024": 1024, "auto": 0},
+            ["0", "-1", "1.0", ""],
+            "is not a whole number from 1, or auto",
+        ),
+    ],
+)
+def test_an_option_is_taken_up_to_its_edges_and_refused_past_them(convert, taken, refused, words):
+    assert {text: convert(text) for text in taken} == taken
+    for text in refused:
+        with pytest.raises(argparse.ArgumentTypeError) as caught:
+            convert(text)
+        assert str(caught.value) == f"{text!r} {words}"
+
+
+def test_the_experiment_verb_passes_on_what_was_typed(monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipeline.experiments.experiment.experiment", lambda *words: asked.append(words) or 5)
+    monkeypatch.setattr(cli, "set_launchers_aside", lambda: None)
+    assert cli.main(["experiment", "a.yaml"]) == 5
+    assert cli.main(["experiment", "a.yaml", "--jobs", "3", "--data_dir", "here", "--runs_dir=there"]) == 5
+    assert asked == [("a.yaml", 0, "runs", {}), ("a.yaml", 3, "there", {"data_dir": "here"})]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("wrong"), 2, "pipeline: wrong\n"),
+        (UnreachableError("no answer"), 3, "pipeline: no answer\n"),
+        (BrokenPipeError(), 1, ""),
+        (Interrupted(signal.SIGTERM), 143, "pipeline: stopped by SIGTERM\n"),
+        (Interrupted(signal.SIGINT), 130, "pipeline: stopped by Ctrl-C\n"),
+    ],
+)
+def test_every_end_of_a_verb_has_its_exit_code_and_its_line(monkeypatch, capsys, error, code, told):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setitem(cli.VERBS, "sync", fail)
+    assert cli.main(["sync"]) == code
+    assert capsys.readouterr() == ("", told)
+
+
+def test_an_unknown_verb_gets_a_guess(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "unknown verb 'trian'; did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_help_explains_every_knob_with_range_and_default(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for knob in dataclasses.fields(RunConfig):
+        assert f"--{knob.name} " in text
+        assert knob.metadata["meaning"] in text
+    assert "(at least 0, below 1; default: 0.2)" in text
+    assert "(one of rmsprop, sgd, adagrad, adadelta, adam; default: rmsprop)" in text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--epochs", "0"]])
+def test_help_and_wrong_input_import_nothing_heavy(words):
+    code = (
+        "import sys; from pipeline.cli import main; main(sys.argv[1:]);"
+        "heavy = {'torch', 'pytorch_lightning', 'mlflow', 'numpy', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,299 @@
+"""The data module: pixels, labels, blocks, order, hold-out and ranks, each exactly and at its edges."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import RunConfig
+from pipeline.data import datamodule as data_modules
+from pipeline.data.datamodule import EpochShuffle, ImageTensors, InOrder, MNISTDataModule
+from pipeline.data.datasets import DataError, ImageData, Split
+from pipeline.seeding import derive_seed
+
+TRAIN, TEST = 20, 10
+
+
+def split_of(size, first=0):
+    """Images that are all different, each with a label that its first pixel tells."""
+    images = np.random.RandomState(first).randint(0, 256, (size, 28, 28)).astype(np.uint8)
+    labels = ((np.arange(size) + first) % 10).astype(np.uint8)
+    images[:, 0, 0] = labels
+    return Split(images, labels)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The data sets that were asked for; `sizes` decides what is there."""
+    asked = SimpleNamespace(calls=[], sizes=(TRAIN, TEST))
+
+    def load(*arguments):
+        asked.calls.append(arguments)
+        return ImageData("mine", "/data", split_of(asked.sizes[0]), split_of(asked.sizes[1], first=3))
+
+    monkeypatch.setattr(data_modules.datasets, "load", load)
+    return asked
+
+
+def module(trainer=None, **knobs):
+    data = MNISTDataModule("mnist", "/data", **{"batch_size": 8, **knobs})
+    data.trainer = trainer
+    data.setup()
+    return data
+
+
+def trainer(device="cpu", rank=0, ranks=1):
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(strategy=strategy, global_rank=rank, world_size=ranks)
+
+
+def pairs(images, labels):
+    """Each image with its label, to be compared whatever the order."""
+    return sorted((bytes(image.reshape(-1)), int(label)) for image, label in zip(images, labels, strict=True))
+
+
+def pairs_of(split):
+    return pairs(split.images, split.labels)
+
+
+def pairs_in(blocks):
+    return pairs(
+        np.concatenate([(pixels.numpy() * 255).round().astype(np.uint8) for pixels, _ in blocks]),
+        np.concatenate([labels.numpy() for _, labels in blocks]),
+    )
+
+
+def pairs_at(tensors):
+    return pairs(tensors.images.numpy(), tensors.labels.numpy())
+
+
+# Pixels and labels.
+
+
+def test_each_of_the_256_pixel_values_is_divided_by_255_exactly():
+    every = np.resize(np.arange(256, dtype=np.uint8), (2, 28, 28))
+    tensors = ImageTensors(Split(every, np.array([9, 0], np.uint8)))
+    pixels, labels = tensors.__getitems__([0, 1])
+    assert (pixels.dtype, labels.dtype) == (torch.float32, torch.int64)
+    assert np.array_equal(pixels.numpy(), every.reshape(2, 784).astype(np.float32) / np.float32(255))
+    assert (pixels.min(), pixels.max()) == (0, 1)
+    assert labels.tolist() == [9, 0]
+
+
+def test_the_images_are_kept_as_bytes_and_not_divided_twice():
+    tensors = ImageTensors(split_of(3))
+    first, second = (tensors.__getitems__([2, 0]) for _ in range(2))
+    assert tensors.images.dtype == torch.uint8
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_one_image_is_the_row_of_a_batch():
+    tensors = ImageTensors(split_of(6))
+    pixels, label = tensors[3]
+    batch, labels = tensors.__getitems__([3, 5])
+    assert (pixels.shape, label.shape, len(tensors)) == ((784,), (), 6)
+    assert torch.equal(pixels, batch[0])
+    assert label == labels[0]
+    assert pixels.max() <= 1
+
+
+def test_images_that_may_not_be_written_are_copied_and_others_taken_as_they_lie():
+    split = split_of(3)
+    assert ImageTensors(split).images.numpy().base is not None
+    assert np.shares_memory(ImageTensors(split).images.numpy(), split.images)
+    split.images.flags.writeable = False
+    tensors = ImageTensors(split)
+    assert not np.shares_memory(tensors.images.numpy(), split.images)
+    assert pairs_at(tensors) == pairs_of(split)
+
+
+def test_images_that_lie_in_another_order_in_memory_are_the_same_rows():
+    split = split_of(3)
+    assert pairs_at(ImageTensors(Split(np.asfortranarray(split.images), split.labels))) == pairs_of(split)
+
+
+def test_one_image_makes_a_set():
+    tensors = ImageTensors(split_of(1))
+    assert (len(tensors), tensors.images.shape, tensors.labels.shape) == (1, (1, 784), (1,))
+
+
+# Blocks and batches.
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "block"),
+    [
+        (1, 1024),
+        (128, 1024),
+        (1000, 1000),
+        (1024, 1024),
+        (1025, 1025),
+        (2000, 2000),
+        (513, 513),
+        (512, 1024),
+        (7, 1022),
+    ],
+)
+def test_a_block_is_as_many_whole_batches_as_1024_images_hold_but_one_at_least(loaded, batch_size, block):
+    loader = module(batch_size=batch_size).train_dataloader()
+    assert loader.batch_size == block
+    assert block % batch_size == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"), [(1024, [1024]), (1025, [1024, 1]), (1023, [1023]), (2048, [1024, 1024]), (1, [1])]
+)
+def test_the_last_block_has_what_is_left_be_it_one_image(loaded, size, sizes):
+    loaded.sizes = (size, TEST)
+    blocks = list(module(batch_size=128).train_dataloader())
+    assert [(pixels.shape, labels.shape) for pixels, labels in blocks] == [((n, 784), (n,)) for n in sizes]
+    assert pairs_in(blocks) == pairs_of(split_of(size))
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"), [(2000, [2000]), (2001, [2000, 1]), (1999, [1999]), (1, [1]), (4000, [2000, 2000])]
+)
+def test_evaluation_goes_through_all_images_in_file_order_2000_at_a_time(loaded, size, sizes):
+    loaded.sizes = (TRAIN, size)
+    data = module()
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        batches = list(loader)
+        assert [len(labels) for _, labels in batches] == sizes
+        expected = split_of(size, first=3)
+        pixels = torch.cat([pixels for pixels, _ in batches]).numpy()
+        assert np.array_equal(pixels, expected.images.reshape(size, 784).astype(np.float32) / 255)
+        assert np.array_equal(torch.cat([labels for _, labels in batches]), expected.labels)
+
+
+# Order.
+
+
+def epoch_of(loader, epoch):
+    loader.sampler.set_epoch(epoch)
+    return torch.cat([pixels for pixels, _ in loader])
+
+
+def test_an_epoch_visits_every_training_image_once_with_its_own_label(loaded):
+    assert pairs_in(list(module().train_dataloader())) == pairs_of(split_of(TRAIN))
+
+
+def test_the_order_is_decided_by_seed_and_epoch_not_by_history(loaded):
+    def order(epoch, seed=1, before=()):
+        loader = module(seed=seed).train_dataloader()
+        for earlier in before:
+            epoch_of(loader, earlier)
+        return epoch_of(loader, epoch)
+
+    assert torch.equal(order(3, before=(0, 1, 2)), order(3))
+    assert not torch.equal(order(3), order(4))
+    assert not torch.equal(order(3), order(3, seed=2))
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(1, 0), (1, 7), (2**32 - 1, 0)])
+def test_the_order_is_a_permutation_drawn_for_the_order_of_this_seed_and_epoch(seed, epoch):
+    shuffle = EpochShuffle(50, seed)
+    shuffle.set_epoch(epoch)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    assert list(shuffle) == torch.randperm(50, generator=generator).tolist()
+
+
+def test_the_epoch_is_read_when_the_first_index_is_asked_for():
+    shuffle = EpochShuffle(50, 1)
+    begun = iter(shuffle)
+    shuffle.set_epoch(5)
+    assert list(begun) == list(shuffle)
+
+
+@pytest.mark.parametrize(("size", "ranks"), [(10, 1), (10, 2), (10, 3), (11, 4), (3, 3), (2, 3), (1, 2)])
+def test_ranks_share_an_epoch_s_order_and_the_first_few_come_twice_so_that_all_have_as_many(size, ranks):
+    whole = list(EpochShuffle(size, seed=4))
+    shares = [EpochShuffle(size, 4, rank, ranks) for rank in range(ranks)]
+    each = -(-size // ranks)
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares] == [each] * ranks
+    dealt = [index for turn in zip(*shares, strict=True) for index in turn]
+    assert dealt == whole + whole[: each * ranks - size]
+    assert sorted(whole) == list(range(size))
+
+
+@pytest.mark.parametrize(("size", "ranks"), [(10, 1), (10, 2), (10, 3), (11, 4), (3, 3), (2, 3), (0, 2)])
+def test_evaluation_counts_every_image_once_over_all_ranks(size, ranks):
+    shares = [InOrder(size, rank, ranks) for rank in range(ranks)]
+    assert [list(share) for share in shares] == [list(range(rank, size, ranks)) for rank in range(ranks)]
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+    assert sorted(index for share in shares for index in share) == list(range(size))
+
+
+def test_lightning_leaves_the_samplers_as_they_are():
+    for sampler in (EpochShuffle(10, 1, 1, 3), InOrder(10, 1, 3)):
+        assert isinstance(sampler, torch.utils.data.DistributedSampler)
+        assert (sampler.num_replicas, sampler.rank, len(sampler.dataset)) == (3, 1, 10)
+
+
+def test_each_rank_gets_its_share_of_every_loader(loaded):
+    data = module(trainer(rank=1, ranks=3), validation_size=5)
+    for loader, size in ((data.val_dataloader(), 5), (data.test_dataloader(), TEST)):
+        assert list(loader.sampler) == list(range(1, size, 3))
+    assert list(data.train_dataloader().sampler) == list(EpochShuffle(15, 1, 1, 3))
+    assert list(module(seed=7).train_dataloader().sampler) == list(EpochShuffle(TRAIN, 7))
+
+
+def test_the_images_lie_on_the_trainer_s_device_once_and_batches_are_made_there(loaded):
+    data = module(trainer("meta"), validation_size=6)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert {loader.dataset.images.device.type, loader.dataset.labels.device.type} == {"meta"}
+        assert {part.device.type for part in next(iter(loader))} == {"meta"}
+
+
+# The hold-out.
+
+
+def test_without_a_hold_out_validation_is_the_test_set(loaded):
+    data = module()
+    assert pairs_at(data.train_images) == pairs_of(split_of(TRAIN))
+    assert data.val_images is data.test_images
+    assert pairs_at(data.test_images) == pairs_of(split_of(TEST, first=3))
+
+
+@pytest.mark.parametrize("size", [1, 6, TRAIN - 1])
+def test_the_hold_out_are_the_same_training_images_for_every_seed_in_file_order_and_the_rest_is_trained_on(
+    loaded, size
+):
+    everything = split_of(TRAIN)
+    held_out = np.zeros(TRAIN, bool)
+    held_out[np.random.RandomState(0).permutation(TRAIN)[:size]] = True
+    for seed in (1, 2):
+        data = module(validation_size=size, seed=seed)
+        for tensors, rows in ((data.val_images, held_out), (data.train_images, ~held_out)):
+            assert np.array_equal(tensors.images.numpy(), everything.images[rows].reshape(-1, 784))
+            assert np.array_equal(tensors.labels.numpy(), everything.labels[rows])
+        assert pairs_at(data.test_images) == pairs_of(split_of(TEST, first=3))
+        assert pairs_in(list(data.val_dataloader())) == pairs_at(data.val_images)
+
+
+@pytest.mark.parametrize("size", [TRAIN, TRAIN + 1])
+def test_a_hold_out_that_leaves_nothing_to_train_on_is_told(loaded, size):
+    with pytest.raises(DataError) as caught:
+        module(validation_size=size)
+    assert str(caught.value) == f"validation_size {size} is out of range: mine has 20 training images"
+
+
+# What is loaded.
+
+
+def test_what_was_asked_for_is_loaded_once(loaded):
+    data = MNISTDataModule("kmnist", "/there", data_name="mine")
+    assert (loaded.calls, data.source) == ([], None)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    assert loaded.calls == [("kmnist", "/there", "mine")]
+    assert data.source.name == "mine"
+
+
+def test_left_alone_it_is_the_sample(loaded):
+    data, sample = MNISTDataModule(), RunConfig()
+    for name in ("dataset", "data_dir", "data_name", "batch_size", "validation_size", "seed"):
+        assert getattr(data, name) == getattr(sample, name)
+    data.setup()
+    assert loaded.calls == [("mnist", "data", "")]

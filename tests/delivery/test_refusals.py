@@ -1,0 +1,278 @@
+"""What MLflow refuses of a record, for good or for now: what becomes of it, of the rest, and of the run's status."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import RestException
+from requests import HTTPError, Response
+
+from pipeline.delivery.delivery import REFUSED_REASON, Delivery, Left, LeftError
+from tests import recorded
+from tests.fake_mlflow import FakeMlflow, gateway, refusal
+from tests.recorded import Held, artifact, end, metrics, model, resume, start, tags
+
+BAD = "what?"
+WORDS = "MlflowException: a key is not allowed"
+
+
+@pytest.fixture(autouse=True)
+def address(monkeypatch):
+    """Nothing here connects; the address is only told."""
+    mlflow.set_tracking_uri("http://mlflow.test")
+    recorded.quick(monkeypatch)
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def fake():
+    return FakeMlflow()
+
+
+@pytest.fixture
+def held(tmp_path):
+    def make(*events):
+        return Held(tmp_path / "runs/run", start(), *events)
+
+    return make
+
+
+def waits(fake, name):
+    """Answer 403 the first time that this tag comes: its event is passed over, and comes again after the others."""
+    seen = []
+
+    def refuse(called, words, options):
+        if called == "log_batch" and not seen and any(tag.key == name for tag in options.get("tags", [])):
+            seen.append(name)
+            return gateway(403)
+        return None
+
+    fake.refuse = refuse
+
+
+def the_run(fake):
+    (run,) = fake.record()["runs"]
+    return run
+
+
+def refuses(fake, name, error, times=10**9):
+    """Answer the first so many calls of that name with the error; returns how many are left."""
+    left = [times]
+
+    def refuse(called, words, options):
+        if called == name and left[0] > 0:
+            left[0] -= 1
+            return error
+        return None
+
+    fake.refuse = refuse
+    return left
+
+
+def test_of_a_batch_only_what_is_bad_is_refused_for_good_and_the_run_says_so(fake, held):
+    folder = held(metrics(1, train_loss=0.5, **{BAD: 1.0, "x" * 300: 2.0}), tags(good="1", **{BAD: "2"}), end())
+    delivery = Delivery(folder, fake)
+    delivery.deliver()
+    words = f"metrics {BAD}, {'x' * 300}: {WORDS}", f"tags {BAD}: {WORDS}"
+    assert delivery.left == delivery.refused
+    assert delivery.refused == [Left(1, words[0], True, [BAD, "x" * 300]), Left(2, words[1], True, [BAD])]
+    assert (delivery.delivered, delivery.done) == (4, 2)
+    run = the_run(fake)
+    assert (run["status"], run["end_time"]) == ("FAILED", folder.events()[-1]["time"])
+    assert run["metrics"] == {"train_loss": [(1, 0.5, folder.events()[1]["time"])]}
+    told = {"failure_reason": REFUSED_REASON, "pipeline.refused": "; ".join(words), "good": "1"}
+    assert told.items() <= run["tags"].items()
+    assert REFUSED_REASON == "MLflow refused a part of the record, see pipeline.refused"
+
+
+def test_what_is_refused_for_good_is_asked_again_only_by_retry(fake, held):
+    folder = held(metrics(1), end())
+    one = lambda name, words, options: (  # noqa: E731
+        refusal() if any(item.key == "val_loss" for item in options.get("metrics", [])) else None
+    )
+    fake.refuse = one
+    Delivery(folder, fake).deliver()
+    fake.calls.clear()
+    Delivery(folder, fake).deliver()
+    assert fake.calls == []
+    again = Delivery(folder, fake)
+    again.deliver(retry=True)
+    assert [len(options["metrics"]) for _, _, options in fake.calls if "metrics" in options] == [1]
+    assert (the_run(fake)["status"], len(again.refused)) == ("FAILED", 1)
+    fake.refuse = lambda name, words, options: None
+    Delivery(folder, fake).deliver(retry=True)
+    run = the_run(fake)
+    assert (run["status"], run["end_time"]) == ("FINISHED", folder.events()[-1]["time"])
+    assert not {"failure_reason", "pipeline.refused"} & set(run["tags"])
+    assert set(run["metrics"]) == {"train_loss", "val_loss"}
+    assert (folder.state()["refused"], folder.state()["told"]) == ([], "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [gateway(403), gateway(404), gateway(400), RestException({"error_code": "PERMISSION_DENIED", "message": "no"})],
+)
+def test_an_event_that_an_answer_refuses_for_now_waits_and_the_others_arrive(fake, held, error):
+    folder = held(metrics(1), artifact("notes.txt"), metrics(2), end())
+    refuses(fake, "log_artifact", error)
+    delivery = Delivery(folder, fake)
+    with pytest.raises(LeftError, match=r"^artifact: "):
+        delivery.deliver()
+    assert (delivery.delivered, delivery.done, delivery.refused) == (5, 4, [])
+    assert [(left.event, left.final, left.names) for left in delivery.left] == [(2, False, [])]
+    run = the_run(fake)
+    assert (run["status"], len(run["metrics"]["train_loss"]), run["artifacts"]) == ("FINISHED", 2, {})
+    assert "pipeline.refused" not in run["tags"]
+    with pytest.raises(LeftError):
+        Delivery(folder, fake).deliver()
+    assert len(fake.named("log_artifact")) == 3  # each delivery asks again: once more within the first
+    fake.refuse = lambda name, words, options: None
+    Delivery(folder, fake).deliver()
+    assert the_run(fake)["artifacts"] == {"notes.txt": b"what stands in notes.txt\n"}
+    assert folder.state()["refused"] == []
+
+
+@pytest.mark.parametrize("error", [gateway(429), gateway(502), ConnectionError("reset"), OSError(28, "full")])
+def test_what_is_no_answer_or_speaks_of_the_server_is_no_events_fault_and_nothing_is_passed_over(fake, held, error):
+    folder = held(metrics(1), artifact("notes.txt"), metrics(2), end())
+    refuses(fake, "log_artifact", error)
+    if error.args[0] == gateway(502).args[0]:
+        error.args = ("API request to http://x failed with exception Connection refused",)
+        error.message = error.args[0]
+    delivery = Delivery(folder, fake)
+    with pytest.raises(type(error)) as caught:
+        delivery.deliver()
+    assert (caught.value, delivery.delivered, delivery.left) == (error, 2, [])
+    assert folder.state()["delivered"] == 2
+
+
+def http_error(status, content):
+    response = Response()
+    response.status_code, response._content = status, content
+    return HTTPError(f"{status}", response=response)
+
+
+def test_a_file_that_mlflow_itself_never_takes_is_refused_for_good_one_that_a_gateway_refuses_waits(fake, held):
+    refuses(fake, "log_artifact", http_error(400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}'))
+    delivery = Delivery(held(artifact("notes.txt"), end()), fake)
+    delivery.deliver()
+    assert delivery.left == [Left(1, "artifact: http://mlflow.test answers 400", True, [])]
+    refuses(fake, "log_artifact", http_error(413, b"<html>too large</html>"))
+    with pytest.raises(LeftError, match=r"^artifact: http://mlflow.test answers 413$"):
+        Delivery(delivery.folder, fake).deliver(retry=True)
+    assert Delivery(delivery.folder, fake).left == [Left(1, "artifact: http://mlflow.test answers 413", False, [])]
+
+
+def test_four_events_in_a_row_that_are_refused_are_the_servers_trouble(fake, held):
+    folder = held(*(artifact(f"{number}.txt") for number in range(5)), end())
+    left = refuses(fake, "log_artifact", gateway(403), 5)
+    delivery = Delivery(folder, fake)
+    with pytest.raises(type(gateway(403))):
+        delivery.deliver()
+    assert (delivery.delivered, [each.event for each in delivery.left], left) == (4, [1, 2, 3], [1])
+    delivery.deliver()  # the fifth answer is a no as well: one more waits, and comes within this delivery
+    assert (delivery.delivered, delivery.left, left) == (7, [], [0])
+    assert [Path(words[1]).name for words in fake.named("log_artifact")][5:] == [
+        "4.txt",
+        "0.txt",
+        "1.txt",
+        "2.txt",
+        "3.txt",
+    ]
+
+
+def test_one_that_arrives_between_them_begins_the_row_anew(fake, held):
+    folder = held(
+        *(artifact(f"{number}.txt") for number in range(3)), metrics(1), *(artifact(f"{n}.txt") for n in "567"), end()
+    )
+    refuses(fake, "log_artifact", gateway(404))
+    delivery = Delivery(folder, fake)
+    with pytest.raises(LeftError) as caught:
+        delivery.deliver()
+    assert str(caught.value) == "; ".join(["artifact: http://mlflow.test answers 404"] * 6)
+    assert delivery.delivered == 9
+
+
+@pytest.mark.parametrize(("call", "begun"), [("create_run", ""), ("log_batch", "run0002")])
+def test_the_start_is_never_passed_over(fake, held, call, begun):
+    folder = held(metrics(1), end())
+    refuses(fake, call, gateway(403))
+    delivery = Delivery(folder, fake)
+    with pytest.raises(type(gateway(403))):
+        delivery.deliver()
+    assert (delivery.delivered, delivery.left, delivery.run_id) == (0, [], begun)
+
+
+def test_a_file_that_is_gone_is_refused_for_good_and_comes_with_retry_once_it_is_back(fake, held):
+    folder = held(artifact("notes.txt"), model(), end())
+    (folder.artifacts / "notes.txt").unlink()
+    (folder.path / "network.onnx").unlink()
+    delivery = Delivery(folder, fake)
+    delivery.deliver()
+    assert [(left.words, left.final) for left in delivery.left] == [
+        ("artifact: notes.txt is no longer in the run's folder", True),
+        ("model: network.onnx is no longer in the run's folder", True),
+    ]
+    assert the_run(fake)["status"] == "FAILED"
+    (folder.artifacts / "notes.txt").write_text("again")
+    delivery.deliver(retry=True)
+    run = the_run(fake)
+    assert (run["artifacts"], run["status"]) == ({"notes.txt": b"again"}, "FAILED")
+    assert run["tags"]["pipeline.refused"] == "model: network.onnx is no longer in the run's folder"
+
+
+def test_a_kind_of_event_that_is_not_known_is_refused_and_the_rest_arrives(fake, held):
+    delivery = Delivery(held(("hologram", {}), metrics(1), end()), fake)
+    delivery.deliver()
+    words = "hologram hologram: a kind of record that this version of the pipeline does not know"
+    assert [left.words for left in delivery.left] == [words]
+    assert len(the_run(fake)["metrics"]) == 2
+
+
+def test_a_record_that_was_damaged_is_passed_over(fake, held):
+    delivery = Delivery(held(("lost", {"was": "metrics", "about": ""}), metrics(1), end()), fake)
+    delivery.deliver()
+    assert (delivery.left, delivery.delivered, the_run(fake)["status"]) == ([], 4, "FINISHED")
+
+
+def test_an_older_value_that_waited_does_not_overwrite_a_newer_one(fake, held):
+    folder = held(tags(note="older", only="older"), tags(note="newer"), resume(note="newest"))
+    waits(fake, "only")
+    Delivery(folder, fake).deliver()
+    assert {"note": "newest", "only": "older"}.items() <= the_run(fake)["tags"].items()
+
+
+def test_the_tags_of_a_model_are_the_versions_and_overwrite_none_of_the_runs(fake, held):
+    folder = held(tags(note="run's", dataset="mine"), model(dataset="version's"))
+    waits(fake, "dataset")
+    Delivery(folder, fake).deliver()
+    assert {"note": "run's", "dataset": "mine"}.items() <= the_run(fake)["tags"].items()
+    ((_, _, _, _, about, _),) = fake.record()["versions"]
+    assert about["dataset"] == "version's"
+
+
+def test_the_models_tags_are_not_thinned_by_later_ones_of_the_run(fake, held):
+    folder = held(model(dataset="version's"), tags(dataset="run's"), end())
+    refuses(fake, "create_model_version", gateway(403), 1)
+    Delivery(folder, fake).deliver()
+    ((_, _, _, _, about, _),) = fake.record()["versions"]
+    assert about["dataset"] == "version's"
+
+
+@pytest.mark.parametrize(
+    ("events", "refused", "status", "ended"),
+    [
+        ([end("KILLED"), resume(), metrics(1), end()], "set_terminated", "FINISHED", 4),
+        ([end("KILLED"), resume()], "set_terminated", "RUNNING", None),
+        ([end("KILLED"), resume(), end()], "update_run", "FINISHED", 3),
+    ],
+)
+def test_a_status_that_waited_does_not_overwrite_a_later_one(fake, held, events, refused, status, ended):
+    folder = held(*events)
+    refuses(fake, refused, gateway(403), 1)
+    Delivery(folder, fake).deliver()
+    run = the_run(fake)
+    assert run["status"] == status
+    if ended:
+        assert run["end_time"] == folder.events()[ended]["time"]

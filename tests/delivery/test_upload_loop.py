@@ -1,0 +1,272 @@
+"""The sender: when it delivers, how long it waits, whom it tells of trouble, when it ends. On a clock of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from pipeline.delivery import uploader
+from pipeline.delivery.uploader import DELIVERING, UploadLoop
+from pipeline.tracking.folders import RunFolder
+from tests.recorded import end, metrics, run_of, start
+from tests.senders import BLOCKED, NO, World
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return World().put_in_place(monkeypatch)
+
+
+@pytest.fixture
+def log(world, monkeypatch, tmp_path):
+    """The lines of the sender's log."""
+    with (tmp_path / "log").open("wb") as file:
+        monkeypatch.setattr(uploader.sys, "stdout", file)
+        yield lambda: (tmp_path / "log").read_text().splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return run_of(tmp_path / "runs/one", start(), metrics(1), end())
+
+
+def line(folder):
+    return json.dumps(str(folder.path)).encode() + b"\n"
+
+
+def trouble(folder):
+    return folder.state().get("trouble")
+
+
+def test_it_delivers_at_each_word_and_once_more_at_the_end(world, folder):
+    world.news = [(101, line(folder)), (150, line(folder)), (200, None)]
+    assert UploadLoop(folder).run() == 0
+    assert world.met == [(0.5, "one"), (1, "one"), (50, "one"), (100, "one")]  # first what it was started for
+    assert world.connected == [("one", "client of http://mlflow.test")]
+    assert world.slept == []
+
+
+def test_without_a_word_it_delivers_nothing_more_until_the_training_dies(world, folder):
+    world.news = [(5000, None)]
+    sending = UploadLoop(folder)
+    assert sending.run() == 0
+    assert world.met == [(0.5, "one"), (4900, "one")]
+    assert sending.waiting == {}
+
+
+def test_in_trouble_it_tries_again_twice_as_late_each_time_up_to_fifteen_seconds(world, folder, log):
+    world.news = [(100, line(folder)), (180, None)]
+    world.meets = [NO] * 8
+    assert UploadLoop(folder).run() == 0
+    assert [time for time, _ in world.met] == [0, 1, 3, 7, 15, 30, 45, 60, 75, 80]
+
+
+def test_news_do_not_hasten_it_in_trouble_and_are_delivered_with_the_next_attempt(world, folder, log, tmp_path):
+    other = run_of(tmp_path / "runs/other", start())
+    world.news = [(100, line(folder)), (100.25, line(other)), (100.5, line(folder)), (110, None)]
+    world.meets = [NO]
+    assert UploadLoop(folder).run() == 0
+    assert world.met == [(0, "one"), (1, "one"), (1, "other"), (10, "one"), (10, "other")]
+
+
+def test_once_it_is_over_the_next_trouble_begins_with_a_short_pause(world, folder, log):
+    world.news = [(100, line(folder)), (120, line(folder)), (130, None)]
+    world.meets = [NO, NO, NO, None, NO, None]
+    assert UploadLoop(folder).run() == 0
+    assert [time for time, _ in world.met] == [0, 1, 3, 7, 20, 21, 30]
+
+
+def test_the_last_rounds_go_on_for_eight_seconds_and_then_something_is_left(world, folder, log):
+    world.news = [(100, None)]
+    world.meets = [NO] * 99
+    assert UploadLoop(folder).run() == 1
+    assert world.slept == [1.0] * 9
+    assert [time for time, _ in world.met] == list(range(10))
+
+
+def test_the_first_of_the_last_pauses_is_as_short_as_trouble_begins(world, folder, log):
+    world.news = [(100, None)]
+    world.meets = [NO]
+    sending = UploadLoop(folder)
+    sending.pause_s = 0.25
+    assert sending.run() == 0
+    assert world.slept == [0.5]
+
+
+def test_and_longer_as_long_as_events_arrive(world, folder, log):
+    world.news = [(100, None)]
+    gained = iter(range(1, 100))
+
+    def deliver(one):
+        world.met.append((world.now - 100, one.path.name))
+        if world.now - 100 < 30:
+            world.done[one.path] = next(gained)
+        raise NO
+
+    world.deliver = deliver
+    assert UploadLoop(folder).run() == 1
+    assert world.now - 100 == 38  # the last event arrived at 29
+
+
+def test_what_needs_somebody_to_do_something_is_not_waited_for(world, folder, log):
+    world.news = [(100, None)]
+    world.meets = [BLOCKED] * 9
+    assert UploadLoop(folder).run() == 1
+    assert (len(world.met), world.slept) == (1, [])
+    assert trouble(folder) == {"since": 100_000, "error": "the run is deleted", "advice": "restore it"}
+
+
+def test_but_another_run_that_may_still_arrive_is(world, folder, log, tmp_path):
+    other = run_of(tmp_path / "runs/other", start())
+    world.news = [(100, None)]
+    world.meets = [BLOCKED, NO, BLOCKED, None]
+    assert UploadLoop(folder, other).run() == 1
+    assert [name for _, name in world.met] == ["one", "other"] * 2
+    assert trouble(other) is None
+
+
+def test_of_several_runs_only_those_that_wait_are_delivered(world, folder, log, tmp_path):
+    other = run_of(tmp_path / "runs/other", start())
+    world.news = [(100, line(folder) + line(other)), (110, line(other)), (120, None)]
+    world.meets = [NO, None, None]
+    assert UploadLoop(folder).run() == 0
+    assert world.met == [
+        (0, "one"),
+        (0, "other"),
+        (1, "one"),
+        (10, "other"),
+        (20, "one"),
+        (20, "other"),
+    ]
+
+
+def test_news_are_lines_wherever_the_pipe_cuts_them(world, folder, tmp_path):
+    odd = run_of(tmp_path / "runs/a\nb ü", start())
+    content = line(folder) + line(odd)
+    sending = UploadLoop(folder)
+    for cut in range(len(content)):
+        sending.waiting.clear()
+        sending._take(content[:cut])
+        sending._take(content[cut:])
+        assert list(sending.waiting) == [folder.path, odd.path]
+    assert sending.folders[folder.path] is folder
+    assert list(sending.folders) == [folder.path, odd.path]
+
+
+def test_a_run_that_died_without_a_word_is_marked_before_the_last_delivery(world, tmp_path):
+    folder = run_of(tmp_path / "runs/died", start(), metrics(1))
+    world.news = [(100, None)]
+    seen = []
+    world.deliver = lambda one: seen.append(one.events()[-1])
+    assert UploadLoop(folder).run() == 0
+    assert [(event["kind"], event["status"]) for event in seen] == [("end", "FAILED")]
+
+
+def test_a_disk_that_takes_no_mark_ends_nothing(world, folder, monkeypatch, tmp_path):
+    def full(one):
+        marked.append(one.path.name)
+        raise OSError(28, "No space left on device")
+
+    marked = []
+    monkeypatch.setattr(uploader, "mark_if_dead", full)
+    other = run_of(tmp_path / "runs/other", start())
+    world.news = [(100, None)]
+    assert UploadLoop(folder, other).run() == 0
+    assert marked == ["one", "other"]
+    assert len(world.met) == 2
+
+
+def test_trouble_is_told_since_when_it_stands_and_taken_back_when_it_is_over(world, folder, log):
+    folder.write_state({"run_id": "kept", "delivered": 1})
+    world.meets = [NO, ConnectionError("still"), None]
+    sending = UploadLoop(folder)
+    assert sending._deliver() is False
+    assert trouble(folder) == {"since": 100_000, "error": "no answer from sqlite:///mlflow.db", "advice": ""}
+    world.now = 105
+    assert sending._deliver() is False
+    assert trouble(folder)["since"] == 100_000
+    assert sending._deliver() is True
+    assert folder.state() == {"run_id": "kept", "delivered": 1, "trouble": None}
+    assert sending.trouble == {}
+    assert log() == ["12:34:56 no answer from sqlite:///mlflow.db"] * 2
+
+
+@pytest.fixture(autouse=True)
+def told_address(monkeypatch):
+    """What an error says of the address."""
+    monkeypatch.setattr("mlflow.get_tracking_uri", lambda: "sqlite:///mlflow.db")
+
+
+def test_no_secret_stands_in_the_log_or_the_state(world, folder, log, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "open-sesame")
+    monkeypatch.setattr("mlflow.get_tracking_uri", lambda: "http://bob:open-sesame@mlflow.test")
+    world.meets = [NO, ValueError("https://bob:pw1@host: open-sesame"), PermissionError(13, "no", "/x?token=abcdef")]
+    sending = UploadLoop(folder)
+    for _ in range(3):
+        sending._deliver()
+        assert not any(secret in json.dumps(folder.state()) for secret in ("open-sesame", "pw1", "abcdef"))
+    assert log() == [
+        "12:34:56 no answer from http://mlflow.test",
+        "12:34:56 ValueError: https://host: ***",
+        "12:34:56 no: /x?token=***",
+    ]
+
+
+def test_a_state_that_needs_no_taking_back_is_not_written(world, folder):
+    sending = UploadLoop(folder)
+    assert sending._deliver() is True
+    assert folder.state() == {}
+
+
+def test_a_run_that_has_not_begun_is_not_connected_for(world, tmp_path):
+    folder = run_of(tmp_path / "runs/empty")
+    sending = UploadLoop(folder)
+    assert sending._deliver() is True
+    assert (world.connected, world.met, sending.deliveries) == ([], [], {})
+    assert (folder.path / DELIVERING).exists()
+
+
+def test_a_run_goes_where_it_went_before(world, folder, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    folder.write_state({"tracking_uri": "http://before.test"})
+    UploadLoop(folder)._deliver()
+    assert world.connected == [("one", "client of http://before.test")]
+
+
+def test_no_two_deliver_one_run_at_a_time(world, folder, log):
+    first, second = UploadLoop(folder), UploadLoop(folder)
+    world.meets = [NO]
+    assert first._deliver() is False
+    before = folder.state()
+    assert second._deliver() is False
+    assert second.trouble[folder.path]["error"] == "another process is delivering it"
+    assert (folder.state(), len(world.met), second.locks) == (before, 1, {})
+    first.locks[folder.path].release()
+    assert second._deliver() is True
+    assert len(world.met) == 2
+    with pytest.raises(Exception, match=r"could not be acquired"):
+        FileLock(folder.path / DELIVERING).acquire(timeout=0)
+
+
+def test_the_lock_is_taken_once_and_kept(world, folder):
+    sending = UploadLoop(folder)
+    sending._deliver()
+    lock = sending.locks[folder.path]
+    sending.waiting[folder.path] = None
+    assert sending._deliver() is True
+    assert sending.locks == {folder.path: lock}
+    assert lock.is_locked
+
+
+def test_a_log_or_a_state_on_a_full_disk_is_no_end(world, folder, monkeypatch):
+    def full(self, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write_state", full)
+    world.meets = [NO]
+    sending = UploadLoop(folder)
+    with Path("/dev/full").open("w") as nowhere:
+        monkeypatch.setattr(uploader.sys, "stdout", nowhere)
+        assert sending._deliver() is False
+    assert sending._deliver() is True

@@ -1,0 +1,124 @@
+"""The sender as a process: what it does before and after sending, and that it insists on KILLED."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.delivery import uploader
+from pipeline.mlflow_client import connection
+from tests.recorded import end, metrics, run_of, start
+from tests.senders import BLOCKED, World
+
+
+@pytest.fixture
+def world(monkeypatch):
+    return World().put_in_place(monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return run_of(tmp_path / "runs/one", start(), metrics(1), end())
+
+
+@pytest.fixture
+def started(world, monkeypatch):
+    """What `main` does besides sending, and the processes that it starts."""
+    done = []
+    monkeypatch.setattr(
+        uploader, "signal", SimpleNamespace(SIGINT="int", SIG_IGN="ign", signal=lambda *a: done.append(a))
+    )
+    monkeypatch.setattr(connection, "import_store", lambda: done.append("imported"))
+    monkeypatch.setattr(uploader.subprocess, "Popen", lambda *words, **options: done.append((words, options)))
+    return done
+
+
+def test_it_ignores_ctrl_c_imports_ahead_and_ends_with_the_code_of_the_sending(world, started, folder):
+    world.news = [(100, None)]
+    assert uploader.main(str(folder.path)) == 0
+    assert started == [("int", "ign"), "imported"]
+    assert [name for _, name in world.met] == ["one"]
+
+
+def test_something_left_is_its_exit_code(world, started, folder):
+    world.news = [(100, None)]
+    world.meets = [BLOCKED] * 9
+    assert uploader.main(str(folder.path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("about", "status", "blocked", "insists"),
+    [
+        ("run of mlflow run", "KILLED", False, True),
+        ("run of mlflow run", "KILLED", True, False),
+        ("run of mlflow run", "FAILED", False, False),
+        ("run of mlflow run", "", False, False),
+        (None, "KILLED", False, False),
+    ],
+)
+def test_a_killed_run_of_mlflow_run_is_insisted_on(world, started, tmp_path, about, status, blocked, insists):
+    events = [start(mlflow_run_id=about, tags={"host": "elsewhere"}), *([end(status)] if status else [])]
+    folder = run_of(tmp_path / "runs/killed", *events)
+    world.news = [(100, None)]
+    world.meets = [BLOCKED] * blocked
+    uploader.main(str(folder.path))
+    command = [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path), "--insist"]
+    assert started[2:] == ([(([*command],), {"start_new_session": True})] if insists else [])
+
+
+def test_it_lets_the_former_sender_of_the_run_end_first(folder, monkeypatch):
+    waited = []
+
+    class Lock:
+        def __init__(self, path):
+            waited.append(path)
+
+        def __enter__(self):
+            waited.append("taken")
+
+        def __exit__(self, *error):
+            waited.append("given back")
+
+    monkeypatch.setattr(uploader, "FileLock", Lock)
+    uploader._wait_for_former(folder)
+    assert waited == [folder.path / "sender.lock", "taken", "given back"]
+    monkeypatch.setattr(Lock, "__enter__", lambda self: (_ for _ in ()).throw(OSError(28, "full")))
+    uploader._wait_for_former(folder)
+
+
+@pytest.fixture
+def client(world, monkeypatch):
+    """MLflow, in which `mlflow run` overwrites the status after a while."""
+    client = SimpleNamespace(status="KILLED", overwritten_at=103.0, told=[], asked=[])
+
+    def get_run(run_id):
+        client.asked.append(world.now - 100)
+        status = client.status if world.now < client.overwritten_at else "FAILED"
+        return SimpleNamespace(info=SimpleNamespace(status=status))
+
+    client.get_run, client.set_terminated = get_run, lambda *words: client.told.append((world.now, *words))
+    monkeypatch.setattr(connection, "connect", lambda uri: client)
+    return client
+
+
+def test_killed_is_put_back_once_mlflow_run_has_written_over_it(client, world, tmp_path):
+    folder = run_of(tmp_path / "runs/killed", start(), end("KILLED"))
+    folder.write_state({"run_id": "the run"})
+    assert uploader.insist_on_killed(str(folder.path)) == 0
+    assert client.told == [(103, "the run", "KILLED", folder.events()[-1]["time"])]
+    assert world.slept == [0.5] * 6
+
+
+def test_after_fifteen_seconds_nobody_will(client, world, tmp_path):
+    client.overwritten_at = 1000
+    folder = run_of(tmp_path / "runs/killed", start(), end("KILLED"))
+    folder.write_state({"run_id": "the run"})
+    assert uploader.insist_on_killed(str(folder.path)) == 0
+    assert (client.told, len(client.asked), world.now) == ([], 30, 115)
+
+
+def test_a_run_that_goes_on_meanwhile_is_left_alone(client, world, tmp_path):
+    folder = run_of(tmp_path / "runs/killed", start(), metrics(1))
+    folder.write_state({"run_id": "the run"})
+    assert uploader.insist_on_killed(str(folder.path)) == 0
+    assert (client.told, client.asked) == ([], [])

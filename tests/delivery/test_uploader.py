@@ -1,0 +1,122 @@
+"""The handles that trainings hold on a sender: how it is started, told, waited for, and ended."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.delivery import uploader
+from pipeline.delivery.uploader import SharedUploader, UploaderProcess
+from pipeline.tracking.folders import RunFolder
+from tests.conftest import ROOT
+
+
+class Process:
+    """In `subprocess.Popen`'s place."""
+
+    made = ()
+
+    def __init__(self, command, **options):
+        self.command, self.options = command, options
+        self.read_end, write_end = os.pipe()
+        self.stdin = os.fdopen(write_end, "wb", buffering=0)
+        self.code, self.waited, self.killed = 0, [], 0
+
+    def wait(self, timeout=None):
+        self.waited.append(timeout)
+        if self.code is None and not self.killed:
+            raise subprocess.TimeoutExpired("sender", timeout)
+        return self.code
+
+    def kill(self):
+        self.killed += 1
+
+    def heard(self):
+        """What it has been told so far; nothing if the input is closed and read."""
+        return os.read(self.read_end, 65536)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def handle(folder, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    return UploaderProcess(folder)
+
+
+def test_it_is_a_process_of_its_own_that_ctrl_c_does_not_reach(handle, folder, monkeypatch):
+    process = handle._process
+    assert process.command == [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path)]
+    assert (process.options["stdin"], process.options["start_new_session"]) == (subprocess.PIPE, True)
+    assert process.options["stdout"] is process.options["stderr"]
+    assert process.options["stdout"].name == str(folder.path / "sender.log")
+    assert process.options["env"]["PYTHONPATH"] == uploader.importable()["PYTHONPATH"]
+    assert process.options["stdout"].closed
+
+
+def test_its_log_goes_on_where_the_last_one_ended(folder, monkeypatch):
+    (folder.path / "sender.log").write_text("before\n")
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    UploaderProcess(folder)
+    assert (folder.path / "sender.log").read_text() == "before\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, [ROOT]), ("", [ROOT]), ("/a:/b", [ROOT, "/a", "/b"])])
+def test_the_package_is_found_from_everywhere(before, after, monkeypatch):
+    monkeypatch.setenv("OTHER", "kept")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before is not None:
+        monkeypatch.setenv("PYTHONPATH", before)
+    variables = uploader.importable()
+    assert [Path(each) for each in variables["PYTHONPATH"].split(":")] == [Path(each) for each in after]
+    assert variables["OTHER"] == "kept"
+
+
+def test_it_is_told_of_its_folder_in_a_line(handle, folder):
+    handle.notify()
+    handle.notify()
+    content = handle._process.heard()
+    assert [json.loads(each) for each in content.splitlines()] == [str(folder.path)] * 2
+    assert content.endswith(b"\n")
+
+
+def test_a_shared_sender_is_told_through_the_inherited_input(handle, tmp_path):
+    other = RunFolder(tmp_path / "a\nb")
+    SharedUploader(other, handle.descriptor).notify()
+    handle.notify()
+    lines = handle._process.heard().splitlines()
+    assert [json.loads(each) for each in lines] == [str(other.path), str(handle.folder.path)]
+
+
+def test_a_sender_that_has_died_is_told_nothing_and_nobody_fails(handle, folder):
+    os.close(handle._process.read_end)
+    handle.notify()
+    SharedUploader(folder, handle.descriptor).notify()
+    handle.let_go()
+    handle.let_go()
+
+
+def test_let_go_closes_its_input_and_waits_for_nothing(handle):
+    handle.let_go()
+    assert (handle._process.heard(), handle._process.waited, handle._process.killed) == (b"", [], 0)
+
+
+@pytest.mark.parametrize(("code", "all_is_there"), [(0, True), (1, False), (-9, False)])
+def test_finish_waits_for_its_end_and_says_whether_all_was_delivered(handle, code, all_is_there):
+    handle._process.code = code
+    assert handle.finish() is all_is_there
+    assert (handle._process.heard(), handle._process.waited, handle._process.killed) == (b"", [None], 0)
+
+
+def test_who_has_no_patience_left_ends_it(handle):
+    handle._process.code = None
+    assert handle.finish(7.5) is False
+    assert (handle._process.waited, handle._process.killed) == ([7.5, None], 1)
+    assert handle._process.heard() == b""

@@ -1,0 +1,208 @@
+"""Experiment files: what is asked of them, and every mistake in one as a line with what is meant."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.analysis import comparison
+from pipeline.config import ConfigError
+from pipeline.experiments.spec import EXAMPLE, read_question
+from tests.conftest import ROOT
+
+GOOD = """
+question: Does dropout help?
+shared: {dataset: digits, epochs: 3, validation_size: 300}
+variants:
+  none: {dropout: 0.0}
+  half: {dropout: 0.5}
+baseline: half
+seeds: [1, 2]
+"""
+
+
+def read(tmp_path, text):
+    (tmp_path / "trial.yaml").write_text(text)
+    return read_question(tmp_path / "trial.yaml", runs_dir="elsewhere")
+
+
+def test_a_question_is_variants_of_one_config(tmp_path):
+    question = read(tmp_path, GOOD)
+    assert (question.name, question.question, question.baseline) == ("trial", "Does dropout help?", "half")
+    assert question.seeds == (1, 2)
+    none, half = question.variants.values()
+    assert (none.dropout, half.dropout) == (0.0, 0.5)
+    assert {(each.epochs, each.seed, each.model_name, each.runs_dir) for each in (none, half)} == {
+        (3, 1, "", "elsewhere")
+    }
+
+
+def test_seeds_can_be_counted_and_the_first_variant_is_the_baseline(tmp_path):
+    question = read(tmp_path, GOOD.replace("[1, 2]", "3").replace("baseline: half\n", ""))
+    assert (question.seeds, question.baseline) == ((1, 2, 3), "none")
+
+
+KEYS = " (keys: question, shared, variants, baseline, seeds)"
+HOLD_OUT = "so it would be judged on the test set; hold images out for that (shared: {validation_size: 10000})"
+HERE = "does not belong here; "
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("dropout: 0.5", "dropuot: 0.5", "variant half: unknown knob 'dropuot'; did you mean 'dropout'?"),
+        ("dropout: 0.5", "dropout: 1.5", "variant half: dropout 1.5 is out of range: at least 0, below 1"),
+        ("dropout: 0.5", "dropout: 0", "variants none and half are the same: every knob has the same value"),
+        ("dropout: 0.5", "seed: 3", f"variant half: seed {HERE}list seeds under `seeds`"),
+        ("dropout: 0.5", "run_name: a", f"variant half: run_name {HERE}the experiment decides it"),
+        ("dropout: 0.5", "verbose: 0", f"variant half: verbose {HERE}the experiment decides it"),
+        ("dropout: 0.5", "runs_dir: a", f"variant half: runs_dir {HERE}the experiment decides it"),
+        ("dropout: 0.5", "experiment_name: a", f"variant half: experiment_name {HERE}the experiment decides it"),
+        ("epochs: 3", "seed: 3", f"shared: seed {HERE}list seeds under `seeds`"),
+        ("epochs: 3", "epoch: 3", "shared: unknown knob 'epoch'; did you mean 'epochs'?"),
+        ("epochs: 3", "epochs: 0", "shared: epochs 0 is out of range: at least 1"),
+        ("{dropout: 0.5}", "[1]", "variant half: [1] is not knobs like {dropout: 0.0}"),
+        ("[1, 2]", "[]", "seeds []: expected a list like [1, 2, 3, 4, 5], or how many: 5"),
+        ("[1, 2]", "0", "seeds 0: expected a list like [1, 2, 3, 4, 5], or how many: 5"),
+        ("[1, 2]", "true", "seeds 'true': expected a list like [1, 2, 3, 4, 5], or how many: 5"),
+        ("seeds: [1, 2]", "", "seeds None: expected a list like [1, 2, 3, 4, 5], or how many: 5"),
+        ("[1, 2]", "[2, 1, 2, 3, 1]", "seeds 1, 2 stand more than once; the same seed gives the same run"),
+        ("[1, 2]", "[1, two]", "seeds [1, 'two']: expected whole numbers"),
+        ("[1, 2]", "[-1]", "variant none: seed -1 is out of range: at least 0, at most 4.29497e+09"),
+        ("baseline: half", "baseline: hlaf", "baseline 'hlaf' is not among the variants: none, half"),
+        ("baseline: half", "basline: half", f"unknown key 'basline'; did you mean 'baseline'?{KEYS}"),
+        ("{dropout: 0.5}", "{validation_size: 0}", f"variant half: validation_size is 0, {HOLD_OUT}"),
+        ("question: Does dropout help?", "question:", "question is missing: say in words what the experiment asks"),
+        ("question: Does dropout help?", "question: ' '", "question is missing: say in words what the experiment asks"),
+        (
+            "{dataset: digits, epochs: 3, validation_size: 300}",
+            "[epochs]",
+            "shared is list, expected knobs like {epochs: 20, validation_size: 10000}",
+        ),
+        (
+            "variants:\n  none: {dropout: 0.0}\n  half: {dropout: 0.5}",
+            "variants: []",
+            "variants []: expected a name with its knobs each, like `none: {dropout: 0.0}`",
+        ),
+        (
+            "variants:\n  none: {dropout: 0.0}\n  half: {dropout: 0.5}",
+            "variants: {}",
+            "variants {}: expected a name with its knobs each, like `none: {dropout: 0.0}`",
+        ),
+    ],
+)
+def test_a_mistake_is_named_in_one_line_with_what_is_meant(tmp_path, old, new, problem):
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace(old, new))
+    problems = caught.value.problems
+    if len(problems) > 1:  # what is shared is wrong in every variant
+        assert problems[0] == f"in {tmp_path}/trial.yaml:"
+        assert problem in problems[1:]
+    else:
+        assert problems == [f"in {tmp_path}/trial.yaml: {problem}"]
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace("0.5", "1.5").replace("0.0", "-1").replace("half\n", "hlaf\n"))
+    assert caught.value.problems == [
+        f"in {tmp_path}/trial.yaml:",
+        "variant none: dropout -1.0 is out of range: at least 0, below 1",
+        "variant half: dropout 1.5 is out of range: at least 0, below 1",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, GOOD.replace("[1, 2]", "[]").replace("question:", "quest:").replace("epochs: 3", "epochs: 0"))
+    assert caught.value.problems[1:] == [
+        f"unknown key 'quest'; did you mean 'question'?{KEYS}",
+        "question is missing: say in words what the experiment asks",
+        "seeds []: expected a list like [1, 2, 3, 4, 5], or how many: 5",
+        "shared: epochs 0 is out of range: at least 1",
+    ]
+
+
+def test_a_variant_that_repeats_an_earlier_one_is_told_beside_all_others(tmp_path):
+    three = GOOD.replace("  half:", "  off: {dropout: 0}\n  whole: [x]\n  half:").replace(
+        "dropout: 0.5", "dropout: 2, seed: 3"
+    )
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, three)
+    assert caught.value.problems[1:] == [
+        "variants none and off are the same: every knob has the same value",
+        "variant whole: ['x'] is not knobs like {dropout: 0.0}",
+        "variant half: seed does not belong here; list seeds under `seeds`",
+        "variant half: dropout 2.0 is out of range: at least 0, below 1",
+    ]
+
+
+def test_what_holds_everywhere_wins_over_the_file_and_a_variant_over_what_is_shared(tmp_path):
+    text = GOOD.replace("epochs: 3", "epochs: 3, dropout: 0.1, data_dir: there, model_name: mine")
+    (tmp_path / "trial.yaml").write_text(text.replace("dropout: 0.5", "epochs: 4"))
+    question = read_question(str(tmp_path / "trial.yaml"), runs_dir="elsewhere", data_dir="here")
+    none, half = question.variants.values()
+    assert (none.epochs, none.dropout, half.epochs, half.dropout) == (3, 0.0, 4, 0.1)
+    assert {(each.data_dir, each.runs_dir, each.model_name) for each in (none, half)} == {("here", "elsewhere", "mine")}
+    assert question.text == (tmp_path / "trial.yaml").read_text()
+
+
+def test_a_variant_without_knobs_is_what_is_shared(tmp_path):
+    question = read(tmp_path, GOOD.replace(" {dropout: 0.5}", ""))
+    assert question.variants["half"] == replace(question.variants["none"], dropout=0.2)
+
+
+def test_names_that_are_numbers_and_words_over_several_lines_are_text(tmp_path):
+    text = GOOD.replace("none:", "1:").replace("half: {", "2: {").replace("baseline: half", "baseline: 2")
+    question = read(tmp_path, text.replace("Does dropout help?", ">\n  Does\n  dropout   help?"))
+    assert (list(question.variants), question.baseline) == (["1", "2"], "2")
+    assert question.question == "Does dropout help?"
+    assert read(tmp_path, text.replace("[1, 2]", "1")).seeds == (1,)
+
+
+def test_a_question_compares_runs_under_its_words_in_the_files_order(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(comparison, "compare", lambda runs, **how: asked.append((runs, how)) or "found")
+    assert read(tmp_path, GOOD).compare(["a run"]) == "found"
+    assert asked == [(["a run"], {"title": "Does dropout help?", "baseline": "half", "order": ["none", "half"]})]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", " has no variants; "),
+        ("- 1", " has no variants; "),
+        ("epochs: 3", " has no variants; "),
+        ("question: {", " is not YAML (line 1: "),
+    ],
+)
+def test_what_is_no_experiment_file_gets_an_example(tmp_path, text, words):
+    with pytest.raises(ValueError, match="expected, for example:") as caught:
+        read(tmp_path, text)
+    assert str(caught.value).startswith(f"experiment file {tmp_path}/trial.yaml{words}")
+    assert str(caught.value).endswith(EXAMPLE)
+
+
+def test_the_example_is_one(tmp_path):
+    lines = EXAMPLE.splitlines()[1:]
+    question = read(tmp_path, "\n".join(line[4:] for line in lines))
+    assert (len(question.variants), len(question.seeds)) == (2, 5)
+
+
+def test_a_missing_file_names_those_that_are_there(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/width.yaml").write_text(GOOD)
+    (tmp_path / "experiments/dropout.yaml").write_text(GOOD)
+    missing = "experiment file experiments/widht.yaml cannot be read (No such file or directory)"
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        read_question("experiments/widht.yaml")
+    assert str(caught.value) == f"{missing} (here are: experiments/dropout.yaml, experiments/width.yaml)"
+    for file in ("dropout", "width"):
+        (tmp_path / f"experiments/{file}.yaml").unlink()
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        read_question("experiments/widht.yaml")
+    assert str(caught.value) == missing
+
+
+@pytest.mark.parametrize("name", ["dropout", "optimizer", "batch_size", "width", "epochs", "seeds"])
+def test_the_projects_own_questions_are_asked_with_at_least_five_seeds(name):
+    question = read_question(ROOT / f"experiments/{name}.yaml")
+    assert len(question.seeds) >= (12 if name == "seeds" else 5)
+    assert all(config.validation_size == 10_000 for config in question.variants.values())

@@ -1,0 +1,194 @@
+"""A worker of an experiment in this process: how each run ends, in its record and in what the experiment hears."""
+
+import io
+import json
+import os
+import queue
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.config import RunConfig
+from pipeline.divergence import DivergedError
+from pipeline.experiments import worker
+from pipeline.experiments.worker import Worker
+from pipeline.signals import Interrupted
+from pipeline.tracking.folders import Journal, RunFolder
+
+CONFIG = RunConfig(epochs=3, learning_rate=0.1 + 0.2)
+
+
+class Noted:
+    """What a training does is written down; `how` decides how it ends."""
+
+    how = None
+    opened, resumed, notify = [], [], []
+
+
+class Record:
+    def __init__(self, journal):
+        self.journal = journal
+
+    def end(self, status, reason=""):
+        self.journal.append("end", status=status, tags={"failure_reason": reason} if reason else {})
+
+    def fail(self, error):
+        self.end("FAILED", f"failed: {error}")
+
+
+def opened(kind):
+    def open_it(config, journal, sender, data, *words):
+        if kind == "start":
+            journal.append("start", params={}, tags={}, mlflow_run_id=None, run_key="k")
+            Noted.opened.append((config, data, *words))
+            return Record(journal)
+        Noted.resumed.append((config, data, *words))
+        return Record(journal), "checkpoint"
+
+    return open_it
+
+
+def fit(config, record, data, checkpoint, report, steps):
+    Noted.fits.append((config, checkpoint))
+    steps(1, 0, 2, {})
+    report(1, {"epoch_seconds": 2.5, "val_accuracy": 0.75, "val_loss": 0.5})
+    if Noted.how:
+        raise Noted.how
+
+
+@pytest.fixture
+def working(monkeypatch):
+    for name in ("opened", "resumed", "fits", "notify"):
+        monkeypatch.setattr(Noted, name, [], raising=False)
+    monkeypatch.setattr(Noted, "how", None)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    monkeypatch.setattr(worker, "ready", lambda config: (config, "data"))
+    monkeypatch.setattr(worker, "open_record", opened("start"))
+    monkeypatch.setattr(worker, "reopen_record", opened("resume"))
+    monkeypatch.setattr(worker, "fit_and_record", fit)
+    monkeypatch.setattr(
+        worker,
+        "SharedUploader",
+        lambda folder, fd: SimpleNamespace(notify=lambda: Noted.notify.append((folder.path, fd))),
+    )
+    made = Worker.__new__(Worker)  # its beginning hands the process' own output over
+    made.sender_descriptor, made.output, made.jobs, made.told_at = 9, io.StringIO(), queue.Queue(), 0.0
+    return made
+
+
+def job(name="run", **other):
+    folder = str(Path("runs").absolute() / name)
+    return {"config": CONFIG.as_dict(), "folder": folder, "resume": False, "tags": {"a": "b"}, "parent": "p", **other}
+
+
+def run(working, *jobs):
+    for each in (*jobs, None):
+        working.jobs.put(each)
+    listen, working.listen = working.listen, lambda: None
+    try:
+        return working.run()
+    finally:
+        working.listen = listen
+
+
+def heard(working):
+    return [json.loads(line) for line in working.output.getvalue().splitlines()]
+
+
+def end_of(name="run"):
+    end = RunFolder(Path("runs").absolute() / name).ended()
+    return end and (end["status"], end["tags"].get("failure_reason"))
+
+
+STEPS = [{"at": 1, "done": 0, "steps": 2, "means": {}}, {"epoch": 1, "seconds": 2.5, "accuracy": 0.75}]
+
+
+def test_a_run_is_trained_as_the_job_says_and_its_end_is_told(working):
+    assert run(working, json.loads(json.dumps(job()))) == 0
+    assert Noted.opened == [(CONFIG, "data", {"a": "b"}, "p")]
+    assert Noted.fits == [(CONFIG, None)]
+    assert heard(working) == [*STEPS, {"end": "FINISHED"}]
+    assert end_of() == ("FINISHED", None)
+    assert not RunFolder("runs/run").is_alive()
+
+
+def test_a_run_that_is_there_is_gone_on_with_from_its_checkpoint(working):
+    assert run(working, job(resume=True)) == 0
+    assert (Noted.opened, Noted.resumed, Noted.fits) == ([], [(CONFIG, "data")], [(CONFIG, "checkpoint")])
+
+
+def test_a_run_that_fails_ends_alone_and_the_next_is_trained(working, monkeypatch):
+    def once(*words):
+        Noted.how = OSError("x") if not Noted.fits else None
+        fit(*words)
+
+    monkeypatch.setattr(worker, "fit_and_record", once)
+    assert run(working, job("one"), job("two")) == 0
+    assert heard(working) == [*STEPS, {"end": "FAILED", "reason": "OSError: x"}, *STEPS, {"end": "FINISHED"}]
+    assert (end_of("one"), end_of("two")) == (("FAILED", "failed: x"), ("FINISHED", None))
+
+
+def test_a_run_that_diverges_is_failed_in_its_record_and_an_answer_to_the_experiment(working):
+    losses = {"train_loss": float("nan"), "val_loss": 1.0}
+    Noted.how = DivergedError(2, {2: losses})
+    assert run(working, job()) == 0
+    assert heard(working)[-1] == {"end": "DIVERGED", "reason": str(Noted.how)}
+    assert end_of() == ("FAILED", str(Noted.how))
+
+
+def test_what_is_wrong_before_the_record_is_open_leaves_none(working, monkeypatch):
+    def refuse(config):
+        raise ValueError("no such hardware")
+
+    monkeypatch.setattr(worker, "ready", refuse)
+    assert run(working, job()) == 0
+    assert heard(working) == [{"end": "FAILED", "reason": "ValueError: no such hardware"}]
+    assert RunFolder("runs/run").events() == []
+
+
+def test_a_run_that_another_process_holds_is_told_and_left(working):
+    living = Journal(RunFolder(Path("runs").absolute() / "run"))
+    assert run(working, job()) == 0
+    (told,) = heard(working)
+    assert (told["end"], told["reason"].endswith("is still running in another process")) == ("FAILED", True)
+    assert Noted.fits == []
+    living.close()
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_ends_the_run_as_killed_and_the_worker_with_its_code(working, number, word):
+    Noted.how = Interrupted(number)
+    assert run(working, job("one"), job("two")) == 128 + number
+    assert end_of("one") == ("KILLED", word)
+    assert Noted.notify == [(Path("runs").absolute() / "one", 9)]
+    assert len(Noted.fits) == 1
+    assert heard(working) == STEPS
+
+
+def test_jobs_are_taken_in_up_to_the_end_of_the_work(working, monkeypatch):
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
+    monkeypatch.setattr(worker.sys, "stdin", io.StringIO('{"a": 1}\n{"a": 2}\nnull\n{"a": 3}\n'))
+    working.listen()
+    assert ([working.jobs.get() for _ in range(3)], working.jobs.empty()) == ([{"a": 1}, {"a": 2}, None], True)
+    assert killed == []
+
+
+def test_an_experiment_that_is_gone_ends_its_worker(working, monkeypatch):
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
+    monkeypatch.setattr(worker.sys, "stdin", io.StringIO('{"a": 1}\n'))
+    working.listen()
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_of_the_steps_the_first_and_the_last_are_told_and_between_them_two_a_second(working, monkeypatch):
+    now = {"s": 100.0}
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now["s"])
+    for done, seconds in ((0, 100.0), (1, 100.4), (2, 100.5), (3, 100.51), (4, 101.0), (5, 101.1)):
+        now["s"] = seconds
+        working._steps(2, done, 5, {"loss": 0.5})
+    assert [each["done"] for each in heard(working)] == [0, 3, 5]
+    assert heard(working)[0] == {"at": 2, "done": 0, "steps": 5, "means": {"loss": 0.5}}

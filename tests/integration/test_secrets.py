@@ -1,0 +1,94 @@
+"""No password, token or key stands in anything that is written, printed or answered."""
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from pipeline.addresses import without_secrets
+from pipeline.tracking.folders import RunFolder
+from tests import faults
+from tests.conftest import Service, run_pipeline
+
+PASSWORD, TOKEN, AWS = "S3cret%21Pw", "tok-0123456789abcdef", "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"
+ENVIRONMENT = {"PIPELINE_TOKEN": TOKEN, "AWS_SECRET_ACCESS_KEY": AWS, "MLFLOW_TRACKING_TOKEN_FILE": "/nowhere"}
+SECRETS = (PASSWORD, "S3cret!Pw", TOKEN, AWS)
+KNOBS = ["--dataset", "digits", "--epochs", "1", "--hidden_units", "16", "--accelerator", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("told", "without"),
+    [
+        ("http://bob:S3cretPw@host:5000/x?y=1", "http://host:5000/x?y=1"),
+        ("no answer from https://bob@host, really", "no answer from https://host, really"),
+        ("postgresql+psycopg://u:p%40ss@db/mlflow", "postgresql+psycopg://db/mlflow"),
+        ("http://u:p@ss@host/", "http://host/"),
+        ("mysql://h/db?user=u&password=pw&x=1", "mysql://h/db?user=u&password=***&x=1"),
+        ("s3://bucket/path?X-Amz-Signature=abc&X-Amz-Date=1", "s3://bucket/path?X-Amz-Signature=***&X-Amz-Date=1"),
+        ("two: ftp://a:b@c and ssh://d:e@f.", "two: ftp://c and ssh://f."),
+        ("sqlite:////home/you/mlflow.db?timeout=60", "sqlite:////home/you/mlflow.db?timeout=60"),
+        ("write to me@example.org", "write to me@example.org"),
+    ],
+)
+def test_an_address_is_told_without_its_secrets(told, without):
+    assert without_secrets(told) == without
+
+
+def test_the_value_of_a_secret_variable_is_never_told_wherever_it_stands(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "open-sesame")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "open-sesame-and-more")
+    monkeypatch.setenv("SHORT_TOKEN", "a")
+    assert without_secrets("a: open-sesame-and-more, open-sesame") == "a: ***, ***"
+
+
+def written_below(*folders):
+    """Every file below the folders that holds a secret, with the secret."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [(path, secret) for path in files for secret in SECRETS if secret.encode() in path.read_bytes()]
+
+
+def told(*processes):
+    text = "".join(done.stdout + done.stderr for done in processes)
+    return [secret for secret in SECRETS if secret in text]
+
+
+def test_a_run_its_delivery_and_its_service_tell_no_secret(tmp_path):
+    server = faults.Server(tmp_path / "server").start()
+    cwd = tmp_path / "here"
+    cwd.mkdir()
+    uri = server.uri.replace("http://", f"http://bob:{PASSWORD}@")
+    try:
+        trained = run_pipeline("train", *KNOBS, cwd=cwd, MLFLOW_TRACKING_URI=uri, **ENVIRONMENT)
+        assert trained.returncode == 0, trained.stderr
+        assert server.uri in trained.stdout
+    finally:
+        server.kill()
+    failed = run_pipeline("train", *KNOBS, cwd=cwd, MLFLOW_TRACKING_URI=uri, **ENVIRONMENT)
+    assert "not delivered" in failed.stderr
+    synced = run_pipeline("sync", cwd=cwd, MLFLOW_TRACKING_URI=uri, **ENVIRONMENT)
+    assert server.uri in synced.stderr
+    service = Service(uri, cwd, **ENVIRONMENT)
+    try:
+        answers = [_answer(service.address + route) for route in ("/health", "/ready", "/ping", "/version")]
+    finally:
+        service.stop()
+    assert json.loads(answers[0][1])["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    assert server.uri in answers[0][1]
+    assert [secret for secret in SECRETS for _, body in answers if secret in body] == []
+    assert told(trained, failed, synced) == []
+    logs = [path.read_text() for path in cwd.glob("runs/*/sender.log")]
+    assert any(f"no answer from {server.uri}" in text for text in logs)  # its log has something that could tell
+    assert written_below(tmp_path) == []
+    folders = [path.parent for path in cwd.glob("runs/*/journal.jsonl")]
+    assert [RunFolder(path).state()["tracking_uri"] for path in folders if "tracking_uri" in RunFolder(path).state()]
+    assert [oct(path.stat().st_mode & 0o777) for path in folders] == ["0o700", "0o700"]
+
+
+def _answer(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()

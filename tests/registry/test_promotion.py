@@ -1,0 +1,377 @@
+"""Promotion: the verdict is SciPy's on the same table, the aliases move together, and the digits decide for real."""
+
+import contextlib
+import http.server
+import shutil
+import sqlite3
+import threading
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+from scipy import stats
+
+from pipeline import cli
+from pipeline.config import RunConfig
+from pipeline.mlflow_client import searches
+from pipeline.mlflow_client.connection import connect
+from pipeline.registry import log_model, promotion, promotion_lock
+from pipeline.registry.promotion import judge
+from pipeline.training import fit
+from pipeline.training.onnx_export import export_onnx
+
+
+def predictions(both, only_champion, only_candidate, neither):
+    """Labels 0, and predictions of two models that are right (0) or wrong (1) so often."""
+    champion = np.repeat([0, 0, 1, 1], [both, only_champion, only_candidate, neither])
+    candidate = np.repeat([0, 1, 0, 1], [both, only_champion, only_candidate, neither])
+    return np.zeros(len(champion), int), champion, candidate
+
+
+@pytest.mark.parametrize(("b", "c"), [(10, 2), (3, 9), (0, 5), (7, 7), (0, 0), (40, 20)])
+def test_the_test_is_scipys_exact_binomial_on_the_disagreements(b, c):
+    verdict = judge(*predictions(100, b, c, 5))
+    expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+    assert verdict.p == pytest.approx(expected, rel=1e-12)
+    assert (verdict.champion, verdict.candidate) == (100 + b, 100 + c)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "promotes", "words"),
+    [
+        (10, 30, True, "promote"),
+        (7, 7, True, "promote"),
+        (8, 7, False, "refuse: less accurate than the champion"),
+        (30, 10, False, "refuse: shown to be worse (p = 0.0022)"),
+    ],
+)
+def test_only_what_is_as_accurate_and_not_shown_to_be_worse_is_promoted(b, c, promotes, words):
+    verdict = judge(*predictions(100, b, c, 5))
+    assert verdict.promotes is promotes
+    assert verdict.words.startswith(words)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with three digits networks: version 1 good, 2 worse, 3 better."""
+    folder = tmp_path_factory.mktemp("promotion")
+    before = mlflow.get_tracking_uri()
+    client = connect(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment("digits", artifact_location=str(folder / "artifacts"))
+    np.save(folder / "example.npy", np.zeros((2, 28, 28), np.uint8))
+    for epochs in (3, 1, 8):
+        result = fit.fit(RunConfig(dataset="digits", hidden_units=32, epochs=epochs, accelerator="cpu"))
+        export_onnx(result.classifier.network, folder / "network.onnx")
+        run_id = client.create_run(experiment).info.run_id
+        model_id = log_model.log_model(client, run_id, folder / "network.onnx", folder / "example.npy")
+        tags = {"dataset": "digits", "data_digest": result.data.source.digest}
+        log_model.register(client, "digits-mlp", run_id, model_id, tags)
+    mlflow.set_tracking_uri(before)
+    return folder
+
+
+@pytest.fixture
+def client(trained):
+    """A client of the store, where version 1 is champion."""
+    before = mlflow.get_tracking_uri()
+    client = connect(f"sqlite:///{trained}/mlflow.db")
+    client.set_registered_model_alias("digits-mlp", "champion", "1")
+    if "previous" in aliases(client):
+        client.delete_registered_model_alias("digits-mlp", "previous")
+    yield client
+    mlflow.set_tracking_uri(before)
+
+
+def aliases(client):
+    return {name: str(version) for name, version in client.get_registered_model("digits-mlp").aliases.items()}
+
+
+@pytest.fixture
+def promote(client, capsys):
+    """`python -m pipeline promote` in this process: (exit code, output, error output)."""
+
+    def run(*arguments):
+        code = cli.main(["promote", *arguments, "--model", "digits-mlp"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_worse_version_is_refused_and_the_verdict_is_kept_with_it(promote, client):
+    code, out, err = promote("2")
+    assert code == 1
+    assert "refuse: shown to be worse (p = " in err
+    assert "exact McNemar test on " in out
+    assert aliases(client) == {"champion": "1"}
+    tags = client.get_model_version("digits-mlp", "2").tags
+    assert tags["promotion.verdict"].startswith("refuse: shown to be worse")
+    assert tags["promotion.against"] == "version 1"
+
+
+def test_a_better_version_becomes_champion_and_is_rolled_back(promote, client):
+    code, out, _ = promote()
+    assert code == 0
+    assert "version 3 is champion now, version 1 previous" in out
+    assert aliases(client) == {"champion": "3", "previous": "1"}
+    assert promote("3") == (0, "digits-mlp version 3 is the champion already: nothing to do\n", "")
+    assert promote("--rollback")[0] == 0
+    assert aliases(client) == {"champion": "1", "previous": "3"}
+    assert "in favour of version 1" in client.get_model_version("digits-mlp", "3").tags["promotion.rolled_back"]
+
+
+def everything(folder):
+    """Every row of the store, and every file beside it."""
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        rows = list(database.iterdump())
+    return rows, {
+        path: (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+@pytest.mark.parametrize("target", ["3", "2", "newest", "a run without a version", "without a champion"])
+def test_a_dry_run_changes_nothing(promote, client, trained, tmp_path, target):
+    if target == "without a champion":
+        client.delete_registered_model_alias("digits-mlp", "champion")
+        target = "2"
+    elif target == "a run without a version":
+        experiment = client.get_experiment_by_name("digits").experiment_id
+        target = client.create_run(experiment).info.run_id
+        client.log_param(target, "dataset", "digits")
+        log_model.log_model(client, target, trained / "network.onnx", trained / "example.npy")
+    before = everything(trained)
+    code, out, _ = promote(target, "--dry-run")
+    assert code == (target == "2" and "champion  " in out)
+    assert out.splitlines()[-1] in (
+        "dry run: nothing was changed",
+        "digits-mlp has no champion; version 2 would become it",
+    )
+    assert everything(trained) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_promotes_all_the_same_and_its_reason_is_recorded(promote, client):
+    assert promote("2", "--force", "the old one cannot be explained")[0] == 0
+    assert aliases(client) == {"champion": "2", "previous": "1"}
+    assert client.get_model_version("digits-mlp", "2").tags["promotion.forced"] == "the old one cannot be explained"
+
+
+def test_a_run_stands_for_its_version(promote, client):
+    run_id = client.get_model_version("digits-mlp", "3").run_id
+    assert "version 3, candidate" in promote(run_id, "--dry-run")[1]
+
+
+def test_models_of_other_data_are_not_compared(promote, client):
+    digest = client.get_model_version("digits-mlp", "2").tags["data_digest"]
+    client.set_model_version_tag("digits-mlp", "2", "data_digest", "other")
+    try:
+        code, _, err = promote("2")
+    finally:
+        client.set_model_version_tag("digits-mlp", "2", "data_digest", digest)
+    assert code == 2
+    assert "they cannot be compared here" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["9"], "model digits-mlp has no version 9 (versions: 1, 2, 3)"),
+        (["nobody"], "no run 'nobody' in runs"),
+        (["--rollback"], "has no alias 'previous'"),
+        (["--rollback", "2"], "--rollback goes alone"),
+        (["2", "--force", " "], "--force needs a reason"),
+        (["--dryrun"], "unknown flag '--dryrun'; did you mean 'dry_run'?"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(promote, client, arguments, words):
+    code, out, err = promote(*arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert aliases(client) == {"champion": "1"}
+
+
+def test_two_at_once_leave_one_champion_and_the_one_before(client):
+    versions = ("2", "3")
+
+    def forced(version):
+        promotion.promote(version, "digits-mlp", "runs", "data", dry_run=False, force="a test")
+
+    threads = [threading.Thread(target=forced, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = aliases(client)
+    assert {found["champion"], found["previous"]} == {"2", "3"}
+
+
+def test_the_first_version_of_a_model_without_champion_becomes_it(promote, client):
+    client.delete_registered_model_alias("digits-mlp", "champion")
+    assert promote("2") == (0, "digits-mlp has no champion; version 2 becomes it\n", "")
+    assert aliases(client) == {"champion": "2"}
+
+
+COMMANDS = [
+    ["promote", "--model", "digits-mlp"],
+    ["promote", "2", "--dry-run"],
+    ["promote", "some-run"],
+    ["promote", "--rollback"],
+    ["compare", "trial"],
+    ["compare"],
+    ["report"],
+]
+QUESTION = (
+    "question: Why?\nshared: {validation_size: 100}\nvariants: {a: {}, b: {dropout: 0.5}}\nbaseline: a\nseeds: [1, 2]\n"
+)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_dead_server_is_one_line_and_its_own_exit_code(client, capsys, tmp_path, monkeypatch, arguments):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/why.yaml").write_text(QUESTION)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    assert cli.main(arguments) == 3
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert err.startswith("pipeline: no answer from http://127.0.0.1:9; ")
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 500])
+def test_so_is_what_answers_in_its_place(client, capsys, monkeypatch, status):
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>\n<body>please log in</body>\n</html>")
+
+        def log_message(self, *words):
+            pass
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{proxy.server_port}")
+        assert cli.main(["promote"]) == 3
+        proxy.shutdown()
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert f"answers {status}" in err or status == 200
+    assert ("MLFLOW_TRACKING_USERNAME" in err) == (status in (401, 403))
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """The registry dies at the second alias that is set, once."""
+    real, calls = mlflow.MlflowClient.set_registered_model_alias, []
+
+    def dying(*words):
+        calls.append(words)
+        if len(calls) == 2:
+            raise MlflowException("API request to http://registry/api failed with exception Connection refused")
+        return real(*words)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", dying)
+
+
+def test_a_promotion_that_was_cut_off_is_made_whole_by_running_it_again(promote, client, cut):
+    code, _, err = promote("3")
+    assert (code, len(err.splitlines())) == (3, 1)
+    assert "run it again when it does: what was half done is made whole" in err
+    assert aliases(client) == {"champion": "1", "previous": "1"}
+    assert promote("3")[0] == 0
+    assert aliases(client) == {"champion": "3", "previous": "1"}
+
+
+def test_a_rollback_that_was_cut_off_is_made_whole_by_running_it_again(promote, client, monkeypatch, request):
+    assert promote("3")[0] == 0
+    request.getfixturevalue("cut")
+    assert promote("--rollback")[0] == 3
+    assert aliases(client) == {"champion": "1", "previous": "1"}
+    assert promote("--rollback")[0] == 0
+    assert aliases(client) == {"champion": "1", "previous": "3"}
+
+
+def test_there_is_nothing_to_go_back_to_where_champion_and_previous_are_one(promote, client):
+    client.set_registered_model_alias("digits-mlp", "champion", "2")
+    client.set_registered_model_alias("digits-mlp", "previous", "2")
+    code, _, err = promote("--rollback")
+    assert code == 2
+    assert "version 2 of digits-mlp is both champion and previous: there is nothing to go back to" in err
+
+
+@pytest.fixture
+def without_files(client):
+    """The files of version 1 are gone until the test is over."""
+    source = client.get_model_version("digits-mlp", "1").source
+    folder = client.get_logged_model(source.removeprefix("models:/")).artifact_location.removeprefix("file://")
+    shutil.move(folder, f"{folder}.away")
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.move(f"{folder}.away", folder)
+
+
+def test_a_champion_whose_files_are_gone_is_told_and_can_be_replaced(promote, client, without_files):
+    code, _, err = promote("3")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "the champion, digits-mlp version 1 cannot be " in err
+    assert "--force REASON replaces it without a comparison" in err
+    assert promote("3", "--force", "its files are gone")[0] == 0
+    assert aliases(client) == {"champion": "3", "previous": "1"}
+    tags = client.get_model_version("digits-mlp", "3").tags
+    assert tags["promotion.verdict"] == "not compared: the champion could not be opened"
+    code, _, err = promote("1")
+    assert (code, len(err.splitlines())) == (2, 1)
+
+
+def test_a_run_of_another_store_is_told(promote, tmp_path):
+    from pipeline.tracking.folders import Journal, RunFolder
+
+    folder = RunFolder(tmp_path / "runs/elsewhere")
+    journal = Journal(folder)
+    journal.append("start", run_key="k", mlflow_run_id=None, tags={}, params={}, parent="")
+    journal.close()
+    folder.write_state({"run_id": "0" * 32, "tracking_uri": "http://other:5000"})
+    code, _, err = promote("elsewhere")
+    assert code == 2
+    assert "run elsewhere was recorded in http://other:5000; sqlite:" in err
+
+
+def test_the_lock_lies_beside_the_registry_or_is_the_users_own(client, trained, tmp_path, monkeypatch):
+    assert promotion_lock._lock_path("m") == trained / "mlflow.db.promote.lock"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    own = promotion_lock._lock_path("m")
+    assert (own.parent.parent, own.parent.stat().st_mode & 0o777) == (tmp_path, 0o700)
+    monkeypatch.setattr(promotion_lock.os, "getuid", lambda: 12345)
+    assert promotion_lock._lock_path("m").parent != own.parent if own.parent.stat().st_uid == 12345 else True
+    (tmp_path / "pipeline-54321").mkdir()
+    monkeypatch.setattr(promotion_lock.os, "getuid", lambda: 54321)
+    assert promotion_lock._lock_path("m") is None
+
+
+def test_a_lock_that_cannot_be_had_is_done_without(promote, client, trained, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(promotion_lock, "FileLock", refuse)
+    assert promote("3")[0] == 0
+    assert aliases(client)["champion"] == "3"
+
+
+@pytest.mark.parametrize("name", ["it's", 'say "hi"', """it's "both" """.strip(), "back\\slash", "50%", "a;b", "a--b"])
+def test_any_name_is_found_in_the_registry(client, name):
+    run_id = client.get_model_version("digits-mlp", "1").run_id
+    source = client.get_model_version("digits-mlp", "1").source
+    client.create_registered_model(name)
+    try:
+        made = client.create_model_version(name, source, run_id=run_id)
+        assert [each.version for each in searches.versions(client, name)] == [made.version]
+        assert log_model.version_of_run(client, name, run_id).version == made.version
+        assert searches.versions(client, name + "x") == []
+        assert name in [each.name for each in searches.models(client)]
+    finally:
+        client.delete_registered_model(name)

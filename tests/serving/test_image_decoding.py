@@ -1,0 +1,170 @@
+"""Which image files are read, and which grey levels are in them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.serving import preprocessing
+from pipeline.serving.preprocessing import SEND, ImageError, read_image
+from tests.serving.test_preprocessing import as_file, drawn
+
+
+def told(content):
+    with pytest.raises(ImageError) as caught:
+        read_image(content)
+    return str(caught.value)
+
+
+def decoded(image, kind="PNG", **options):
+    return preprocessing._decode(as_file(image, kind, **options))
+
+
+# Which files.
+
+
+def test_what_to_send_is_said_once_and_for_all():
+    assert SEND == "send a PNG or JPEG file of one digit, dark on light or light on dark, at most 16 megapixels"
+
+
+def test_only_png_and_jpeg_are_read():
+    for kind in ("GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        assert told(as_file(drawn(mode="RGB", ink="black", paper="white"), kind)) == (
+            f"this is neither PNG nor JPEG; {SEND}"
+        )
+    for content in (b"", b"\x89PNG", b"digit"):
+        assert told(content) == f"this is neither PNG nor JPEG; {SEND}"
+
+
+def test_a_damaged_file_is_told_with_pillow_s_own_words():
+    whole = as_file(drawn())
+    assert told(whole[:-30]) == f"the image cannot be read (OSError: image file is truncated); {SEND}"
+
+
+def test_pillow_s_words_are_cut_at_80_letters(monkeypatch):
+    def fail(image):
+        raise KeyError("x" * 100)
+
+    monkeypatch.setattr(preprocessing, "_on_paper", fail)
+    assert told(as_file(drawn())) == f"the image cannot be read (KeyError: '{'x' * 79}); {SEND}"
+
+
+@pytest.mark.parametrize("size", [(4001, 4000), (8001, 1), (1, 8001)])
+def test_one_row_or_column_too_many_is_told_by_its_size(size):
+    assert told(as_file(Image.new("1", size))) == f"the image has {size[0]} x {size[1]} pixels; {SEND}"
+
+
+@pytest.mark.parametrize("size", [(4000, 4000), (8000, 1), (1, 8000), (8000, 2000)])
+def test_as_many_pixels_as_are_allowed_are_looked_at(size):
+    assert told(as_file(Image.new("1", size))) == (
+        f"the image is blank: nothing stands out from its background; {SEND}"
+    )
+
+
+def test_pillow_s_own_limit_warns_of_nothing():
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
+def test_a_hundred_scans_are_read_and_one_more_is_told():
+    jpeg = as_file(drawn(), "JPEG")
+    allowed = jpeg + preprocessing.SCAN * (100 - jpeg.count(preprocessing.SCAN))
+    assert np.array_equal(read_image(allowed), read_image(jpeg))
+    assert told(allowed + preprocessing.SCAN) == f"the JPEG has more than 100 scans; {SEND}"
+
+
+# Grey levels.
+
+
+def test_a_side_of_1000_is_kept_and_beyond_it_pixels_are_averaged():
+    random = np.random.RandomState(0)
+    levels = random.randint(0, 256, (4, 1000)).astype(np.uint8)
+    assert np.array_equal(decoded(Image.fromarray(levels)), levels)
+    assert np.array_equal(decoded(Image.fromarray(levels.T)), levels.T)
+    levels = random.randint(0, 256, (4, 2000)).astype(np.uint8)
+    means = levels.reshape(2, 2, 1000, 2).mean(axis=(1, 3))
+    assert np.abs(decoded(Image.fromarray(levels)) - means).max() <= 1
+    assert np.abs(decoded(Image.fromarray(levels.T)) - means.T).max() <= 1
+    assert decoded(Image.new("L", (1001, 300))).shape == (300, 1000)
+
+
+@pytest.mark.parametrize(("level", "grey_level"), [(0, 0), (128, 0), (129, 1), (257, 1), (32896, 128), (65535, 255)])
+def test_16_bit_greys_keep_their_range(level, grey_level):
+    assert decoded(Image.fromarray(np.full((2, 2), level, np.uint16))).tolist() == [[grey_level] * 2] * 2
+
+
+def test_greys_beyond_their_range_are_its_ends():
+    for dtype in (np.int32, np.float32):
+        levels = Image.fromarray(np.array([[-300, 0, 25700, 70000]], dtype))
+        assert np.asarray(preprocessing._eight_bit(levels)).tolist() == [[0, 0, 100, 255]]
+
+
+def test_colours_become_the_grey_that_they_look_like():
+    colours = Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8))
+    assert decoded(colours).round().tolist() == [[76, 150, 29, 255]]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, [[1, 2], [3, 4]]),
+        (2, [[2, 1], [4, 3]]),
+        (3, [[4, 3], [2, 1]]),
+        (4, [[3, 4], [1, 2]]),
+        (5, [[1, 3], [2, 4]]),
+        (6, [[3, 1], [4, 2]]),
+        (7, [[4, 2], [3, 1]]),
+        (8, [[2, 4], [1, 3]]),
+    ],
+)
+def test_an_image_is_turned_and_mirrored_as_its_camera_says(orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert decoded(Image.fromarray(np.array([[1, 2], [3, 4]], np.uint8)), exif=exif).tolist() == turned
+
+
+# Transparency.
+
+
+def transparent(ink, alpha=255):
+    """A stroke on nothing: two pixels of it, two that are transparent."""
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0] = (ink, ink, ink, alpha)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize(("ink", "paper"), [(0, 255), (128, 255), (223, 255), (224, 0), (255, 0)])
+def test_transparent_parts_are_white_unless_a_light_digit_would_vanish_on_it(ink, paper):
+    assert decoded(transparent(ink)).tolist() == [[ink, ink], [paper, paper]]
+
+
+def test_half_transparent_ink_is_mixed_with_the_paper():
+    assert decoded(transparent(0, alpha=51)).tolist() == [[204, 204], [255, 255]]
+
+
+def test_grey_with_an_alpha_channel_is_laid_on_paper():
+    assert decoded(transparent(0).convert("LA")).tolist() == [[0, 0], [255, 255]]
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+@pytest.mark.parametrize(
+    ("image", "clear"),
+    [
+        (Image.fromarray(np.array([[10, 99], [99, 200]], np.uint8)), 99),
+        (Image.fromarray(np.array([[10, 99], [99, 200]], np.uint16) * 257), 99 * 257),
+        (Image.fromarray(np.array([[10, 99], [99, 200]], np.uint8)).convert("RGB"), (99, 99, 99)),
+        (Image.fromarray(np.array([[10, 99], [99, 200]], np.uint8)).convert("P"), None),
+    ],
+    ids=["grey", "16 bit", "colour", "palette"],
+)
+def test_a_colour_that_stands_for_transparent_is_paper_also_when_the_image_is_turned(image, clear, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if clear is None:
+        clear = image.getpixel((1, 0))
+    found = decoded(image, transparency=clear, exif=exif)
+    assert (found if orientation == 1 else found[::-1, ::-1]).tolist() == [[10, 255], [255, 200]]
+
+
+def test_of_16_bits_only_the_very_level_is_transparent():
+    levels = np.array([[25443, 25444], [0, 65535]], np.uint16)
+    found = decoded(Image.fromarray(levels), transparency=25443)
+    assert found.tolist() == [[255, 99], [0, 255]]

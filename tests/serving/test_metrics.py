@@ -1,0 +1,270 @@
+"""What Prometheus reads and what the log lines say, to the letter: dashboards and alarms hang on it."""
+
+import asyncio
+import io
+import json
+import logging
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipeline.serving import metrics
+from pipeline.serving.metrics import AccessLog, JsonLines, Predictions, Telemetry, log_as_json
+
+DESCRIBED = [
+    "# HELP pipeline_requests_total Requests by route and status.",
+    "# TYPE pipeline_requests_total counter",
+    "# HELP pipeline_errors_total Refused or failed requests by kind.",
+    "# TYPE pipeline_errors_total counter",
+    "# HELP pipeline_request_seconds Time to answer.",
+    "# TYPE pipeline_request_seconds histogram",
+    "# HELP pipeline_batch_images Images per request.",
+    "# TYPE pipeline_batch_images histogram",
+    "# HELP pipeline_model_version 1 for the version that serves.",
+    "# TYPE pipeline_model_version gauge",
+    "# HELP pipeline_following 1 if the last look at the alias went well.",
+    "# TYPE pipeline_following gauge",
+    "# HELP pipeline_follow_failures_total Looks at the alias that failed.",
+    "# TYPE pipeline_follow_failures_total counter",
+    "# HELP pipeline_model_exchanges_total Times that a version began to serve.",
+    "# TYPE pipeline_model_exchanges_total counter",
+    "# HELP pipeline_connections Connections that are open.",
+    "# TYPE pipeline_connections gauge",
+    "# HELP pipeline_connections_ended_total Connections closed early, by reason.",
+    "# TYPE pipeline_connections_ended_total counter",
+    "# HELP pipeline_predicted_digit_total Predictions by digit.",
+    "# TYPE pipeline_predicted_digit_total counter",
+    "# HELP pipeline_confidence Probability of the predicted digit.",
+    "# TYPE pipeline_confidence histogram",
+]
+
+
+def lines_of(watched, beginning):
+    return [line for line in watched.exposition().decode().splitlines() if line.startswith(beginning)]
+
+
+def test_every_metric_has_its_name_kind_and_meaning():
+    described = lines_of(Telemetry(), ("# HELP pipeline", "# TYPE pipeline"))
+    for line in DESCRIBED:
+        assert line in described
+    assert lines_of(Telemetry(), "process_cpu_seconds_total")
+    assert lines_of(Telemetry(), "python_info")
+
+
+def test_answers_are_counted_by_route_and_status_and_timed_by_route():
+    watched = Telemetry()
+    for status, seconds in ((200, 0.25), (200, 0.5), (413, 3)):
+        watched.answered("/invocations", status, seconds)
+    watched.answered("/ping", 200, 0.125)
+    assert lines_of(watched, "pipeline_requests_total") == [
+        'pipeline_requests_total{route="/invocations",status="200"} 2.0',
+        'pipeline_requests_total{route="/invocations",status="413"} 1.0',
+        'pipeline_requests_total{route="/ping",status="200"} 1.0',
+    ]
+    assert lines_of(watched, "pipeline_request_seconds_sum") == [
+        'pipeline_request_seconds_sum{route="/invocations"} 3.75',
+        'pipeline_request_seconds_sum{route="/ping"} 0.125',
+    ]
+    buckets = lines_of(watched, 'pipeline_request_seconds_bucket{le="0.5",route="/inv')
+    assert buckets == ['pipeline_request_seconds_bucket{le="0.5",route="/invocations"} 2.0']
+
+
+def test_errors_are_counted_by_kind_and_connections_by_what_ended_them():
+    watched = Telemetry()
+    watched.errors.labels(kind="too_large").inc()
+    for reason in ("slow", "slow", "idle"):
+        watched.ended(reason)
+    watched.connections.set(3)
+    assert lines_of(watched, "pipeline_errors_total") == ['pipeline_errors_total{kind="too_large"} 1.0']
+    assert lines_of(watched, "pipeline_connections_ended_total") == [
+        'pipeline_connections_ended_total{reason="slow"} 2.0',
+        'pipeline_connections_ended_total{reason="idle"} 1.0',
+    ]
+    assert lines_of(watched, "pipeline_connections ") == ["pipeline_connections 3.0"]
+    assert isinstance(watched.access, AccessLog)
+
+
+def test_times_are_counted_in_buckets_from_half_a_millisecond_to_ten_seconds():
+    watched = Telemetry()
+    watched.answered("/ping", 200, 0.001)
+    bounds = [line.split('"')[1] for line in lines_of(watched, "pipeline_request_seconds_bucket")]
+    assert bounds == [str(float(bound)) for bound in metrics.SECONDS] + ["+Inf"]
+
+
+def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
+    watched = Telemetry()
+    probabilities = np.full((3, 10), 0.025, np.float32)
+    probabilities[[0, 1, 2], [7, 7, 2]] = 0.775, 0.9, 0.15
+    watched.predicted(probabilities)
+    watched.predicted(probabilities[:1])
+    digits = [line.split()[1] for line in lines_of(watched, "pipeline_predicted_digit_total")]
+    assert digits == ["0.0", "0.0", "1.0", "0.0", "0.0", "0.0", "0.0", "3.0", "0.0", "0.0"]
+    assert lines_of(watched, "pipeline_predicted_digit_total")[7].startswith(
+        'pipeline_predicted_digit_total{digit="7"}'
+    )
+    # A bucket counts what is at most its bound, 0.9 itself included.
+    at_most = {line.split('"')[1]: line.split()[1] for line in lines_of(watched, "pipeline_confidence_bucket")}
+    assert at_most == dict(
+        zip(
+            ["0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "0.95", "0.99", "0.999", "+Inf"],
+            ["1.0"] * 6 + ["3.0"] + ["4.0"] * 5,
+            strict=True,
+        )
+    )
+    assert float(lines_of(watched, "pipeline_confidence_sum")[0].split()[1]) == pytest.approx(0.775 * 2 + 0.9 + 0.15)
+    assert lines_of(watched, "pipeline_batch_images_sum") == ["pipeline_batch_images_sum 4.0"]
+    assert 'pipeline_batch_images_bucket{le="2.0"} 1.0' in lines_of(watched, "pipeline_batch_images_bucket")
+    assert len(lines_of(watched, "pipeline_batch_images_bucket")) == 12
+    assert len(Predictions().digits) == 10
+
+
+def test_counts_are_whole_numbers_and_the_least_sure_prediction_is_in_the_last_bucket_too():
+    counted = Predictions()
+    assert (counted.digits.dtype, counted.confidences.dtype) == (np.int64, np.int64)
+    sure = np.zeros((2, 10), np.float32)
+    sure[[0, 1], [1, 2]] = 1.0, 0.15
+    counted.add(sure)
+    digits, confidence = counted.collect()
+    assert [sample.value for sample in digits.samples][:3] == [0, 1, 1]
+    buckets = {s.labels["le"]: s.value for s in confidence.samples if s.name == "pipeline_confidence_bucket"}
+    assert list(buckets) == [str(bound) for bound in metrics.CONFIDENCES[:-1]] + ["+Inf"]
+    assert (buckets["0.2"], buckets["0.999"], buckets["+Inf"]) == (1, 1, 2)
+    assert {s.name: s.value for s in confidence.samples}["pipeline_confidence_count"] == 2
+
+
+def test_only_the_version_that_serves_is_1_and_exchanges_are_counted():
+    watched = Telemetry()
+    watched.serving("mnist-mlp", "1")
+    watched.serving("mnist-mlp", "2")
+    assert lines_of(watched, "pipeline_model_version") == ['pipeline_model_version{model="mnist-mlp",version="2"} 1.0']
+    assert lines_of(watched, "pipeline_model_exchanges_total") == ["pipeline_model_exchanges_total 2.0"]
+
+
+def test_looks_at_the_alias_are_watched():
+    watched = Telemetry()
+    watched.follow_ok(True)
+    assert lines_of(watched, "pipeline_following") == ["pipeline_following 1.0"]
+    watched.follow_ok(False)
+    watched.follow_failed("registry")
+    assert lines_of(watched, "pipeline_following") == ["pipeline_following 0.0"]
+    assert lines_of(watched, "pipeline_follow_failures_total") == [
+        'pipeline_follow_failures_total{reason="registry"} 1.0'
+    ]
+
+
+@pytest.fixture
+def access_level():
+    before = metrics.access.level
+    metrics.access.setLevel(logging.INFO)
+    yield metrics.access
+    metrics.access.setLevel(before)
+
+
+def access_log(monkeypatch):
+    """An access log that writes into memory, at a fixed instant."""
+    monkeypatch.setattr(metrics.time, "time", lambda: 1_795_450_588.25)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=io.BytesIO()))
+    return AccessLog()
+
+
+def test_access_lines_are_written_together_soon_after_the_first(monkeypatch, access_level):
+    log, asked = access_log(monkeypatch), []
+
+    async def requests():
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_later", lambda seconds, flush: asked.append((seconds, flush)))
+        for status in (200, 404):
+            log.write({"message": "request", "status": status})
+        assert log.stream.getvalue() == b""
+        asked[0][1]()
+
+    asyncio.run(requests())
+    first, second = log.stream.getvalue().decode().splitlines()
+    assert log.stream.getvalue().endswith(b"\n")
+    assert first == '{"time":"2026-11-23T16:16:28.250Z","level":"info","message":"request","status":200}'
+    assert json.loads(second)["status"] == 404
+    assert [seconds for seconds, _ in asked] == [metrics.WRITTEN_WITHIN_S]
+    log.flush()
+    assert len(log.stream.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize("second", [1_795_450_588, 1_795_450_589])
+def test_an_instant_is_told_to_the_millisecond_below_it(second):
+    assert metrics._instant(second + 0.9999) == f"2026-11-23T16:16:{second - 1_795_450_560}.999Z"
+    assert metrics._instant(second) == f"2026-11-23T16:16:{second - 1_795_450_560}.000Z"
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_log_that_nobody_takes_stops_nothing_and_its_lines_are_gone(monkeypatch, access_level, error):
+    log, asked = access_log(monkeypatch), []
+
+    class Refusing:
+        def write(self, content):
+            asked.append(content)
+            raise error
+
+    log.stream = Refusing()
+    loop = SimpleNamespace(call_later=lambda seconds, flush: asked.append(flush))
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    log.write({"message": "one"})
+    log.write({"message": "two"})
+    assert asked == [log.flush]
+    log.flush()
+    log.flush()
+    assert [content.count(b"\n") for content in asked[1:]] == [2]
+    log.write({"message": "three"})
+    assert asked[-1] == log.flush
+
+
+def test_an_access_line_is_not_made_where_the_level_keeps_it_back(monkeypatch, access_level):
+    log = access_log(monkeypatch)
+    access_level.setLevel(logging.WARNING)
+    log.write({"message": "request"})  # would need an event loop
+    log.flush()
+    assert log.stream.getvalue() == b""
+
+
+def record(level=logging.WARNING, error=None, **facts):
+    made = logging.LogRecord("pipeline", level, __file__, 1, "moved to %s", ("2",), error)
+    made.created = 1_795_450_588.5
+    if facts:
+        made.facts = facts
+    return made
+
+
+def test_a_log_line_is_one_json_object_with_the_facts_and_the_traceback():
+    line = JsonLines().format(record(version="2", path=sys))
+    assert line.startswith(
+        '{"time":"2026-11-23T16:16:28.500Z","level":"warning","message":"moved to 2","version":"2","path":'
+    )
+    assert json.loads(line)["path"] == str(sys)
+    assert "traceback" not in json.loads(JsonLines().format(record()))
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        told = json.loads(JsonLines().format(record(logging.ERROR, sys.exc_info())))
+    assert told["level"] == "error"
+    assert told["traceback"].endswith("ValueError: broken")
+
+
+def test_every_logger_writes_such_lines_to_the_error_output(monkeypatch):
+    root = logging.getLogger()
+    servers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
+    before = root.handlers, root.level, [(each.handlers, each.propagate) for each in servers]
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    for each in servers:
+        each.handlers, each.propagate = [logging.StreamHandler(io.StringIO())], False
+    try:
+        log_as_json("warning")
+        assert (root.level, len(root.handlers)) == (logging.WARNING, 1)
+        root.handlers[0].emit(record(logging.INFO))
+        for each in servers:
+            each.handle(record())
+    finally:
+        root.handlers, root.level = before[:2]
+        for each, (handlers, propagate) in zip(servers, before[2], strict=True):
+            each.handlers, each.propagate = handlers, propagate
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["moved to 2"] * 3

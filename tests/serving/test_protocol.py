@@ -1,0 +1,288 @@
+"""MLflow's scoring protocol: each image read exactly, each answer given exactly, each refusal in words."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.registry.predictor import check_images
+from pipeline.serving import protocol
+from pipeline.serving.middleware import RefusalError
+
+SEND = "send raw pixels: float32 of shape (N, 28, 28), each in 0..255, 0 the background, 255 the stroke"
+SEND_JSON = f'send {{"inputs": [image, ...]}} as application/json; {SEND}'
+INVALID = "INVALID_PARAMETER_VALUE"
+
+
+def images_of(count, first=0):
+    """Images of which no two are alike, each with every level from 0 to 255."""
+    levels = np.arange(28 * 28).reshape(28, 28)
+    return np.stack([(levels * 3 + 7 * number) % 256 for number in range(first, first + count)])
+
+
+def read(content, kind="application/json"):
+    return protocol.images_of_json(kind, content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+def refused(content, kind="application/json"):
+    """Status, code and words of the refusal."""
+    with pytest.raises(RefusalError) as told:
+        read(content, kind)
+    return told.value.status, told.value.code, told.value.message
+
+
+@pytest.mark.parametrize("key", ["inputs", "instances"])
+@pytest.mark.parametrize("fraction", [0, 0.25])
+def test_every_pixel_of_every_image_arrives_in_its_place(key, fraction):
+    images = (images_of(5) + fraction).clip(0, 255)
+    found = read({key: images.tolist()})
+    assert (found.dtype, found.shape) == (np.float32, (5, 28, 28))
+    assert np.array_equal(found, images)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "", " ", "Application/JSON", "application/json; charset=utf-8", " application/json ;x"]
+)
+def test_a_type_of_json_or_none_is_taken(kind):
+    assert np.array_equal(read({"inputs": images_of(1).tolist()}, kind), images_of(1))
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/jsonl", "application/x; application/json", "x" * 100])
+def test_another_type_is_refused_by_its_name(kind):
+    words = f"found content type {kind[:80]!r}; {SEND_JSON}"
+    assert refused({"inputs": images_of(1).tolist()}, kind) == (415, "BAD_REQUEST", words)
+
+
+def test_what_is_no_json_is_refused_with_the_parsers_reason():
+    reason = "unexpected character, expected a JSON value: line 1 column 2 (char 1)"
+    assert refused(b"[x]") == (400, "BAD_REQUEST", f"the body is not JSON ({reason}); {SEND_JSON}")
+
+
+def test_a_parsers_reason_is_cut_short(monkeypatch):
+    class Parser:
+        JSONDecodeError = json.JSONDecodeError
+
+        @staticmethod
+        def loads(body):
+            raise json.JSONDecodeError("x" * 200, "", 0)
+
+    monkeypatch.setattr(protocol, "orjson", Parser)
+    assert refused(b"") == (400, "BAD_REQUEST", f"the body is not JSON ({'x' * 120}); {SEND_JSON}")
+
+
+FORMS = {
+    "dataframe_split": ({"dataframe_split": {"columns": [], "data": []}}, "the keys ['dataframe_split']"),
+    "dataframe_records": ({"dataframe_records": [{}]}, "the keys ['dataframe_records']"),
+    "no inputs": ({"b": 1, "a": 2}, "the keys ['a', 'b']"),
+    "nothing": ({}, "the keys []"),
+    "null": ({"inputs": None}, "the keys ['inputs']"),
+    "many keys": (dict.fromkeys("gfedcba", 1), "the keys ['a', 'b', 'c', 'd', 'e']"),
+    "a long key": ({"k" * 200: 1}, f"the keys ['{'k' * 200}"[:120]),
+    "a list": ([1], "list"),
+    "text": ("inputs", "str"),
+    "a number": (5, "int"),
+    "truth": (True, "bool"),
+    "none": (None, "NoneType"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_another_form_is_refused_by_what_was_found(form):
+    content, found = FORMS[form]
+    assert refused(content) == (400, "BAD_REQUEST", f"found {found}; {SEND_JSON}")
+
+
+@pytest.mark.parametrize("values", [(1, 2), (None, 2), (1, None), (None, None)])
+def test_both_keys_are_refused_whatever_they_hold(values):
+    content = dict(zip(("inputs", "instances"), values, strict=True))
+    assert refused(content) == (400, "BAD_REQUEST", f"found both inputs and instances; {SEND_JSON}")
+
+
+def test_other_keys_beside_the_images_are_no_matter():
+    found = read({"inputs": images_of(1).tolist(), "params": {}, "signature_name": "x"})
+    assert np.array_equal(found, images_of(1))
+
+
+def test_1024_images_are_taken_and_one_more_is_not():
+    images = images_of(1).tolist() * 1024
+    assert read({"inputs": images}).shape == (1024, 28, 28)
+    told = (400, INVALID, "found 1025 images; send at most 1024 at a time")
+    assert refused({"inputs": [0] * 1025}) == refused({"instances": [0] * 1025}) == told
+
+
+def with_pixel(value, count=2):
+    """Images of which the last has one pixel of that value, among black ones."""
+    images = images_of(count).tolist()
+    images[-1] = [[0] * 28 for _ in range(28)]
+    images[-1][27][27] = value
+    return {"inputs": images}
+
+
+@pytest.mark.parametrize("value", [0, 1.5, 2, 2.0, 254, 255, 255.0, 254.99])
+def test_an_image_is_taken_up_to_the_last_level(value):
+    assert read(with_pixel(value))[1, 27, 27] == np.float32(value)
+
+
+OUTSIDE = {256: "0 to 256", 255.5: "0 to 255.5", -1: "-1 to 255", -0.5: "-0.5 to 255", 1e300: "0 to inf"}
+
+
+@pytest.mark.parametrize("value", OUTSIDE)
+def test_a_level_outside_is_refused(value):
+    assert refused(with_pixel(value)) == (400, INVALID, f"found values from {OUTSIDE[value]}; {SEND}")
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 0.5, 1e-3])
+def test_one_image_that_was_scaled_is_refused_among_others_that_were_not(value):
+    found = f"found an image whose brightest pixel is {value:g}, so scaled to 0..1 already"
+    assert refused(with_pixel(value)) == (400, INVALID, f"{found}; {SEND}")
+
+
+def shaped(*shape):
+    return np.full(shape, 9).tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"),
+    [
+        ([], "(0,)"),
+        (shaped(28, 28), "(28, 28)"),
+        (shaped(2, 27, 28), "(2, 27, 28)"),
+        (shaped(2, 28, 27), "(2, 28, 27)"),
+        (shaped(2, 28, 29), "(2, 28, 29)"),
+        (shaped(2, 29, 28), "(2, 29, 28)"),
+        (shaped(2, 784), "(2, 784)"),
+        (shaped(1, 28, 28, 1), "(1, 28, 28, 1)"),
+        (7, "()"),
+    ],
+)
+def test_another_shape_is_refused_by_its_name(images, shape):
+    assert refused({"inputs": images}) == (400, INVALID, f"found shape {shape}; {SEND}")
+
+
+ROW, IMAGE = [9] * 28, [[9] * 28] * 28
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [IMAGE, [ROW] * 27],
+        [[*[ROW] * 27, ROW[:27]]],
+        [[*[ROW] * 27, [*ROW, 9]]],
+        [IMAGE, [*[ROW] * 27, None]],
+        [[*[ROW] * 27, [*ROW[:27], None]]],
+        [[*[ROW] * 27, [*ROW[:27], "9"]]],
+        [[*[ROW] * 27, {str(number): 9 for number in range(28)}]],
+        [[*[ROW] * 27, "9" * 28]],
+        [[[True] * 28] * 28],
+        {"a": 1},
+        "seven",
+    ],
+)
+def test_what_is_ragged_or_no_number_is_refused(images):
+    status, code, words = refused({"inputs": images})
+    assert (status, code) == (400, INVALID)
+    assert words.startswith("the images are not numbers of one shape (")
+    assert words == told_by(check_images, images)[:500]
+
+
+def test_a_long_reason_is_cut_short(monkeypatch):
+    def check(images):
+        raise ValueError("x" * 600)
+
+    monkeypatch.setattr(protocol, "check_images", check)
+    assert refused({"inputs": 1}) == (400, INVALID, "x" * 500)
+
+
+def told_by(function, *arguments):
+    """What it gives, or the words of its refusal."""
+    try:
+        return function(*arguments)
+    except (ValueError, RefusalError) as error:
+        return str(error)
+
+
+LEVELS = st.sampled_from([0, 1, 2, 255, 256, -1, 0.5, 1.5, 255.0, True, False, None, "3", [3]])
+PLACES = st.tuples(st.integers(0, 2), st.integers(0, 27), st.integers(0, 27))
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 3), st.sampled_from([0, 1, 9]), st.lists(st.tuples(PLACES, LEVELS), max_size=4))
+def test_whole_numbers_read_fast_are_read_as_all_others_are(count, level, changes):
+    """Whatever the images: the same pixels, or the same words, as of the predictor's own check."""
+    images = np.full((count, 28, 28), level).tolist()
+    for (image, row, column), value in changes:
+        if image < count:
+            images[image][row][column] = value
+    found, right = told_by(read, {"inputs": images}), told_by(check_images, images)
+    if isinstance(right, str):
+        assert found == right[:500]
+    else:
+        assert (found.dtype, found.tolist()) == (np.float32, right.tolist())
+
+
+def test_whole_numbers_are_read_without_the_slow_check(monkeypatch):
+    monkeypatch.setattr(protocol, "check_images", None)
+    assert np.array_equal(read({"inputs": images_of(3).tolist()}), images_of(3))
+
+
+def test_predictions_are_written_in_full_and_in_order():
+    probabilities = np.float32([[0.1, 1e-30], [0.9, 1]])
+    body = protocol.predictions_as_json(probabilities)
+    assert body == b'{"predictions":[[0.10000000149011612,1.0000000031710769e-30],[0.8999999761581421,1.0]]}'
+
+
+def test_digits_are_written_each_with_its_name_and_what_the_model_saw(monkeypatch):
+    monkeypatch.setattr(protocol, "as_png", lambda pixels: b"png %d" % pixels[0, 0])
+    probabilities = np.zeros((2, 10), np.float32)
+    probabilities[0, [3, 5]] = 0.25, 0.75
+    probabilities[1, [9, 1]] = 0.625, 0.375
+    seen = np.float32([np.full((28, 28), 1), np.full((28, 28), 2)])
+    loaded = SimpleNamespace(name="mnist-mlp", version="7")
+    answer = json.loads(protocol.digits_as_json(["a", "b"], seen, probabilities, loaded, True))
+    first, second = (row.tolist() for row in probabilities.astype(float))
+    url = "data:image/png;base64,"
+    assert answer == {
+        "predictions": [
+            {"name": "a", "digit": 5, "confidence": 0.75, "probabilities": first, "seen": url + "cG5nIDE="},
+            {"name": "b", "digit": 9, "confidence": 0.625, "probabilities": second, "seen": url + "cG5nIDI="},
+        ],
+        "model": "mnist-mlp",
+        "version": "7",
+    }
+    without = json.loads(protocol.digits_as_json(["a", "b"], seen, probabilities, loaded, False))
+    assert [list(each) for each in without["predictions"]] == [["name", "digit", "confidence", "probabilities"]] * 2
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        protocol.digits_as_json(["a"], seen, probabilities, loaded, False)
+    with pytest.raises(ValueError, match="argument 3 is longer"):
+        protocol.digits_as_json(["a", "b"], seen, probabilities[:1].repeat(3, axis=0), loaded, False)
+
+
+def test_refusals_are_described_each_in_its_words():
+    error = {"type": "object", "required": ["error_code", "message"]}
+    error["properties"] = {"error_code": {"type": "string"}, "message": {"type": "string"}}
+    words = {
+        400: "what was sent is not what the model takes",
+        401: "no or a wrong token",
+        403: "the service is not known by the name in Host",
+        408: "the body came too slowly",
+        413: "the body is too large",
+        415: "another content type",
+        503: "no model is loaded yet",
+    }
+    content = {"application/json": {"schema": error}}
+    assert protocol.refusals(*words) == {
+        status: {"description": said, "content": content} for status, said in words.items()
+    }
+    assert list(protocol.refusals(503)) == [503]
+
+
+def test_a_route_is_described_by_its_body_and_its_answer():
+    assert protocol.described({"image/png": 1}, {"type": "object"}) == {
+        "requestBody": {"required": True, "content": {"image/png": 1}},
+        "responses": {
+            "200": {"description": "the predictions", "content": {"application/json": {"schema": {"type": "object"}}}}
+        },
+    }
