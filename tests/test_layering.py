@@ -36,7 +36,7 @@ SELF_CONTAINED = {
 }
 ONLY = {
     "mlflow": {"mlflow_client", "registry", "delivery", "serving", "analysis"},
-    "argparse": {"commands", "cli", "tracking"},  # tracking: the type of Lightning's log_hyperparams
+    "argparse": {"commands", "tracking"},  # tracking: the type of Lightning's log_hyperparams
     "fastapi": {"serving"},
     "rich": {"terminal", "experiments", "registry", "analysis"},
     "pytorch_lightning": {"data", "training", "tracking"},

@@ -15,6 +15,7 @@ from pipeline.mlflow_client.connection import address, connect
 from pipeline.mlflow_client.tracking_uri import sqlite_path
 from pipeline.values import did_you_mean
 
+MANY_RUNS = 100  # more are compared without their curves
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
@@ -134,3 +135,8 @@ def ui_link() -> str:
     """Where MLflow's UI answers: the server itself, or `make ui` for a file."""
     uri = without_secrets(mlflow.get_tracking_uri())
     return uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+
+
+def all_with_curves(client: Any, runs: list[Run]) -> list[Run]:
+    """The runs with their curves; without, if they are many: each would cost MLflow four requests."""
+    return [with_curves(client, run) for run in runs] if len(runs) <= MANY_RUNS else runs

@@ -1,196 +1,24 @@
-"""The compare and report verbs: what MLflow's runs have shown, on the screen, in files, in the lab book."""
+"""`compare`: what MLflow's runs have shown, on the screen and in files."""
 
-import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import gc
 
-from pipeline.analysis import comparison, store, tables
-from pipeline.analysis.comparison import Comparison, Run
-from pipeline.experiments.spec import Question, read_question
-from pipeline.mlflow_client.asking import asking
-from pipeline.terminal.shell import command, shown
-
-MANY_RUNS = 100  # more are compared without their curves, which cost MLflow four requests a run
-LAB_BOOK, RESULTS = "README.md", "results"
-BOOK_FILES = ("curves.png", "intervals.png", "runs.csv", "comparison.json")
-INTRODUCTION = """# The lab book
-
-What the Keras sample's own page claims, asked of the machine: each question is a YAML file here, its answer below was
-written by `python -m pipeline report` from the records in MLflow, never by hand. Variants are compared on held-out
-training images (`validation_size`); the test set is read once per run, at its end, and decides nothing. Intervals are
-95 % (Student's t over seeds), p values are of paired t tests over common seeds with Holm's correction, and a verdict of
-"too few runs" says how many would show a difference of 0.1 points. Runs train two at a time on one thread each, and
-whatever else the machine does meanwhile shows in their seconds per epoch: mind the standard deviation there.
-
-`baseline.yaml` is no question but the sample's knobs: `python -m pipeline train --config experiments/baseline.yaml`.
-"""
+from pipeline.commands.parsing import Parser
+from pipeline.terminal.shell import home
 
 
-def compare(
-    words: Sequence[str], filter_text: str, baseline: str | None, metric: str, smallest: float | None, out: str | None
-) -> int:
-    """Compare the runs that the words and the filter name; returns the exit code.
-
-    Args:
-        words: MLflow experiments, run ids or run names; none: everything.
-        filter_text: MLflow's filter language.
-        baseline: the group that the others are compared with.
-        metric: the final value that decides.
-        smallest: the smallest difference of interest.
-        out: folder for the HTML report, pictures, CSV and JSON; None: none are written.
-
-    Raises:
-        ValueError: if nothing is found, or nothing of it can be compared.
-    """
-    with asking():
-        return _compare(words, filter_text, baseline, metric, smallest, out)
-
-
-def _compare(
-    words: Sequence[str], filter_text: str, baseline: str | None, metric: str, smallest: float | None, out: str | None
-) -> int:
-    client = store.open_store()
-    runs = store.find_runs(client, words, filter_text)
-    parent = store.parent_of(client, runs[0].experiment_id, words[0]) if len(words) == 1 and not filter_text else None
-    title = "" if parent is None else _question_of(parent)
-    if parent is not None and baseline is None:
-        baseline = parent.data.params.get("baseline")
-    order = [] if parent is None else parent.data.params.get("variants", "").split(", ")
-    title = title or _title(words, filter_text)
-    if parent is not None or out:
-        runs = _with_curves(client, runs)
-    found = comparison.compare(runs, title=title, baseline=baseline, metric=metric, smallest=smallest, order=order)
-    tables.print_comparison(found)
-    print(f"\nanswer     {tables.sentence(found)}")
-    if out:
-        print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
-    if parent is not None:
-        _log(client, parent, found)
-    return 0
-
-
-def _question_of(parent: Any) -> str:
-    note = str(parent.data.tags.get("mlflow.note.content", ""))
-    return note.splitlines()[0].strip("* ") if note else ""
-
-
-def _title(words: Sequence[str], filter_text: str) -> str:
-    return " ".join(filter(None, [", ".join(words), f"where {filter_text}" if filter_text else ""])) or "all runs"
-
-
-def _with_curves(client: Any, runs: list[Run]) -> list[Run]:
-    return [store.with_curves(client, run) for run in runs] if len(runs) <= MANY_RUNS else runs
-
-
-def _write(found: Comparison, folder: Path) -> Path:
-    from pipeline.analysis import report  # pictures and pages take a second to import
-
-    try:
-        report.write_files(found, folder.absolute(), store.ui_link())
-    except OSError as error:
-        raise ValueError(f"--out {folder} cannot be written ({error.strerror}); give another folder") from None
-    return folder.absolute()
-
-
-def _log(client: Any, parent: Any, found: Comparison) -> None:
-    """Put the comparison on the run that holds the question, so that the MLflow UI shows it too."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = _write(found, Path(scratch) / "comparison")
-        store.log_comparison(client, parent.info.run_id, str(folder), {"answer": tables.sentence(found)})
-    print(f"logged to  run {parent.info.run_id} (artifacts: comparison/report.html)")
-
-
-def report(files: Sequence[str], folder: str) -> int:
-    """Write the lab book from the records; returns the exit code.
-
-    Args:
-        files: experiment files to measure anew; none: all in the folder.
-        folder: the experiments' folder, which gets `README.md` and `results/`.
-
-    Raises:
-        ValueError: if a file is wrong, or the store has runs of none of them.
-    """
-    home = Path(folder)
-    questions = [read_question(file) for file in files] or _questions_in(home)
-    with asking():
-        client = store.open_store()
-        measured = [each for each in questions if _measure(client, each, home / RESULTS / each.name)]
-    if not measured:
-        names = ", ".join(question.name for question in questions)
-        raise ValueError(f"the store has finished runs of none of {names}; {command('experiment', 'FILE')} first")
-    sections = [home / RESULTS / question.name / "section.md" for question in _questions_in(home)]
-    text = "\n".join([INTRODUCTION, *[path.read_text() for path in sections if path.exists()]])
-    partial = home / (LAB_BOOK + ".partial")
-    partial.write_text(text)
-    partial.replace(home / LAB_BOOK)
-    print(f"{shown((home / LAB_BOOK).absolute())}: {len(measured)} of {len(questions)} experiments written anew")
-    return 0
-
-
-def _questions_in(home: Path) -> list[Question]:
-    files = sorted(path for path in home.glob("*.yaml") if "variants:" in path.read_text())
-    if not files:
-        raise ValueError(f"no experiment files in {home}; run from the project's folder, or give --folder")
-    return [read_question(path) for path in files]
-
-
-def _measure(client: Any, question: Question, folder: Path) -> bool:
-    """Write the question's section, table and pictures; False if the store has no finished run of it."""
-    from pipeline.analysis import report as pages
-
-    try:
-        runs = [run for run in store.find_runs(client, [question.name]) if _belongs(run, question)]
-        found = question.compare(_with_curves(client, runs))
-    except ValueError as error:
-        print(f"{question.name}: left as it is ({error})", file=sys.stderr)
-        return False
-    pages.write_files(found, folder, only=BOOK_FILES)
-    (folder / "section.md").write_text(_section(question, found))
-    return True
-
-
-def _belongs(run: Run, question: Question) -> bool:
-    """Whether the run is of the variants and seeds that the file asks for now."""
-    return run.tags.get("variant") in question.variants and run.seed in map(str, question.seeds)
-
-
-def _section(question: Question, found: Comparison) -> str:
-    where = f"{RESULTS}/{question.name}"
-    facts = [*tables.how_tested(found), *tables.notes(found)]
-    return "\n".join(
-        [
-            f"## {question.name}: {question.question}",
-            "",
-            f"`python -m pipeline experiment experiments/{question.name}.yaml`",
-            "",
-            f"**Answer.** {tables.sentence(found)}",
-            "",
-            tables.markdown(found),
-            "",
-            *[f"{line}. " for line in facts],
-            _hardware(found),
-            "",
-            f"![final values of {question.name}]({where}/intervals.png)",
-            "",
-            f"![learning curves of {question.name}]({where}/curves.png)",
-            "",
-        ]
+def main(arguments: list[str]) -> int:
+    """Parse, compare, print; returns the exit code."""
+    parser = Parser("compare", "Compare runs, with error bars.")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="experiments, run ids or run names (default: all)")
+    parser.add_argument("--filter", default="", help="MLflow's: \"params.optimizer = 'sgd'\"")
+    parser.add_argument("--baseline", help="the group that the others are compared with")
+    parser.add_argument("--metric", default="val_accuracy", help="the final value that decides (default: %(default)s)")
+    parser.add_argument(
+        "--smallest", type=float, help="smallest difference of interest (default: 0.001 of an accuracy)"
     )
+    parser.add_argument("--out", type=home, metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
+    options = parser.read(arguments)
+    gc.disable()  # a short life: collecting what the imports made would take a tenth of it
+    from pipeline.analysis.answer import compare
 
-
-def _hardware(found: Comparison) -> str:
-    """On what, when, with what code the runs were made."""
-    runs = [run for group in found.groups for run in group.everyone]
-
-    def values(tag: str) -> str:
-        return ", ".join(sorted({run.tags[tag] for run in runs if tag in run.tags}))
-
-    days = sorted({time.strftime("%Y-%m-%d", time.gmtime(run.started_ms / 1000)) for run in runs})
-    return (
-        f"{len(runs)} runs on {values('cpu')} ({values('cpu_count')} cores, {values('threads')} thread a run), "
-        f"torch {values('package.torch')}, pytorch-lightning {values('package.pytorch-lightning')}, "
-        f"code {values('code')}, {' to '.join(dict.fromkeys([days[0], days[-1]]))}."
-    )
+    return compare(options.what, options.filter, options.baseline, options.metric, options.smallest, options.out)

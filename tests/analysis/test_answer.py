@@ -147,7 +147,7 @@ def test_without_a_store_it_says_where_to_go(tmp_path):
 
 
 def test_comparing_needs_neither_torch_nor_lightning():
-    modules = "pipeline.commands.compare, pipeline.analysis.report"
+    modules = "pipeline.analysis.answer, pipeline.experiments.lab_book"
     code = f"import sys, {modules}; print({{'torch', 'pytorch_lightning'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

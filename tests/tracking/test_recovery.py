@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pipeline.commands import train
+from pipeline.commands import workflow
 from pipeline.config import RunConfig
 from pipeline.tracking import folders, lines, recovery
 from pipeline.tracking.folders import Journal, RunFolder, all_folders, find_folder, original_of
@@ -103,17 +103,17 @@ def test_a_copy_elsewhere_of_a_run_that_lives_is_not_marked_dead(tmp_path):
 def test_a_run_that_another_process_has_finished_meanwhile_is_not_resumed(tmp_path, monkeypatch):
     journal = begun(tmp_path / "run")
     journal.append("end", status="KILLED", tags={})
-    real = train.open_journal
+    real = workflow.open_journal
 
     def after_another(folder):
         journal.append("end", status="FINISHED", tags={})
         journal.close()
         return real(folder)
 
-    monkeypatch.setattr(train, "open_journal", after_another)
+    monkeypatch.setattr(workflow, "open_journal", after_another)
     monkeypatch.setattr(RunFolder, "is_alive", lambda self: False)
     with pytest.raises(ValueError, match="run run is finished; there is nothing to resume"):
-        train.resume("run", {}, str(tmp_path))
+        workflow.resume("run", {}, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["with space", 'it\'s "quoted"', "Übung", "line\nbreak", "*[a]?"])

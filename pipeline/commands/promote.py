@@ -1,0 +1,33 @@
+"""`promote`: let a version become champion, or roll back."""
+
+from pipeline.commands.parsing import Parser
+from pipeline.config import AUTO
+from pipeline.terminal.shell import home
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, compare and promote; returns the exit code."""
+    parser = Parser("promote", "Let a version take the alias champion, if it is shown to be no worse.").with_runs_dir()
+    parser.add_argument(
+        "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: %(default)s version)"
+    )
+    parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
+    parser.add_argument(
+        "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
+    )
+    parser.add_argument("--dry-run", "--dry_run", action="store_true", help="compare and tell, change nothing")
+    parser.add_argument(
+        "--force", metavar="REASON", help="promote whatever the comparison says; the reason is recorded"
+    )
+    parser.add_argument("--rollback", action="store_true", help="give the alias back to the version that had it before")
+    options = parser.read(arguments)
+    if options.rollback and (options.target != "newest" or options.force or options.dry_run):
+        raise ValueError("--rollback goes alone: it takes the version that has the alias `previous`")
+    if options.force is not None and not options.force.strip():
+        raise ValueError("--force needs a reason, which is recorded: --force 'bug in the old preprocessing'")
+    from pipeline.registry.promotion import promote, rollback
+
+    if options.rollback:
+        return rollback(options.model)
+    data_dir = options.data_dir or AUTO  # where the champion's data lie by default
+    return promote(options.target, options.model, options.runs_dir, data_dir, options.dry_run, options.force or "")
