@@ -412,9 +412,9 @@ def as_nobody(folder, *words, **variables):
 
 
 def test_a_user_without_a_name_or_a_home_has_both_for_every_library_that_asks(open_folder):
-    code = "from pipeline import account; account.settle(); import getpass, matplotlib, pathlib; "
+    code = "from pipeline.terminal import account; account.settle(); import getpass, matplotlib, pathlib; "
     code += "print(getpass.getuser()); print(pathlib.Path.home()); print(matplotlib.get_configdir()); "
-    code += "from pipeline import checkout; print(checkout.checkout().commit)"
+    code += "from pipeline.tracking import checkout; print(checkout.checkout().commit)"
     own = open_folder / "pipeline-home-54321"
     (name, home, fonts, commit), errors = as_nobody(open_folder, "-c", code)
     assert (name, home, errors) == ("uid 54321", str(own), "")
