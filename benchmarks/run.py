@@ -56,7 +56,10 @@ def peak_memory():
             for status in Path("/proc").glob("[0-9]*/status"):
                 try:
                     words = (status.parent / "cmdline").read_bytes().split(b"\0")
-                    if b"-m" in words and words[words.index(b"-m") + 1] in (b"pipeline", b"pipeline.delivery.uploader"):
+                    if b"-m" in words and words[words.index(b"-m") + 1] in (
+                        b"pipeline",
+                        b"pipeline.delivery.upload_loop",
+                    ):
                         text = status.read_text()
                         peaks[words[words.index(b"-m") + 1].decode()] = int(text.split("VmHWM:")[1].split()[0]) // 1024
                 except (OSError, IndexError, ValueError):
@@ -93,7 +96,7 @@ def main(rounds):
         f"tracked / untracked: {ratio_text(ratios(numbers, ours, untracked))}",
         f"tracked / untracked, the quickest of each: {quickest_ratio(numbers, ours, untracked)}",
         f"outside the epochs: {statistics.median(OUTSIDE):.1f} s, after the last: {statistics.median(AFTER):.1f} s",
-        f"peak memory: training {memory.get('pipeline')} MB, sender {memory.get('pipeline.delivery.uploader')} MB",
+        f"peak memory: training {memory.get('pipeline')} MB, uploader {memory.get('pipeline.delivery.upload_loop')} MB",
     ]
     data = {"rounds": rounds, "seconds": numbers, "outside": OUTSIDE, "after": AFTER, "memory_mb": memory}
     publish("run", text + "\n".join(f"- {line}" for line in lines), data)

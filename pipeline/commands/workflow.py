@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
 from pipeline.delivery import console
-from pipeline.delivery.uploader import UploaderProcess
 from pipeline.divergence import DivergedError
 from pipeline.launchers import is_helper
 from pipeline.mlflow_client import preflight
@@ -19,6 +18,7 @@ from pipeline.signals import Interrupted, interruptions, last_words, uninterrupt
 from pipeline.terminal.shell import DONE, NOT_ALL, command
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import Journal, RunFolder, all_folders, find_folder, new_folder, remove
+from pipeline.tracking.uploader import UploaderProcess
 from pipeline.training.recording import (
     Report,
     fit_and_record,
@@ -121,7 +121,7 @@ def deliver_the_dead(runs_dir: str) -> None:
             f"{what} had died without a word and is now marked FAILED; go on with it: {again}",
             file=sys.stderr,
         )
-        UploaderProcess(folder).let_go()
+        UploaderProcess(folder).close()
 
 
 def _train_recorded(
@@ -168,10 +168,10 @@ def _train_recorded(
 def _never_begun(journal: Journal, sender: UploaderProcess) -> bool:
     """Leave nothing behind of a run that has not begun, and a run that was not gone on with as it is."""
     if not journal.count:
-        sender.abandon()
+        sender.kill()
         remove(journal.folder)
     elif journal.is_closed:
-        sender.finish(KILLED_PATIENCE_S)
+        sender.wait(KILLED_PATIENCE_S)
     return journal.is_closed or not journal.count
 
 
@@ -194,7 +194,7 @@ def _wait(sender: UploaderProcess) -> tuple[bool, int]:
     The sender then goes on by itself for as long as its grace lasts.
     """
     try:
-        return sender.finish(), 0
+        return sender.wait(), 0
     except Interrupted as interruption:
         return False, interruption.exit_code
 
@@ -210,7 +210,7 @@ def _tell_interrupted(journal: Journal, sender: UploaderProcess, interruption: I
     finished = end is not None and end["status"] == "FINISHED"
     how = "the run is finished" if finished else f"go on with: {_resume_command(folder)}"
     print(f"stopped by {interruption}; {how}", flush=True)
-    console.tell_delivery(folder, sender.finish(KILLED_PATIENCE_S))
+    console.tell_delivery(folder, sender.wait(KILLED_PATIENCE_S))
 
 
 def _tell_full_disk(folder: RunFolder) -> int:

@@ -5,7 +5,7 @@ import uuid
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
-from pipeline.delivery.uploader import DELIVERING
+from pipeline.delivery.upload_loop import DELIVERING
 from pipeline.mlflow_client.asking import asking, is_not_there
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.naming import experiment_problem

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.delivery.delivery import BlockedError, Delivery, LeftError
 from pipeline.delivery.resend import parent_of, send_elsewhere
-from pipeline.delivery.uploader import DELIVERING
+from pipeline.delivery.upload_loop import DELIVERING
 from pipeline.mlflow_client.connection import connect, in_words, is_silence
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, command, shown

@@ -14,7 +14,6 @@ from pipeline.analysis.comparison import Comparison, Run
 from pipeline.config import RunConfig
 from pipeline.data import datasets
 from pipeline.delivery import console
-from pipeline.delivery.uploader import SharedUploader, UploaderProcess
 from pipeline.experiments.pool import Child, WorkerPool
 from pipeline.experiments.progress import Progress
 from pipeline.experiments.spec import Question, read_question
@@ -35,6 +34,7 @@ from pipeline.tracking.folders import (
     values_of,
 )
 from pipeline.tracking.provenance import code_digest, cores, git_tags
+from pipeline.tracking.uploader import SharedUploader, UploaderProcess
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
 QUESTION = "question"  # the tag that tells an experiment's own run from its children
@@ -71,12 +71,12 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
                 recovery.end_killed(journal, str(interruption))
                 again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
                 print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
-                console.tell_delivery(parent, sender.finish(KILLED_PATIENCE_S))
+                console.tell_delivery(parent, sender.wait(KILLED_PATIENCE_S))
                 return interruption.exit_code
             except BaseException as error:
                 if not journal.is_closed:
                     _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
-                sender.finish(KILLED_PATIENCE_S)
+                sender.wait(KILLED_PATIENCE_S)
                 raise
 
 
@@ -255,7 +255,7 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
         _record_answer(question, found, journal)
     reason = f"{len(failed)} of {len(children)} runs failed: {failed[0].name}: {failed[0].reason}" if failed else ""
     _end(journal, sender, "FAILED" if failed else "FINISHED", reason)
-    delivered = sender.finish()
+    delivered = sender.wait()
     if found:
         tables.print_comparison(found)
         print(f"\nanswer     {tables.sentence(found)}")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.delivery.uploader import UploaderProcess, importable
 from pipeline.terminal.bars import EpochLine
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import RunFolder, new_folder
+from pipeline.tracking.uploader import UploaderProcess, importable
 
 STOPPING_S = 8.0
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")

@@ -16,12 +16,12 @@ import time
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.delivery.uploader import SharedUploader
 from pipeline.divergence import DivergedError
 from pipeline.signals import Interrupted, interruptions, last_words, uninterrupted
 from pipeline.terminal.outputs import make_safe
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.uploader import SharedUploader
 from pipeline.training.recording import fit_and_record, open_journal, open_record, ready, reopen_record
 
 Job = dict[str, Any]

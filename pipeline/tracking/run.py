@@ -11,7 +11,7 @@ import uuid
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
@@ -23,13 +23,7 @@ from pipeline.terminal.shell import user_name
 from pipeline.tracking.checkout import checkout
 from pipeline.tracking.folders import Journal, RunFolder
 from pipeline.tracking.provenance import code_digest, git_tags, installed, machine_tags
-
-
-class Uploader(Protocol):
-    """What a record asks of the process that delivers it."""
-
-    def notify(self) -> None:
-        """Hear that there is something to deliver."""
+from pipeline.tracking.uploader import Uploader
 
 
 class RunRecord:

@@ -17,10 +17,11 @@ from pipeline.signals import leave_signals_to_the_first_process
 from pipeline.terminal.shell import DONE, NOT_ALL
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import CONFIG, Journal, RunFolder
+from pipeline.tracking.uploader import Uploader
 
 if TYPE_CHECKING:
     from pipeline.data.datamodule import MNISTDataModule
-    from pipeline.tracking.run import RunRecord, Uploader
+    from pipeline.tracking.run import RunRecord
 
 Report = Callable[[int, dict[str, float]], None]
 OnSteps = Callable[[int, int, int, dict[str, float]], None]
@@ -58,7 +59,7 @@ def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
 def open_record(
     config: RunConfig,
     journal: Journal,
-    sender: "Uploader",
+    sender: Uploader,
     data: "MNISTDataModule",
     tags: Mapping[str, str] | None = None,
     parent: str = "",
@@ -74,7 +75,7 @@ def open_record(
 
 
 def reopen_record(
-    config: RunConfig, journal: Journal, sender: "Uploader", data: "MNISTDataModule"
+    config: RunConfig, journal: Journal, sender: Uploader, data: "MNISTDataModule"
 ) -> tuple["RunRecord", Path | None]:
     """Go on with the record of an interrupted run; returns it and the checkpoint to continue, if there is one.
 

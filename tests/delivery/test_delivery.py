@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from pipeline.delivery import sync as sync_module
 from pipeline.delivery.delivery import BlockedError, Delivery, LeftError
-from pipeline.delivery.uploader import UploadLoop
+from pipeline.delivery.upload_loop import UploadLoop
 from pipeline.mlflow_client import connection
 from pipeline.registry import log_model
 from pipeline.tracking.folders import Journal, RunFolder

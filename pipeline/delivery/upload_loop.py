@@ -1,9 +1,7 @@
-"""The background process that delivers runs while they train, and the handles that trainings hold on it.
+"""The process that delivers runs while they train: waits for news, delivers, waits again; its handles are the runs'.
 
-A process of its own, so that MLflow's import and every wait for the server cost the training nothing, and so that it
-outlives a training that is killed and can still tell MLflow. It reads the folders that have news from its standard
-input, a line each, and learns from the end of that input that all trainings are over, or dead. One run has one sender;
-the runs of an experiment share one, whose input their processes inherit.
+It reads the folders that have news from its standard input, a line each, and learns from the end of that input that all
+trainings are over, or dead.
 """
 
 import contextlib
@@ -24,93 +22,18 @@ from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.outputs import make_safe
 from pipeline.tracking.folders import RunFolder, now_ms
 from pipeline.tracking.recovery import mark_if_dead
+from pipeline.tracking.uploader import LOOP
 
-LOG, DELIVERING = "sender.log", "sender.lock"
+DELIVERING = "sender.lock"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 LAST_PAUSE_S, GRACE_S = 1.0, 8.0
 INSIST, INSIST_S = "--insist", 15.0
-
-
-def importable() -> dict[str, str]:
-    """The environment of a process that imports this package, from whatever folder it is started in."""
-    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def _log(text: str) -> None:
     """A line for the sender's log, which may lie on a full disk; `print` would keep it and fail with it again."""
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode())
-
-
-class UploaderProcess:
-    """A handle on a sender of one's own."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        """Start the process; it begins to import MLflow at once."""
-        self.folder = folder
-        with (folder.path / LOG).open("ab") as log:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=importable(),
-                start_new_session=True,  # Ctrl-C is for the training; the sender has to deliver the news of it
-            )
-
-    @property
-    def descriptor(self) -> int:
-        """Where the process' input can be written; for other processes to inherit."""
-        assert self._process.stdin is not None
-        return self._process.stdin.fileno()
-
-    def notify(self) -> None:
-        """Say that there is something to deliver."""
-        with contextlib.suppress(OSError):
-            _tell(self.descriptor, self.folder)
-
-    def finish(self, patience_s: float | None = None) -> bool:
-        """Say that nothing more comes, wait for the rest to be delivered; returns whether it was.
-
-        Args:
-            patience_s: longest wait; None: as long as the sender gets on.
-        """
-        self.let_go()
-        try:
-            return self._process.wait(patience_s) == 0
-        except subprocess.TimeoutExpired:
-            self.abandon()
-            return False
-
-    def let_go(self) -> None:
-        """Let it deliver what is there, without waiting for it."""
-        with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-
-    def abandon(self) -> None:
-        """End the process at once; what it has not delivered stays in the folder."""
-        self._process.kill()
-        self._process.wait()
-
-
-class SharedUploader:
-    """A handle on the sender of an experiment, in the process of one of its runs."""
-
-    def __init__(self, folder: RunFolder, descriptor: int) -> None:
-        """Tell of the folder's news through the inherited input of the sender."""
-        self.folder, self.descriptor = folder, descriptor
-
-    def notify(self) -> None:
-        """Say that there is something to deliver."""
-        with contextlib.suppress(OSError):
-            _tell(self.descriptor, self.folder)
-
-
-def _tell(descriptor: int, folder: RunFolder) -> None:
-    line = json.dumps(str(folder.path)) + "\n"  # as JSON, as a path may hold line breaks
-    os.write(descriptor, line.encode())  # short enough for one pipe to take from many at once, unmixed
 
 
 class UploadLoop:
@@ -235,9 +158,7 @@ def main(path: str) -> int:
     for folder in sending.folders.values():
         start, end = folder.started(), folder.ended()
         if code == 0 and start and start["mlflow_run_id"] and end and end["status"] == "KILLED":
-            subprocess.Popen(
-                [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path), INSIST], start_new_session=True
-            )
+            subprocess.Popen([sys.executable, "-m", LOOP, str(folder.path), INSIST], start_new_session=True)
     return code
 
 
