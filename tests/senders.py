@@ -4,7 +4,7 @@ import os
 import sys
 from types import SimpleNamespace
 
-from pipeline.delivery import delivery, uploader
+from pipeline.delivery import delivery, upload_loop
 from pipeline.delivery.delivery import BlockedError
 from pipeline.mlflow_client import connection
 
@@ -78,8 +78,8 @@ class World:
 
         system = SimpleNamespace(stdin=self, stdout=sys.stdout, executable=sys.executable)
         for name, instead in (("time", self), ("select", self), ("sys", system)):
-            monkeypatch.setattr(uploader, name, instead)
-        monkeypatch.setattr(uploader, "now_ms", lambda: round(self.now * 1000))
+            monkeypatch.setattr(upload_loop, name, instead)
+        monkeypatch.setattr(upload_loop, "now_ms", lambda: round(self.now * 1000))
         monkeypatch.setattr(delivery, "Delivery", Delivery)
         monkeypatch.setattr(connection, "connect", lambda uri: f"client of {uri}")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.test")

@@ -88,15 +88,15 @@ class NotedSender:
     finished, delivered = [], True
 
     def __init__(self, folder):
-        self.folder, self.notify = folder, 0
+        self.folder, self.notes = folder, 0
         NotedSender.made.append(self)
         state = {"run_id": "r-" + folder.path.name[-6:], "tracking_uri": "sqlite:///mlflow.db"}
         folder.write_state({**state, **NotedSender.state})
 
     def notify(self):
-        self.notify += 1
+        self.notes += 1
 
-    def finish(self, patience_s=None):
+    def wait(self, patience_s=None):
         NotedSender.finished.append(patience_s)
         return NotedSender.delivered
 
@@ -139,7 +139,7 @@ class HandCrew:
 def trial(monkeypatch):
     """The verb with nothing heavy in it; returns what was noted."""
     Path("trial.yaml").write_text(TRIAL)
-    noted = SimpleNamespace(loads=[], notify=[], written=[], stores=[])
+    noted = SimpleNamespace(loads=[], notes=[], written=[], stores=[])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # the verb sets it, to go on in the store of the first time
     for name, value in {"made": [], "finished": [], "delivered": True, "state": {}}.items():
         monkeypatch.setattr(NotedSender, name, value, raising=False)
@@ -161,7 +161,7 @@ def trial(monkeypatch):
             self.folder, self.descriptor = folder, descriptor
 
         def notify(self):
-            noted.notify.append((self.folder.path.name, self.descriptor))
+            noted.notes.append((self.folder.path.name, self.descriptor))
 
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(experiment.datasets, "load", load)

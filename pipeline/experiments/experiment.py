@@ -10,12 +10,13 @@ from typing import Any
 
 from pipeline import divergence
 from pipeline.analysis import comparison, report, tables
-from pipeline.analysis.comparison import Comparison, Run
+from pipeline.analysis.comparison import Comparison
 from pipeline.config import RunConfig
 from pipeline.data import datasets
 from pipeline.delivery import console
 from pipeline.experiments.pool import Child, WorkerPool
 from pipeline.experiments.progress import Progress
+from pipeline.experiments.recorded import run_of
 from pipeline.experiments.spec import Question, read_question
 from pipeline.mlflow_client import preflight
 from pipeline.mlflow_client.tracking_uri import keep_store
@@ -286,23 +287,3 @@ def _record_answer(question: Question, found: Comparison, journal: Journal) -> N
 def _end(journal: Journal, sender: UploaderProcess, status: str, reason: str) -> None:
     journal.append("end", status=status, tags={"failure_reason": reason} if reason else {})
     sender.notify()
-
-
-def run_of(folder: RunFolder) -> Run:
-    """What a run's own folder knows of it, curves included."""
-    events = folder.events()
-    diverged = divergence.recorded(events)
-    start, end, state = folder.started(), folder.ended(), folder.state()
-    assert start is not None
-    values = values_of(events)
-    return Run(
-        run_id=state.get("run_id", ""),
-        name=start["tags"]["mlflow.runName"],
-        status=end["status"] if end else "RUNNING",
-        started_ms=start["time"],
-        params={name: str(value) for name, value in recovery.recorded_config(folder).as_dict().items()},
-        tags=start["tags"] | ({divergence.TAG: diverged} if diverged else {}),
-        metrics={name: steps[max(steps)] for name, steps in values.items()},
-        data=data_digest(events) or "",
-        curves=values,
-    )

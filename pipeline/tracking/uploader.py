@@ -1,8 +1,8 @@
 """Handles on the process that delivers runs while they train; what it does is `delivery.upload_loop`'s.
 
 A process of its own, so that MLflow's import and every wait for the server cost the training nothing, and so that it
-outlives a training that is killed and can still tell MLflow. One run has one; the runs of an experiment share one, whose
-input their processes inherit.
+outlives a training that is killed and can still tell MLflow. One run has one; the runs of an experiment share one,
+whose input their processes inherit.
 """
 
 import contextlib

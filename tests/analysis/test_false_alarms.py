@@ -9,6 +9,7 @@ from pipeline.analysis.comparison import compare
 from tests.analysis.test_comparison import runs_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 def test_under_a_true_null_at_most_one_experiment_in_twenty_speaks_of_a_difference(paired):
     """2,000 experiments of a baseline and three variants that are the same: accuracies of 10,000 images, 5 seeds."""

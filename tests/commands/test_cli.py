@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline import cli
-from pipeline.commands import flags
+from pipeline.commands import flags, parsing
 from pipeline.config import ConfigError, RunConfig
 from pipeline.signals import Interrupted
 from pipeline.terminal.shell import UnreachableError
@@ -113,15 +113,15 @@ def test_hardware_that_is_not_there_is_told_before_a_run_begins(tmp_path):
 @pytest.mark.parametrize(
     ("convert", "taken", "refused", "words"),
     [
-        (cli._port, {"0": 0, "65535": 65535}, ["65536", "-1", "", "80.0"], "is not a port from 0 to 65535"),
+        (parsing.port, {"0": 0, "65535": 65535}, ["65536", "-1", "", "80.0"], "is not a port from 0 to 65535"),
         (
-            cli._seconds,
+            parsing.seconds,
             {"0.05": 0.05, "3600": 3600.0, "1e0": 1.0},
             ["0.0499", "3600.1", "nan", "inf", "-1", "soon"],
             "is not a number of seconds from 0.05 to 3600",
         ),
         (
-            cli._count,
+            parsing.count,
             {"1": 1, "1024": 1024, "auto": 0},
             ["0", "-1", "1.0", ""],
             "is not a whole number from 1, or auto",
@@ -159,7 +159,7 @@ def test_every_end_of_a_verb_has_its_exit_code_and_its_line(monkeypatch, capsys,
     def fail(arguments):
         raise error
 
-    monkeypatch.setitem(cli.VERBS, "sync", fail)
+    monkeypatch.setattr("pipeline.commands.sync.main", fail)
     assert cli.main(["sync"]) == code
     assert capsys.readouterr() == ("", told)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipeline.delivery import uploader
-from pipeline.delivery.uploader import DELIVERING, UploadLoop
+from pipeline.delivery import upload_loop
+from pipeline.delivery.upload_loop import DELIVERING, UploadLoop
 from pipeline.tracking.folders import RunFolder
 from tests.recorded import end, metrics, run_of, start
 from tests.senders import BLOCKED, NO, World
@@ -22,7 +22,7 @@ def world(monkeypatch):
 def log(world, monkeypatch, tmp_path):
     """The lines of the sender's log."""
     with (tmp_path / "log").open("wb") as file:
-        monkeypatch.setattr(uploader.sys, "stdout", file)
+        monkeypatch.setattr(upload_loop.sys, "stdout", file)
         yield lambda: (tmp_path / "log").read_text().splitlines()
 
 
@@ -169,7 +169,7 @@ def test_a_disk_that_takes_no_mark_ends_nothing(world, folder, monkeypatch, tmp_
         raise OSError(28, "No space left on device")
 
     marked = []
-    monkeypatch.setattr(uploader, "mark_if_dead", full)
+    monkeypatch.setattr(upload_loop, "mark_if_dead", full)
     other = run_of(tmp_path / "runs/other", start())
     world.news = [(100, None)]
     assert UploadLoop(folder, other).run() == 0
@@ -267,6 +267,6 @@ def test_a_log_or_a_state_on_a_full_disk_is_no_end(world, folder, monkeypatch):
     world.meets = [NO]
     sending = UploadLoop(folder)
     with Path("/dev/full").open("w") as nowhere:
-        monkeypatch.setattr(uploader.sys, "stdout", nowhere)
+        monkeypatch.setattr(upload_loop.sys, "stdout", nowhere)
         assert sending._deliver() is False
     assert sending._deliver() is True

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.delivery import uploader
+from pipeline.delivery import upload_loop
 from pipeline.mlflow_client import connection
 from tests.recorded import end, metrics, run_of, start
 from tests.senders import BLOCKED, World
@@ -26,16 +26,16 @@ def started(world, monkeypatch):
     """What `main` does besides sending, and the processes that it starts."""
     done = []
     monkeypatch.setattr(
-        uploader, "signal", SimpleNamespace(SIGINT="int", SIG_IGN="ign", signal=lambda *a: done.append(a))
+        upload_loop, "signal", SimpleNamespace(SIGINT="int", SIG_IGN="ign", signal=lambda *a: done.append(a))
     )
     monkeypatch.setattr(connection, "import_store", lambda: done.append("imported"))
-    monkeypatch.setattr(uploader.subprocess, "Popen", lambda *words, **options: done.append((words, options)))
+    monkeypatch.setattr(upload_loop.subprocess, "Popen", lambda *words, **options: done.append((words, options)))
     return done
 
 
 def test_it_ignores_ctrl_c_imports_ahead_and_ends_with_the_code_of_the_sending(world, started, folder):
     world.news = [(100, None)]
-    assert uploader.main(str(folder.path)) == 0
+    assert upload_loop.main(str(folder.path)) == 0
     assert started == [("int", "ign"), "imported"]
     assert [name for _, name in world.met] == ["one"]
 
@@ -43,7 +43,7 @@ def test_it_ignores_ctrl_c_imports_ahead_and_ends_with_the_code_of_the_sending(w
 def test_something_left_is_its_exit_code(world, started, folder):
     world.news = [(100, None)]
     world.meets = [BLOCKED] * 9
-    assert uploader.main(str(folder.path)) == 1
+    assert upload_loop.main(str(folder.path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_a_killed_run_of_mlflow_run_is_insisted_on(world, started, tmp_path, abo
     folder = run_of(tmp_path / "runs/killed", *events)
     world.news = [(100, None)]
     world.meets = [BLOCKED] * blocked
-    uploader.main(str(folder.path))
-    command = [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path), "--insist"]
+    upload_loop.main(str(folder.path))
+    command = [sys.executable, "-m", "pipeline.delivery.upload_loop", str(folder.path), "--insist"]
     assert started[2:] == ([(([*command],), {"start_new_session": True})] if insists else [])
 
 
@@ -79,11 +79,11 @@ def test_it_lets_the_former_sender_of_the_run_end_first(folder, monkeypatch):
         def __exit__(self, *error):
             waited.append("given back")
 
-    monkeypatch.setattr(uploader, "FileLock", Lock)
-    uploader._wait_for_former(folder)
+    monkeypatch.setattr(upload_loop, "FileLock", Lock)
+    upload_loop._wait_for_former(folder)
     assert waited == [folder.path / "sender.lock", "taken", "given back"]
     monkeypatch.setattr(Lock, "__enter__", lambda self: (_ for _ in ()).throw(OSError(28, "full")))
-    uploader._wait_for_former(folder)
+    upload_loop._wait_for_former(folder)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def client(world, monkeypatch):
 def test_killed_is_put_back_once_mlflow_run_has_written_over_it(client, world, tmp_path):
     folder = run_of(tmp_path / "runs/killed", start(), end("KILLED"))
     folder.write_state({"run_id": "the run"})
-    assert uploader.insist_on_killed(str(folder.path)) == 0
+    assert upload_loop.insist_on_killed(str(folder.path)) == 0
     assert client.told == [(103, "the run", "KILLED", folder.events()[-1]["time"])]
     assert world.slept == [0.5] * 6
 
@@ -113,12 +113,12 @@ def test_after_fifteen_seconds_nobody_will(client, world, tmp_path):
     client.overwritten_at = 1000
     folder = run_of(tmp_path / "runs/killed", start(), end("KILLED"))
     folder.write_state({"run_id": "the run"})
-    assert uploader.insist_on_killed(str(folder.path)) == 0
+    assert upload_loop.insist_on_killed(str(folder.path)) == 0
     assert (client.told, len(client.asked), world.now) == ([], 30, 115)
 
 
 def test_a_run_that_goes_on_meanwhile_is_left_alone(client, world, tmp_path):
     folder = run_of(tmp_path / "runs/killed", start(), metrics(1))
     folder.write_state({"run_id": "the run"})
-    assert uploader.insist_on_killed(str(folder.path)) == 0
+    assert upload_loop.insist_on_killed(str(folder.path)) == 0
     assert (client.told, client.asked) == ([], [])

@@ -49,7 +49,7 @@ def test_a_finished_run_of_the_same_knobs_data_and_code_is_not_trained_again(tri
     assert [child.state for child in children] == ["missing", "missing", "missing", "finished"]
     assert (children[3].folder.path, children[3].epochs_done) == (there.path, 3)
     assert children[3].ended
-    assert trial.notify == [(there.path.name, 99)]
+    assert trial.notes == [(there.path.name, 99)]
 
 
 # Of every knob that decides numbers another value than the trial's.

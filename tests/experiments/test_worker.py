@@ -24,7 +24,7 @@ class Noted:
     """What a training does is written down; `how` decides how it ends."""
 
     how = None
-    opened, resumed, notify = [], [], []
+    opened, resumed, notes = [], [], []
 
 
 class Record:
@@ -60,7 +60,7 @@ def fit(config, record, data, checkpoint, report, steps):
 
 @pytest.fixture
 def working(monkeypatch):
-    for name in ("opened", "resumed", "fits", "notify"):
+    for name in ("opened", "resumed", "fits", "notes"):
         monkeypatch.setattr(Noted, name, [], raising=False)
     monkeypatch.setattr(Noted, "how", None)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
@@ -71,7 +71,7 @@ def working(monkeypatch):
     monkeypatch.setattr(
         worker,
         "SharedUploader",
-        lambda folder, fd: SimpleNamespace(notify=lambda: Noted.notify.append((folder.path, fd))),
+        lambda folder, fd: SimpleNamespace(notify=lambda: Noted.notes.append((folder.path, fd))),
     )
     made = Worker.__new__(Worker)  # its beginning hands the process' own output over
     made.sender_descriptor, made.output, made.jobs, made.told_at = 9, io.StringIO(), queue.Queue(), 0.0
@@ -162,7 +162,7 @@ def test_a_signal_ends_the_run_as_killed_and_the_worker_with_its_code(working, n
     Noted.how = Interrupted(number)
     assert run(working, job("one"), job("two")) == 128 + number
     assert end_of("one") == ("KILLED", word)
-    assert Noted.notify == [(Path("runs").absolute() / "one", 9)]
+    assert Noted.notes == [(Path("runs").absolute() / "one", 9)]
     assert len(Noted.fits) == 1
     assert heard(working) == STEPS
 

@@ -110,6 +110,7 @@ def test_a_killed_and_resumed_run_has_the_record_of_an_undisturbed_one(tmp_path,
     assert "is finished; there is nothing to resume" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["checkpoint", "journal"])
 def test_a_truncated_checkpoint_or_journal_is_made_good_by_the_resumed_run(tmp_path, undisturbed, damage):
     stopped = run_pipeline("train", *KNOBS, "--epochs", "2", cwd=tmp_path, **THREADS)
@@ -298,6 +299,7 @@ def test_two_ranks_make_one_run_with_the_metrics_over_all_images(tmp_path):
         assert correct == pytest.approx(round(correct), abs=1e-9), name
 
 
+@pytest.mark.slow
 def test_the_death_of_a_rank_ends_the_run_as_failed_and_it_can_be_resumed(tmp_path):
     training = faults.start_pipeline("train", *LONG, *DDP, cwd=tmp_path)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 2)

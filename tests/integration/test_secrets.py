@@ -54,6 +54,7 @@ def told(*processes):
     return [secret for secret in SECRETS if secret in text]
 
 
+@pytest.mark.slow
 def test_a_run_its_delivery_and_its_service_tell_no_secret(tmp_path):
     server = faults.Server(tmp_path / "server").start()
     cwd = tmp_path / "here"

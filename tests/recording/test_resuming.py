@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.commands import train
+from pipeline.commands import workflow
 from pipeline.config import ConfigError, RunConfig
 from pipeline.tracking import recovery, run
 from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.provenance import code_digest
 from pipeline.training import recording
 
 OTHER = {
@@ -92,8 +93,9 @@ def test_epochs_that_one_resumption_has_added_are_kept_by_the_next(tmp_path):
         append(folder, "end", status="KILLED", tags={})
     resumes = [event for event in folder.events() if event["kind"] == "resume"]
     assert [event["params"] for event in resumes] == [{"epochs": 30}, {}, {"epochs": 40}, {}]
-    assert resumes[0]["tags"] == {"resumed_after_epoch": "0", "resumed.commit": "c0ffee", "resumed.epochs": "30"}
-    assert resumes[1]["tags"] == {"resumed_after_epoch": "0", "resumed.commit": "c0ffee"}
+    code = {"resumed_after_epoch": "0", "resumed.commit": "c0ffee", "resumed.code": code_digest()}
+    assert resumes[0]["tags"] == {**code, "resumed.epochs": "30"}
+    assert resumes[1]["tags"] == code
     with pytest.raises(ConfigError, match="epochs was 40, not 39"):
         recovery.resumed_config(folder, {"epochs": 39})
 
@@ -232,10 +234,10 @@ def test_a_run_that_died_is_closed_as_failed_before_it_is_gone_on_with(tmp_path,
         journal.close()
         return 0
 
-    monkeypatch.setattr(train, "check_record", lambda folder: None)
-    monkeypatch.setattr(train, "UploaderProcess", lambda folder: f"sender of {folder.path.name}")
-    monkeypatch.setattr(train, "_train_recorded", trained)
-    assert train.resume("run", {"epochs": 30}, str(tmp_path)) == 0
+    monkeypatch.setattr(workflow, "check_record", lambda folder: None)
+    monkeypatch.setattr(workflow, "UploaderProcess", lambda folder: f"sender of {folder.path.name}")
+    monkeypatch.setattr(workflow, "_train_recorded", trained)
+    assert workflow.resume("run", {"epochs": 30}, str(tmp_path)) == 0
     assert seen == {"config": RunConfig(epochs=30), "closed": True, "alive": True, "sender": "sender of run"}
     assert folder.ended()["tags"] == {"failure_reason": recovery.DIED}
     assert folder.ended()["status"] == "FAILED"

@@ -5,12 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.commands import reproduce
 from pipeline.config import RunConfig
 from pipeline.data.datasets import ImageData, Split
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import Journal, RunFolder, data_digest
-from pipeline.training import recording
+from pipeline.training import recording, reproduction
 
 
 class NoSender:
@@ -77,5 +76,5 @@ def test_a_run_that_had_not_looked_at_its_data_goes_on_with_any(tmp_path):
 
 def test_a_reproduction_on_other_data_names_both_digests_as_a_difference(journal):
     source, other = some_data(), changed(some_data(), "test", "labels")
-    assert reproduce._differences(journal.folder, source) == []
-    assert reproduce._differences(journal.folder, other) == [f"data digest was {source.digest}, now {other.digest}"]
+    assert reproduction._differences(journal.folder, source) == []
+    assert reproduction._differences(journal.folder, other) == [f"data digest was {source.digest}, now {other.digest}"]

@@ -42,14 +42,14 @@ def test_a_run_of_another_user_stops_nobody_and_is_told_once(shared_folder):
     (runs / "readable").chmod(0o755)
     runs.chmod(0o777)
     code = (
-        "import os; from pipeline import recovery, record, sync\n"
+        "import os; from pipeline.delivery import sync; from pipeline.tracking import folders, recovery\n"
         "os.setgroups([]); os.setgid(12345); os.setuid(12345)\n"
         f"runs = {str(runs)!r}\n"
         "for _ in range(2): assert recovery.mark_dead_runs(runs) == []\n"
-        "assert [each.path.name for each in record.all_folders(runs)] == ['readable']\n"
-        "folder = record.new_folder(runs); record.Journal(folder).append('start', run_key='own')\n"
-        "assert record.find_folder(runs, 'last').path == folder.path\n"
-        "assert sync._sync_one(record.RunFolder(runs + '/readable'), '', False) == sync.OTHERS\n"
+        "assert [each.path.name for each in folders.all_folders(runs)] == ['readable']\n"
+        "folder = folders.new_folder(runs); folders.Journal(folder).append('start', run_key='own')\n"
+        "assert folders.find_folder(runs, 'last').path == folder.path\n"
+        "assert sync._sync_one(folders.RunFolder(runs + '/readable'), '', False) == sync.OTHERS\n"
     )
     here = environment(HOME=str(shared_folder), PYTHONDONTWRITEBYTECODE="1")
     done = subprocess.run([sys.executable, "-c", code], env=here, cwd=ROOT, capture_output=True, text=True)

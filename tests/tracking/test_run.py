@@ -14,7 +14,7 @@ from pipeline.tracking.run import RunLogger, RunRecord, run_name, what_differs
 
 
 class UploaderProcess:
-    """How many events stood in the journal each time it was notify."""
+    """How many events stood in the journal each time it was notified."""
 
     def __init__(self, folder):
         self.folder, self.heard = folder, []
@@ -132,7 +132,8 @@ def test_a_resumption_says_after_which_epoch_from_what_code_and_what_has_grown(r
     record.resume(4, {"epochs": 30})
     (resume,) = events(record, "resume")
     assert resume["params"] == {"epochs": 30}
-    assert resume["tags"] == {"resumed_after_epoch": "4", "resumed.commit": "c0ffee", "resumed.epochs": "30"}
+    code = {"resumed.commit": "c0ffee", "resumed.code": "abcdef012345"}
+    assert resume["tags"] == {"resumed_after_epoch": "4", "resumed.epochs": "30", **code}
 
 
 def test_the_sender_hears_of_every_event_once_it_stands(record):

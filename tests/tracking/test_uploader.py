@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.delivery import uploader
-from pipeline.delivery.uploader import SharedUploader, UploaderProcess
+from pipeline.tracking import uploader
 from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.uploader import SharedUploader, UploaderProcess
 from tests.conftest import ROOT
 
 
@@ -53,7 +53,7 @@ def handle(folder, monkeypatch):
 
 def test_it_is_a_process_of_its_own_that_ctrl_c_does_not_reach(handle, folder, monkeypatch):
     process = handle._process
-    assert process.command == [sys.executable, "-m", "pipeline.delivery.uploader", str(folder.path)]
+    assert process.command == [sys.executable, "-m", "pipeline.delivery.upload_loop", str(folder.path)]
     assert (process.options["stdin"], process.options["start_new_session"]) == (subprocess.PIPE, True)
     assert process.options["stdout"] is process.options["stderr"]
     assert process.options["stdout"].name == str(folder.path / "sender.log")
@@ -99,24 +99,24 @@ def test_a_sender_that_has_died_is_told_nothing_and_nobody_fails(handle, folder)
     os.close(handle._process.read_end)
     handle.notify()
     SharedUploader(folder, handle.descriptor).notify()
-    handle.let_go()
-    handle.let_go()
+    handle.close()
+    handle.close()
 
 
-def test_let_go_closes_its_input_and_waits_for_nothing(handle):
-    handle.let_go()
+def test_close_ends_its_input_and_waits_for_nothing(handle):
+    handle.close()
     assert (handle._process.heard(), handle._process.waited, handle._process.killed) == (b"", [], 0)
 
 
 @pytest.mark.parametrize(("code", "all_is_there"), [(0, True), (1, False), (-9, False)])
-def test_finish_waits_for_its_end_and_says_whether_all_was_delivered(handle, code, all_is_there):
+def test_wait_waits_for_its_end_and_says_whether_all_was_delivered(handle, code, all_is_there):
     handle._process.code = code
-    assert handle.finish() is all_is_there
+    assert handle.wait() is all_is_there
     assert (handle._process.heard(), handle._process.waited, handle._process.killed) == (b"", [None], 0)
 
 
 def test_who_has_no_patience_left_ends_it(handle):
     handle._process.code = None
-    assert handle.finish(7.5) is False
+    assert handle.wait(7.5) is False
     assert (handle._process.waited, handle._process.killed) == ([7.5, None], 1)
     assert handle._process.heard() == b""
