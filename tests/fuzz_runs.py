@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 
 from pipeline.config import RunConfig
+from pipeline.recording import record, resuming
 from pipeline.tracking import folders, lines, recovery
 from pipeline.tracking.folders import Journal, RunFolder, all_folders
-from pipeline.tracking.run import RunLogger, RunRecord
+from pipeline.tracking.logger import RunLogger
+from pipeline.tracking.run import Run
 from pipeline.training import checkpoints, fit
 
 EPOCHS, DELIVERED_OF_INTERRUPTED = 4, 3
@@ -44,9 +46,8 @@ def make_runs(folder):
     finished = RunFolder(folder / "finished")
     data = fit.make_data(config)
     data.setup()
-    run = RunRecord(Journal(finished), Silent())
-    run.start(config, data.source, {}, "")
-    (finished.path / "config.yaml").write_text(recovery.config_text(config))
+    run = Run(Journal(finished), Silent())
+    record.start(config, run, data, {})
     fit.fit(config, data=data, logger=RunLogger(run), folder=finished.checkpoints)
     run.journal.close()
     interrupted = RunFolder(folder / "interrupted")
@@ -115,7 +116,7 @@ def check(folder, name, before, damaged):
     if delivered != before[name]["state"]["delivered"]:
         wrong.append(f"delivered became {delivered}")
     with contextlib.suppress(ValueError):
-        if recovery.recorded_config(folder) != before[name]["config"]:
+        if resuming.recorded_config(folder) != before[name]["config"]:
             wrong.append("another config")
     return wrong + check_checkpoints(folder, content, damaged & content.keys()), unknown
 
@@ -181,7 +182,7 @@ def knowledge(runs):
         name: {
             "events": folder.events(),
             "state": folder.state(),
-            "config": recovery.recorded_config(folder),
+            "config": resuming.recorded_config(folder),
             "checkpoints": {path.name: checkpoints.load(path) for path in folder.checkpoints.iterdir()},
         }
         for name, folder in runs.items()

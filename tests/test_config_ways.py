@@ -17,7 +17,8 @@ from pipeline.commands import flags
 from pipeline.config import ConfigError, RunConfig
 from pipeline.delivery.writer import Writer
 from pipeline.experiments.experiment import _deciding
-from pipeline.tracking import lines, recovery
+from pipeline.recording import resuming
+from pipeline.tracking import lines
 from pipeline.tracking.folders import RunFolder
 from tests.conftest import ROOT
 
@@ -73,7 +74,7 @@ def test_any_config_comes_back_from_its_flags(config):
 @settings(max_examples=25)  # of 28 knobs each
 @given(configs())
 def test_any_config_comes_back_from_a_file_of_it(config):
-    for text in (yaml.safe_dump(config.as_dict()), recovery.config_text(config)):
+    for text in (yaml.safe_dump(config.as_dict()), resuming.config_text(config)):
         Path("knobs.yaml").write_text(text)
         assert flags.load_config({}, "knobs.yaml") == config
         assert flags.load_config({}, "knobs.yaml", project_defaults=True) == config

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline import cli
 from pipeline.divergence import DivergedError
+from pipeline.recording.resuming import resumed_config
 from pipeline.tracking.folders import all_folders
-from pipeline.tracking.recovery import resumed_config
 from pipeline.training import fit
 from tests.conftest import DELIVERED_WITHIN_S, environment, run_pipeline
 from tests.training.test_training import config, without_time

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from pipeline.tracking.provenance import DECIDING
+from pipeline.recording.code_digest import DECIDING
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "pipeline"
@@ -21,6 +21,7 @@ LAYERS = (
     {"fast_cpu"},
     {"tracking"},
     {"training", "registry"},
+    {"recording"},
     {"delivery", "serving"},
     {"analysis"},
     {"experiments"},
@@ -32,7 +33,7 @@ SELF_CONTAINED = {
     "networks": {"root"},
     "optim": set(),
     "serving": {"root", "mlflow_client", "registry"},
-    "tracking": {"root", "terminal", "data"},
+    "tracking": {"root", "terminal"},
 }
 ONLY = {
     "mlflow": {"mlflow_client", "registry", "delivery", "serving", "analysis"},
@@ -90,7 +91,7 @@ def test_the_model_that_mlflow_stores_needs_nothing_of_ours():
 
 
 def test_the_code_that_decides_a_trainings_numbers_is_all_in_its_digest():
-    """`provenance.DECIDING`: whatever `training.fit` imports of ours, but for what only names, writes or stops."""
+    """`code_digest.DECIDING`: whatever `training.fit` imports of ours, but for what only names, writes or stops."""
     reached, waiting = set(), {"training.fit"}
     while waiting:
         module = waiting.pop()

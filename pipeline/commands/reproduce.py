@@ -10,6 +10,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", type=home, metavar="RUN", help="`last`, a run folder, name or MLflow run id")
     parser.add_argument("--data_dir", type=home, help="where the data lies now (default: where the run found it)")
     options = parser.read(arguments)
-    from pipeline.training.reproduction import reproduce
+    from pipeline.recording.reproduction import reproduce
 
     return reproduce(options.run, options.runs_dir, options.data_dir)

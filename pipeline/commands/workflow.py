@@ -1,6 +1,5 @@
 """The train verb: one recorded run, from the first import to the last line on the screen; or the rest of one."""
 
-import contextlib
 import errno
 import os
 import sys
@@ -14,26 +13,21 @@ from pipeline.divergence import DivergedError
 from pipeline.launchers import is_helper
 from pipeline.mlflow_client import preflight
 from pipeline.mlflow_client.tracking_uri import keep_store
-from pipeline.signals import Interrupted, interruptions, last_words, uninterrupted
+from pipeline.recording import record
+from pipeline.recording.record import Report, fit_and_record, open_journal, ready, train_as_helper
+from pipeline.recording.resuming import resumed_config
+from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import DONE, NOT_ALL, command
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import Journal, RunFolder, all_folders, find_folder, new_folder, remove
+from pipeline.tracking.folders import RunFolder, all_folders, find_folder, new_folder, remove
+from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess
-from pipeline.training.recording import (
-    Report,
-    fit_and_record,
-    open_journal,
-    open_record,
-    ready,
-    reopen_record,
-    train_as_helper,
-)
 
 if TYPE_CHECKING:
     from pipeline.data.datamodule import MNISTDataModule
-    from pipeline.tracking.run import RunRecord
 
 KILLED_PATIENCE_S = 6.0
+Begin = Callable[[RunConfig, Run, "MNISTDataModule"], Path | None]
 
 
 def train(config: RunConfig) -> int:
@@ -50,13 +44,11 @@ def train(config: RunConfig) -> int:
         folder = new_folder(config.runs_dir)
         journal = open_journal(folder)
         try:
-            sender = UploaderProcess(folder)
+            uploader = UploaderProcess(folder)
         except BaseException:
             remove(folder)
             raise
-        return _train_recorded(
-            config, journal, sender, lambda *ready: (open_record(ready[0], journal, sender, ready[1]), None)
-        )
+        return _train_recorded(config, Run(journal, uploader), uploader, _start)
 
 
 def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
@@ -73,7 +65,7 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
     if is_helper():
         return train_as_helper()
     folder = find_folder(runs_dir, run)
-    config = recovery.resumed_config(folder, given)
+    config = resumed_config(folder, given)
     check_record(folder)
     with interruptions():
         if folder.ended() is None:
@@ -81,13 +73,15 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
         journal = open_journal(folder)
         try:
             recovery.check_open(folder)  # another process may have gone on with it, to its end, just now
-            sender = UploaderProcess(folder)
+            uploader = UploaderProcess(folder)
         except BaseException:
             journal.close()
             raise
-        return _train_recorded(
-            config, journal, sender, lambda *ready: reopen_record(ready[0], journal, sender, ready[1])
-        )
+        return _train_recorded(config, Run(journal, uploader), uploader, record.resume)
+
+
+def _start(config: RunConfig, run: Run, data: "MNISTDataModule") -> None:
+    record.start(config, run, data, {})
 
 
 def check_record(folder: RunFolder) -> None:
@@ -124,93 +118,81 @@ def deliver_the_dead(runs_dir: str) -> None:
         UploaderProcess(folder).close()
 
 
-def _train_recorded(
-    config: RunConfig,
-    journal: Journal,
-    sender: UploaderProcess,
-    begin: Callable[[RunConfig, "MNISTDataModule"], tuple["RunRecord", Path | None]],
-) -> int:
-    """Train with a record that `begin` opens or reopens, tell how it went; returns the exit code."""
+def _train_recorded(config: RunConfig, run: Run, uploader: UploaderProcess, begin: Begin) -> int:
+    """Train with a record that `begin` starts or resumes, tell how it went; returns the exit code."""
+    journal, folder = run.journal, run.folder
     verbose = console.verbosity(config)
     bar = console.BarAndTrouble(config.epochs, journal)
     reports: dict[int, Report] = {1: bar, 2: console.EpochLines(config.epochs, journal)}
     on_steps = bar.step if verbose == 1 else None
-    with last_words(lambda reason: recovery.end_killed(journal, reason)):
-        try:
+    try:
+        with run:
             config, data = ready(config)
-            record, checkpoint = begin(config, data)
+            checkpoint = begin(config, run, data)
             with bar:
-                test = fit_and_record(config, record, data, checkpoint, reports.get(verbose), on_steps)
-            record.end("FINISHED")
-        except Interrupted as interruption:
-            recovery.end_killed(journal, str(interruption))
-            _tell_interrupted(journal, sender, interruption)
-            return interruption.exit_code
-        except DivergedError as error:
-            record.end("FAILED", str(error))
-            delivered, _ = _wait(sender)
-            print(f"pipeline: run {journal.folder.path.name} {error}", file=sys.stderr)
-            console.tell_delivery(journal.folder, delivered)
-            return NOT_ALL
-        except Exception as error:
-            if _never_begun(journal, sender):
-                raise
-            return _fail(error, journal, sender)
-        delivered, exit_code = _wait(sender)
-        if journal.held:
-            return _tell_full_disk(journal.folder)
-        if verbose:
-            console.tell_result(config, journal.folder, test)
-        has_to_act = console.tell_delivery(journal.folder, delivered)
-        return exit_code or (NOT_ALL if has_to_act else DONE)
+                test = fit_and_record(config, run, data, checkpoint, reports.get(verbose), on_steps)
+    except Interrupted as interruption:
+        _tell_interrupted(run, uploader, interruption)
+        return interruption.exit_code
+    except Exception as error:
+        if not run.began:
+            _leave_as_it_was(run, uploader)
+            raise
+        return _tell_failed(error, folder, uploader)
+    delivered, exit_code = _wait(uploader)
+    if journal.held:
+        return _tell_full_disk(folder)
+    if verbose:
+        console.tell_result(config, folder, test)
+    has_to_act = console.tell_delivery(folder, delivered)
+    return exit_code or (NOT_ALL if has_to_act else DONE)
 
 
-def _never_begun(journal: Journal, sender: UploaderProcess) -> bool:
-    """Leave nothing behind of a run that has not begun, and a run that was not gone on with as it is."""
-    if not journal.count:
-        sender.kill()
-        remove(journal.folder)
-    elif journal.is_closed:
-        sender.wait(KILLED_PATIENCE_S)
-    return journal.is_closed or not journal.count
+def _leave_as_it_was(run: Run, uploader: UploaderProcess) -> None:
+    """Leave nothing behind of a run that has not begun, and one that was not gone on with as it is."""
+    if run.journal.count:
+        uploader.wait(KILLED_PATIENCE_S)
+    else:
+        uploader.kill()
+        remove(run.folder)
 
 
-def _fail(error: Exception, journal: Journal, sender: UploaderProcess) -> int:
-    """Close the record as failed; a full disk is told in one line, anything else is raised again."""
-    from pipeline.tracking.run import RunRecord
-
-    with contextlib.suppress(Interrupted), uninterrupted():  # the run has failed all the same, and says so
-        RunRecord(journal, sender).fail(error)
-    delivered, _ = _wait(sender)
-    console.tell_delivery(journal.folder, delivered)
+def _tell_failed(error: Exception, folder: RunFolder, uploader: UploaderProcess) -> int:
+    """A full disk and a training that diverged are told in one line, anything else is raised again."""
+    delivered, _ = _wait(uploader)
+    if isinstance(error, DivergedError):
+        print(f"pipeline: run {folder.path.name} {error}", file=sys.stderr)
+    console.tell_delivery(folder, delivered)
+    if isinstance(error, DivergedError):
+        return NOT_ALL
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return _tell_full_disk(journal.folder)
+        return _tell_full_disk(folder)
     raise error
 
 
-def _wait(sender: UploaderProcess) -> tuple[bool, int]:
+def _wait(uploader: UploaderProcess) -> tuple[bool, int]:
     """Wait for the delivery; returns whether it is complete, and the exit code of a signal that ended the wait, or 0.
 
-    The sender then goes on by itself for as long as its grace lasts.
+    The uploader then goes on by itself for as long as its grace lasts.
     """
     try:
-        return sender.wait(), 0
+        return uploader.wait(), 0
     except Interrupted as interruption:
         return False, interruption.exit_code
 
 
-def _tell_interrupted(journal: Journal, sender: UploaderProcess, interruption: Interrupted) -> None:
+def _tell_interrupted(run: Run, uploader: UploaderProcess, interruption: Interrupted) -> None:
     """How to go on, before anything is waited for."""
-    folder = journal.folder
-    if not journal.count:
-        _never_begun(journal, sender)
+    folder = run.folder
+    if not run.journal.count:
+        _leave_as_it_was(run, uploader)
         print(f"stopped by {interruption}; no run had begun", flush=True)
         return
     end = folder.ended()
     finished = end is not None and end["status"] == "FINISHED"
     how = "the run is finished" if finished else f"go on with: {_resume_command(folder)}"
     print(f"stopped by {interruption}; {how}", flush=True)
-    console.tell_delivery(folder, sender.wait(KILLED_PATIENCE_S))
+    console.tell_delivery(folder, uploader.wait(KILLED_PATIENCE_S))
 
 
 def _tell_full_disk(folder: RunFolder) -> int:

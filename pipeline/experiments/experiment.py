@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from pipeline.experiments.recorded import run_of
 from pipeline.experiments.spec import Question, read_question
 from pipeline.mlflow_client import preflight
 from pipeline.mlflow_client.tracking_uri import keep_store
-from pipeline.signals import Interrupted, interruptions, last_words
+from pipeline.recording.code_digest import code_digest
+from pipeline.recording.resuming import recorded_knobs
+from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import (
@@ -31,10 +32,10 @@ from pipeline.tracking.folders import (
     all_folders,
     data_digest,
     new_folder,
-    sync_to_disk,
     values_of,
 )
-from pipeline.tracking.provenance import code_digest, cores, git_tags
+from pipeline.tracking.provenance import cores, git_tags
+from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import SharedUploader, UploaderProcess
 
 KILLED_PATIENCE_S, ALIVE_PATIENCE_S = 6.0, 20.0
@@ -60,25 +61,22 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
         preflight.check_names({**config.as_dict(), "experiment_name": question.name})
     digests = {data: datasets.load(*data).digest for data in {_data(config) for config in question.variants.values()}}
     with interruptions():
-        parent, journal = _open_parent(question, runs_dir)
-        sender = UploaderProcess(parent)
-        with last_words(lambda reason: recovery.end_killed(journal, reason)):
-            try:
-                _begin(question, journal, sender)
-                children = _plan(question, digests, runs_dir, parent, sender)
-                _train(question, children, jobs, sender, parent, Path(runs_dir).absolute())
-                return _answer(question, children, journal, sender)
-            except Interrupted as interruption:
-                recovery.end_killed(journal, str(interruption))
-                again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
-                print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
-                console.tell_delivery(parent, sender.wait(KILLED_PATIENCE_S))
-                return interruption.exit_code
-            except BaseException as error:
-                if not journal.is_closed:
-                    _end(journal, sender, "FAILED", f"{type(error).__name__}: {error}")
-                sender.wait(KILLED_PATIENCE_S)
-                raise
+        journal = _open_parent(question, runs_dir)
+        parent, uploader = journal.folder, UploaderProcess(journal.folder)
+        try:
+            with Run(journal, uploader) as run:
+                _begin(question, run)
+                children = _plan(question, digests, runs_dir, parent, uploader)
+                _train(question, children, jobs, uploader, parent, Path(runs_dir).absolute())
+                return _answer(question, children, run, uploader)
+        except Interrupted as interruption:
+            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
+            print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
+            console.tell_delivery(parent, uploader.wait(KILLED_PATIENCE_S))
+            return interruption.exit_code
+        except BaseException:
+            uploader.wait(KILLED_PATIENCE_S)
+            raise
 
 
 def _leave_the_default_experiment() -> None:
@@ -93,7 +91,7 @@ def _data(config: RunConfig) -> tuple[str, str, str]:
     return config.dataset, config.data_dir, config.data_name
 
 
-def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]:
+def _open_parent(question: Question, runs_dir: str) -> Journal:
     """The question's own run: a new one, or the one that was begun before and is gone on with."""
     chosen = os.environ.get("MLFLOW_RUN_ID")
     for folder in reversed(all_folders(runs_dir)):
@@ -106,18 +104,17 @@ def _open_parent(question: Question, runs_dir: str) -> tuple[RunFolder, Journal]
             keep_store(folder.state())
             preflight.check_store(question.name, folder.state().get("run_id", ""), folder.path.name)
             recovery.mark_if_dead(folder)
-            return folder, Journal(folder)
+            return Journal(folder)
     preflight.check_store(os.environ.get("MLFLOW_EXPERIMENT_NAME") or question.name)
     preflight.tell_of_old_store()
     folder = new_folder(runs_dir)
     try:
-        return folder, Journal(folder)
+        return Journal(folder)
     except OSError as error:
         raise ValueError(f"runs_dir {runs_dir} cannot be written ({error}); give another with --runs_dir") from None
 
 
-def _begin(question: Question, journal: Journal, sender: UploaderProcess) -> None:
-    environ = os.environ
+def _begin(question: Question, run: Run) -> None:
     about = {"baseline": question.baseline, "seeds": ", ".join(map(str, question.seeds))}
     about["variants"] = ", ".join(question.variants)
     tags = {
@@ -127,26 +124,12 @@ def _begin(question: Question, journal: Journal, sender: UploaderProcess) -> Non
         "experiment": question.name,
         "variant": "(all)",
         "code": code_digest(),
-        **git_tags(),
     }
-    if journal.folder.started():
-        journal.append("resume", params={}, tags=tags)
+    if run.folder.started():
+        run.resume({}, {**tags, **git_tags()})
     else:
-        journal.append(
-            "start",
-            run_key=uuid.uuid4().hex,
-            mlflow_run_id=environ.get("MLFLOW_RUN_ID"),
-            experiment_id=environ.get("MLFLOW_EXPERIMENT_ID"),
-            experiment_name=environ.get("MLFLOW_EXPERIMENT_NAME") or question.name,
-            params=about,
-            parent="",
-            tags=tags,
-        )
-    path = journal.folder.artifacts / f"{question.name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(question.text)
-    journal.artifact(path)
-    sender.notify()
+        run.start(question.name, about, tags)
+    run.text_artifact(f"{question.name}.yaml", question.text)
 
 
 def _plan(
@@ -154,7 +137,7 @@ def _plan(
     digests: dict[tuple[str, str, str], str],
     runs_dir: str,
     parent: RunFolder,
-    sender: UploaderProcess,
+    uploader: UploaderProcess,
 ) -> list[Child]:
     """Every run that the question asks for, seed by seed, with what is there of it already."""
     known = _known_runs(question.name, runs_dir)
@@ -168,7 +151,7 @@ def _plan(
             wanted = _identity(child, digests[_data(config)])
             found = [folder for folder, identity in known if identity == wanted]
             if found:
-                _take_up(child, found[-1], parent, sender)
+                _take_up(child, found[-1], parent, uploader)
             children.append(child)
     return children
 
@@ -197,7 +180,7 @@ def _known_runs(name: str, runs_dir: str) -> list[tuple[RunFolder, tuple[Any, ..
         digest = data_digest(events)
         own = os.access(folder.path, os.W_OK)
         if own and start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
-            knobs = _deciding(recovery.recorded_knobs(events))  # epochs may have grown since the start
+            knobs = _deciding(recorded_knobs(events))  # epochs may have grown since the start
             identity = (start["tags"]["variant"], knobs, digest, _code_of(start, events))
             found.append((folder, identity))
     return found
@@ -210,7 +193,7 @@ def _code_of(start: Event, events: list[Event]) -> str:
     return code if resumed <= {code} else ""
 
 
-def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: UploaderProcess) -> None:
+def _take_up(child: Child, folder: RunFolder, parent: RunFolder, uploader: UploaderProcess) -> None:
     """Go on with a run that is there: it is finished, or interrupted; if it still lives it is about to end."""
     until = time.monotonic() + ALIVE_PATIENCE_S
     while folder.is_alive():
@@ -229,21 +212,21 @@ def _take_up(child: Child, folder: RunFolder, parent: RunFolder, sender: Uploade
         journal = Journal(folder)
         journal.append("parent", parent=parent.path.name)
         journal.close()
-    SharedUploader(folder, sender.descriptor).notify()
+    SharedUploader(folder, uploader.descriptor).notify()
 
 
 def _train(
-    question: Question, children: list[Child], jobs: int, sender: UploaderProcess, parent: RunFolder, runs_dir: Path
+    question: Question, children: list[Child], jobs: int, uploader: UploaderProcess, parent: RunFolder, runs_dir: Path
 ) -> None:
     """Train what is missing, so many at a time, and show how it goes."""
     missing = [child for child in children if not child.ended]
     size = min(jobs or cores(), len(missing))
     with Progress(question.name, children, max(1, size)) as progress:
         if missing:
-            WorkerPool(size, sender, parent, runs_dir).run(missing, progress.changed)
+            WorkerPool(size, uploader, parent, runs_dir).run(missing, progress.changed)
 
 
-def _answer(question: Question, children: list[Child], journal: Journal, sender: UploaderProcess) -> int:
+def _answer(question: Question, children: list[Child], run: Run, uploader: UploaderProcess) -> int:
     """Compare what is there, record it with the parent, tell it."""
     failed = [child for child in children if child.state not in ("finished", "diverged")]
     try:
@@ -253,37 +236,29 @@ def _answer(question: Question, children: list[Child], journal: Journal, sender:
         found = None
         print(f"nothing to compare: {error}", file=sys.stderr)
     if found:
-        _record_answer(question, found, journal)
+        _record_answer(question, found, run)
     reason = f"{len(failed)} of {len(children)} runs failed: {failed[0].name}: {failed[0].reason}" if failed else ""
-    _end(journal, sender, "FAILED" if failed else "FINISHED", reason)
-    delivered = sender.wait()
+    run.end("FAILED" if failed else "FINISHED", reason)
+    delivered = uploader.wait()
     if found:
         tables.print_comparison(found)
         print(f"\nanswer     {tables.sentence(found)}")
-        print(f"report     {shown(journal.folder.artifacts / 'comparison/report.html')}")
-    state = journal.folder.state()
+        print(f"report     {shown(run.folder.artifacts / 'comparison/report.html')}")
+    state = run.folder.state()
     if state.get("run_id"):
         print(f"run        {state['run_id']} in {state['tracking_uri']}, experiment {question.name}")
     for child in failed:
         print(f"failed: {child.name}: {child.reason}", file=sys.stderr)
     if failed:
         print("start the same command again: what is finished is not trained twice", file=sys.stderr)
-    refused = console.tell_delivery(journal.folder, delivered)
+    refused = console.tell_delivery(run.folder, delivered)
     return 1 if failed or refused else 0
 
 
-def _record_answer(question: Question, found: Comparison, journal: Journal) -> None:
-    folder = journal.folder.artifacts / "comparison"
-    for path in report.write_files(
-        found, folder, made=f"python -m pipeline experiment experiments/{question.name}.yaml"
-    ):
-        sync_to_disk(path)
-    journal.artifact(folder)
+def _record_answer(question: Question, found: Comparison, run: Run) -> None:
+    folder = run.folder.artifacts / "comparison"
+    report.write_files(found, folder, made=f"python -m pipeline experiment experiments/{question.name}.yaml")
+    run.artifact(folder)
     answer = tables.sentence(found)
-    note = f"**{question.question}**\n\n{answer}\n\n{tables.markdown(found)}"
-    journal.append("tags", tags={"answer": answer, "mlflow.note.content": note})
-
-
-def _end(journal: Journal, sender: UploaderProcess, status: str, reason: str) -> None:
-    journal.append("end", status=status, tags={"failure_reason": reason} if reason else {})
-    sender.notify()
+    run.tags({"answer": answer})
+    run.describe(f"**{question.question}**\n\n{answer}\n\n{tables.markdown(found)}")

@@ -2,7 +2,7 @@
 
 from pipeline import divergence
 from pipeline.analysis.comparison import Run
-from pipeline.tracking import recovery
+from pipeline.recording.resuming import recorded_config
 from pipeline.tracking.folders import RunFolder, data_digest, values_of
 
 
@@ -18,7 +18,7 @@ def run_of(folder: RunFolder) -> Run:
         name=start["tags"]["mlflow.runName"],
         status=end["status"] if end else "RUNNING",
         started_ms=start["time"],
-        params={name: str(value) for name, value in recovery.recorded_config(folder).as_dict().items()},
+        params={name: str(value) for name, value in recorded_config(folder).as_dict().items()},
         tags=start["tags"] | ({divergence.TAG: diverged} if diverged else {}),
         metrics={name: steps[max(steps)] for name, steps in values.items()},
         data=data_digest(events) or "",

@@ -17,12 +17,13 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
-from pipeline.signals import Interrupted, interruptions, last_words, uninterrupted
+from pipeline.recording import record
+from pipeline.recording.record import fit_and_record, open_journal, ready
+from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.outputs import make_safe
-from pipeline.tracking import recovery
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import SharedUploader
-from pipeline.training.recording import fit_and_record, open_journal, open_record, ready, reopen_record
 
 Job = dict[str, Any]
 STEP_NEWS_S = 0.5
@@ -31,9 +32,9 @@ STEP_NEWS_S = 0.5
 class Worker:
     """One worker process."""
 
-    def __init__(self, sender_descriptor: int) -> None:
+    def __init__(self, uploader_descriptor: int) -> None:
         """Keep the output for what the experiment reads; whatever else is printed goes to the error output."""
-        self.sender_descriptor = sender_descriptor
+        self.uploader_descriptor = uploader_descriptor
         self.output = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
         self.jobs: queue.Queue[Job | None] = queue.Queue()
@@ -65,45 +66,31 @@ class Worker:
     def _train(self, job: Job) -> None:
         """Train one run; an error ends that run, not the worker."""
         folder = RunFolder(job["folder"])
-        sender = SharedUploader(folder, self.sender_descriptor)
         try:
             journal = open_journal(folder)
         except ValueError as error:
             self._say(end="FAILED", reason=str(error))
             return
         try:
-            self._train_in(job, journal, sender)
+            with Run(journal, SharedUploader(folder, self.uploader_descriptor)) as run:
+                self._train_recorded(job, run)
+            self._say(end="FINISHED")
+        except DivergedError as error:
+            self._say(end="DIVERGED", reason=str(error))
+        except Exception as error:
+            self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
         finally:
             journal.close()
             gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
 
-    def _train_in(self, job: Job, journal: Journal, sender: SharedUploader) -> None:
-        config = RunConfig.from_mapping(job["config"])
-        record = None
-        with last_words(lambda reason: recovery.end_killed(journal, reason)):
-            try:
-                config, data = ready(config)
-                checkpoint = None
-                if job["resume"]:
-                    record, checkpoint = reopen_record(config, journal, sender, data)
-                else:
-                    record = open_record(config, journal, sender, data, job["tags"], job["parent"])
-                fit_and_record(config, record, data, checkpoint, self._report, self._steps)
-                record.end("FINISHED")
-                self._say(end="FINISHED")
-            except Interrupted as interruption:
-                recovery.end_killed(journal, str(interruption))
-                sender.notify()
-                raise
-            except DivergedError as error:
-                assert record is not None
-                record.end("FAILED", str(error))
-                self._say(end="DIVERGED", reason=str(error))
-            except Exception as error:
-                if record:
-                    with uninterrupted():
-                        record.fail(error)
-                self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+    def _train_recorded(self, job: Job, run: Run) -> None:
+        config, data = ready(RunConfig.from_mapping(job["config"]))
+        checkpoint = None
+        if job["resume"]:
+            checkpoint = record.resume(config, run, data)
+        else:
+            record.start(config, run, data, job["tags"], job["parent"])
+        fit_and_record(config, run, data, checkpoint, self._report, self._steps)
 
     def _steps(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None:
         if not 0 < done < steps or time.monotonic() - self.told_at > STEP_NEWS_S:

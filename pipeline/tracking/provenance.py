@@ -1,8 +1,5 @@
 """What a run's record says of where its numbers came from: commit, code, packages, machine."""
 
-import ast
-import functools
-import hashlib
 import math
 import os
 import platform
@@ -13,35 +10,7 @@ from pathlib import Path
 from pipeline.tracking.checkout import checkout
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "onnxruntime")
-PACKAGE = Path(__file__).parents[1]
 CPU_INFO, CPU_LIMIT = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")  # Linux only; a container sees its limit
-
-# The modules whose code decides a training's numbers. A change elsewhere leaves finished runs comparable and reusable.
-DECIDING = (
-    "data/archives",
-    "data/datamodule",
-    "data/datasets",
-    "data/downloads",
-    "data/image_files",
-    "data/known_data",
-    "fast_cpu/gradients",
-    "fast_cpu/process",
-    "networks/dropout",
-    "networks/mlp",
-    "optim/optimizers",
-    "seeding",
-    "training/building",
-    "training/classifier",
-    "training/epoch_end",
-    "training/fit",
-)
-
-
-@functools.cache
-def code_digest() -> str:
-    """Twelve hex digits of the code (comments and layout left out) and of the torch version that decide the numbers."""
-    parts = [ast.unparse(ast.parse((PACKAGE / f"{name}.py").read_text())) for name in DECIDING]
-    return hashlib.sha256("\0".join([metadata.version("torch"), *parts]).encode()).hexdigest()[:12]
 
 
 def git_tags() -> dict[str, str]:

@@ -35,21 +35,22 @@ def test_the_wheel_has_every_file_of_the_package(unpacked):
         return sorted(str(path.relative_to(root)) for path in found)
 
     assert files(unpacked) == files(ROOT)
-    assert {"pipeline/pages/report.html", "pipeline/serving/page.html"} <= set(files(unpacked))
+    assert {"pipeline/analysis/pages/report.html", "pipeline/serving/page.html"} <= set(files(unpacked))
 
 
 def test_what_is_installed_finds_its_pages(unpacked, tmp_path):
     code = """
 import sys
 from pathlib import Path
-from pipeline import comparison, report, provenance
+from pipeline.analysis import comparison, report
+from pipeline.recording import code_digest
 from pipeline.serving import app
 runs = [comparison.Run(str(s), f"{v} seed={s}", "FINISHED", 1, {"dropout": v, "seed": str(s)}, {"variant": v},
                        {"val_accuracy": 0.9 + s / 1000}) for v in ("a", "b") for s in (1, 2)]
 report.write_files(comparison.compare(runs), Path("found"))
-assert len(provenance.code_digest()) == 12
+assert len(code_digest.code_digest()) == 12
 assert app.PAGE.read_text().startswith("<!doctype html>"), app.PAGE
-print(Path(report.__file__).parent)
+print(Path(report.__file__).parents[1])
 """
     variables = environment(PYTHONPATH=str(unpacked), PYTHONSAFEPATH="1")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True)

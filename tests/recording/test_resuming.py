@@ -7,10 +7,11 @@ import pytest
 
 from pipeline.commands import workflow
 from pipeline.config import ConfigError, RunConfig
+from pipeline.recording import record as recording
+from pipeline.recording import resuming
+from pipeline.recording.code_digest import code_digest
 from pipeline.tracking import recovery, run
 from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError
-from pipeline.tracking.provenance import code_digest
-from pipeline.training import recording
 
 OTHER = {
     "dataset": "digits",
@@ -86,10 +87,10 @@ def reopened(folder, config, digest="d1"):
 def test_epochs_that_one_resumption_has_added_are_kept_by_the_next(tmp_path):
     folder = interrupted(tmp_path / "run")
     for given, epochs in (({"epochs": 30}, 30), ({}, 30), ({"epochs": 40}, 40), ({}, 40)):
-        config = recovery.resumed_config(folder, given)
+        config = resuming.resumed_config(folder, given)
         assert config == RunConfig(epochs=epochs)
         reopened(folder, config)
-        assert recovery.recorded_config(folder) == config
+        assert resuming.recorded_config(folder) == config
         append(folder, "end", status="KILLED", tags={})
     resumes = [event for event in folder.events() if event["kind"] == "resume"]
     assert [event["params"] for event in resumes] == [{"epochs": 30}, {}, {"epochs": 40}, {}]
@@ -97,14 +98,14 @@ def test_epochs_that_one_resumption_has_added_are_kept_by_the_next(tmp_path):
     assert resumes[0]["tags"] == {**code, "resumed.epochs": "30"}
     assert resumes[1]["tags"] == code
     with pytest.raises(ConfigError, match="epochs was 40, not 39"):
-        recovery.resumed_config(folder, {"epochs": 39})
+        resuming.resumed_config(folder, {"epochs": 39})
 
 
 def test_a_resumed_run_keeps_its_config_where_its_helpers_and_its_readers_look(tmp_path):
     folder = interrupted(tmp_path / "run")
     reopened(folder, RunConfig(epochs=30))
     text = (folder.path / "config.yaml").read_text()
-    assert text == recovery.config_text(RunConfig(epochs=30)) == (folder.artifacts / "config.yaml").read_text()
+    assert text == resuming.config_text(RunConfig(epochs=30)) == (folder.artifacts / "config.yaml").read_text()
     paths = [event["path"] for event in folder.events() if event["kind"] == "artifact"]
     assert paths == ["packages.txt", "config.yaml"]
 
@@ -127,10 +128,10 @@ def test_every_knob_that_changes_numbers_or_names_is_kept_and_all_that_differ_ar
     for name, value in OTHER.items():
         given = {name: value, **({"validation_size": 100} if name in ("early_stopping", "keep_best") else {})}
         with pytest.raises(ConfigError) as caught:
-            recovery.resumed_config(folder, given)
+            resuming.resumed_config(folder, given)
         assert f"{name} was {before[name]}, not {value}" in str(caught.value), name
     with pytest.raises(ConfigError) as caught:
-        recovery.resumed_config(folder, {"seed": 2, "dropout": 0.5, "epochs": 21})
+        resuming.resumed_config(folder, {"seed": 2, "dropout": 0.5, "epochs": 21})
     assert str(caught.value).splitlines()[-3:] == [
         "  dropout was 0.2, not 0.5",
         "  seed was 1, not 2",
@@ -141,27 +142,27 @@ def test_every_knob_that_changes_numbers_or_names_is_kept_and_all_that_differ_ar
 def test_where_things_lie_and_what_is_printed_may_change(tmp_path):
     folder = interrupted(tmp_path / "run", model_name="mnist-mlp")
     for given in ({name: value} for name, value in FREE.items()):
-        assert recovery.resumed_config(folder, given) == RunConfig(model_name="mnist-mlp", **given)
-    assert recovery.resumed_config(folder, FREE) == RunConfig(model_name="mnist-mlp", **FREE)
+        assert resuming.resumed_config(folder, given) == RunConfig(model_name="mnist-mlp", **given)
+    assert resuming.resumed_config(folder, FREE) == RunConfig(model_name="mnist-mlp", **FREE)
 
 
 def test_a_model_name_that_was_settled_as_the_run_began_is_not_asked_again(tmp_path):
     folder = interrupted(tmp_path / "run", model_name="mnist-mlp")
-    assert recovery.resumed_config(folder, {"model_name": "auto"}).model_name == "mnist-mlp"
+    assert resuming.resumed_config(folder, {"model_name": "auto"}).model_name == "mnist-mlp"
     with pytest.raises(ConfigError, match="model_name was mnist-mlp, not other"):
-        recovery.resumed_config(folder, {"model_name": "other"})
+        resuming.resumed_config(folder, {"model_name": "other"})
 
 
 def test_a_run_that_lives_or_is_finished_is_not_gone_on_with(tmp_path):
     folder = interrupted(tmp_path / "alive", end="")
     journal = Journal(folder)
     with pytest.raises(RunIsAliveError) as caught:
-        recovery.resumed_config(folder, {})
+        resuming.resumed_config(folder, {})
     assert str(caught.value) == "run alive is still running in another process; nothing to resume"
     journal.append("end", status="FINISHED", tags={})
     journal.close()
     with pytest.raises(ValueError, match=r"^run alive is finished") as caught:
-        recovery.resumed_config(folder, {"epochs": 30})
+        resuming.resumed_config(folder, {"epochs": 30})
     assert str(caught.value) == (
         "run alive is finished; there is nothing to resume. "
         "For more epochs start a new run, with the same seed: it repeats these epochs bit for bit"
@@ -170,26 +171,26 @@ def test_a_run_that_lives_or_is_finished_is_not_gone_on_with(tmp_path):
 
 @pytest.mark.parametrize("status", ["KILLED", "FAILED"])
 def test_a_run_that_was_stopped_or_failed_is_gone_on_with(tmp_path, status):
-    assert recovery.resumed_config(interrupted(tmp_path / "run", end=status), {}) == RunConfig()
+    assert resuming.resumed_config(interrupted(tmp_path / "run", end=status), {}) == RunConfig()
 
 
 def test_a_run_that_diverged_would_again_unless_it_is_to_go_on_all_the_same(tmp_path):
     folder = interrupted(tmp_path / "run")
     append(folder, "tags", tags={"diverged_in_epoch": "3"})
     with pytest.raises(ValueError, match="diverged") as caught:
-        recovery.resumed_config(folder, {})
+        resuming.resumed_config(folder, {})
     assert str(caught.value) == (
         "run run diverged in epoch 3 and would again: the same knobs give the same numbers. Start a new run with "
         "others (a lower learning_rate), or go on all the same with --on_divergence continue"
     )
-    assert recovery.resumed_config(folder, {"on_divergence": "continue"}).on_divergence == "continue"
+    assert resuming.resumed_config(folder, {"on_divergence": "continue"}).on_divergence == "continue"
 
 
 def test_the_run_of_an_experiment_trains_nothing_that_could_be_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = interrupted(tmp_path / "runs" / "run", tags={"question": "dropout"})
     with pytest.raises(ValueError, match="experiment") as caught:
-        recovery.resumed_config(folder, {})
+        resuming.resumed_config(folder, {})
     assert str(caught.value) == (
         "run is the run of experiment 'dropout', which trains nothing itself; "
         "go on with it: python -m pipeline experiment FILE"
@@ -199,7 +200,7 @@ def test_the_run_of_an_experiment_trains_nothing_that_could_be_gone_on_with(tmp_
 def test_a_folder_without_a_run_is_no_run_to_go_on_with(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(ValueError, match="holds no run") as caught:
-        recovery.resumed_config(RunFolder(tmp_path / "run"), {})
+        resuming.resumed_config(RunFolder(tmp_path / "run"), {})
     words = f"{tmp_path / 'run'} holds no run that has begun; start a new one: python -m pipeline train"
     assert str(caught.value) == words
 
@@ -213,12 +214,12 @@ def test_knobs_that_nothing_says_any_more_are_not_guessed(tmp_path, content):
     if content is not None:
         (folder.path / "config.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"^the first record of run is damaged and config.yaml cannot be read \(") as e:
-        recovery.recorded_config(folder)
+        resuming.recorded_config(folder)
     assert str(e.value).endswith("): nothing says what was trained; start a new run: python -m pipeline train")
 
 
 def test_the_config_file_is_the_knobs_in_their_order_below_a_checksum():
-    text = recovery.config_text(RunConfig())
+    text = resuming.config_text(RunConfig())
     first, *rest = text.splitlines()
     assert [line.partition(":")[0] for line in rest] == list(RunConfig().as_dict())
     assert text.endswith("\n")

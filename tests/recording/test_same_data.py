@@ -7,9 +7,10 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.data.datasets import ImageData, Split
+from pipeline.recording import record as recording
+from pipeline.recording import reproduction
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import Journal, RunFolder, data_digest
-from pipeline.training import recording, reproduction
 
 
 class NoSender:

@@ -7,9 +7,10 @@ import torch
 import yaml
 
 from pipeline.config import RunConfig
-from pipeline.tracking import recovery
+from pipeline.recording import record as recording
+from pipeline.recording import resuming
 from pipeline.tracking.folders import Journal, RunFolder
-from pipeline.training import checkpoints, fit, recording
+from pipeline.training import checkpoints, fit
 from tests.fuzz_runs import same
 from tests.ranks import small_data, weights_of
 
@@ -46,7 +47,7 @@ def run(tmp_path):
 
 def resume(folder, **given):
     """Go on with the run, and be interrupted; returns the config it goes on with, and the resumption's event."""
-    config = recovery.resumed_config(folder, given)
+    config = resuming.resumed_config(folder, given)
     journal = Journal(folder)
     recording.reopen_record(config, journal, UploaderProcess(), small_data())
     interrupted(journal)
@@ -61,8 +62,8 @@ def test_epochs_that_grew_once_are_not_forgotten_by_the_next_resumption(run):
     assert resume(run, epochs=8)[0].epochs == 8
     assert resume(run, epochs=8)[0].epochs == 8
     with pytest.raises(ValueError, match="epochs was 8, not 5"):
-        recovery.resumed_config(run, {"epochs": 5})
-    assert recovery.recorded_config(run) == replace(CONFIG, epochs=8)
+        resuming.resumed_config(run, {"epochs": 5})
+    assert resuming.recorded_config(run) == replace(CONFIG, epochs=8)
     assert yaml.safe_load((run.path / "config.yaml").read_text())["epochs"] == 8
     events = [event for event in run.events() if event["kind"] == "resume"]
     assert [event["params"] for event in events] == [{}, {"epochs": 5}, {}, {}, {"epochs": 8}, {}]

@@ -333,10 +333,10 @@ def test_the_diff_is_an_artifact_of_the_run_byte_for_byte(tmp_path, monkeypatch)
     diff = b"+gr\xfc\xdfe\r\n"
     monkeypatch.setattr(run, "checkout", lambda: checkout.Checkout("c", diff))
     (tmp_path / "run").mkdir()
-    record = run.RunRecord(Journal(RunFolder(tmp_path / "run")), Nobody())
-    record.resume(1, {})
+    recorded = run.Run(Journal(RunFolder(tmp_path / "run")), Nobody())
+    recorded.provenance()
     assert (tmp_path / "run/artifacts/uncommitted.diff").read_bytes() == diff
-    record.journal.close()
+    recorded.journal.close()
 
 
 # What only some systems have, taken away.

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.commands import workflow
 from pipeline.config import RunConfig
+from pipeline.recording import resuming
 from pipeline.tracking import folders, lines, recovery
 from pipeline.tracking.folders import Journal, RunFolder, all_folders, find_folder, original_of
 
@@ -68,15 +69,15 @@ def test_a_lost_first_record_leaves_the_knobs_to_the_config_file(tmp_path):
     path = folder.path / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b"start", b"stArt"))
     with pytest.raises(ValueError, match=r"the first record of run is damaged and config.yaml cannot be read"):
-        recovery.recorded_config(folder)
+        resuming.recorded_config(folder)
     (folder.path / "config.yaml").write_text("epochs: 7\n")
-    assert recovery.recorded_config(folder) == RunConfig(epochs=7)
-    text = recovery.config_text(RunConfig(epochs=7))
+    assert resuming.recorded_config(folder) == RunConfig(epochs=7)
+    text = resuming.config_text(RunConfig(epochs=7))
     (folder.path / "config.yaml").write_text(text)
-    assert recovery.recorded_config(folder) == RunConfig(epochs=7)
+    assert resuming.recorded_config(folder) == RunConfig(epochs=7)
     (folder.path / "config.yaml").write_text(text.replace("epochs: 7", "epochs: 5"))
     with pytest.raises(ValueError, match="its checksum is not that of its content"):
-        recovery.recorded_config(folder)
+        resuming.recorded_config(folder)
 
 
 def test_a_copy_is_neither_marked_dead_nor_resumed_nor_last(tmp_path):
@@ -88,7 +89,7 @@ def test_a_copy_is_neither_marked_dead_nor_resumed_nor_last(tmp_path):
     assert not recovery.mark_if_dead(copy)
     assert find_folder(tmp_path, "last").path == original.path
     with pytest.raises(ValueError, match=r"sync 'renamed copy' --as-new --runs_dir"):
-        recovery.resumed_config(copy, {})
+        resuming.resumed_config(copy, {})
 
 
 def test_a_copy_elsewhere_of_a_run_that_lives_is_not_marked_dead(tmp_path):

@@ -11,8 +11,9 @@ import torch
 from pipeline import cli
 from pipeline.divergence import DivergedError
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER
-from pipeline.tracking import recovery
-from pipeline.training import fit, recording
+from pipeline.recording import record as recording
+from pipeline.recording import resuming
+from pipeline.training import fit
 from tests import ranks
 
 
@@ -92,7 +93,7 @@ def test_a_helper_trains_the_runs_config_from_the_same_checkpoint(
     monkeypatch.setattr(recording, "leave_signals_to_the_first_process", lambda: asked.append("signals"))
     monkeypatch.setenv(RUN_FOLDER, str(tmp_path))
     monkeypatch.setenv(RESUME_FROM, resume_from)
-    (tmp_path / "config.yaml").write_text(recovery.config_text(ranks.CONFIG))
+    (tmp_path / "config.yaml").write_text(resuming.config_text(ranks.CONFIG))
     assert recording.train_as_helper() == exit_code
     how = {"folder": tmp_path / "checkpoints", "resume_from": Path(resume_from) if resume_from else None}
     assert asked == ["signals", ((ranks.CONFIG,), how)]

@@ -9,9 +9,9 @@ from pipeline.config import RunConfig
 from pipeline.data.datamodule import MNISTDataModule
 from pipeline.data.datasets import ImageData
 from pipeline.divergence import DivergedError
+from pipeline.recording.resuming import recorded_config
 from pipeline.tracking.folders import RunFolder, data_digest, find_folder, values_of
 from pipeline.tracking.provenance import git_tags, machine_tags
-from pipeline.tracking.recovery import recorded_config
 from pipeline.training import fit
 
 COMPARED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")

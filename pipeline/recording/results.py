@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 
 from pipeline import divergence
 from pipeline.config import RunConfig
+from pipeline.recording.description import what_differs
+from pipeline.tracking.run import Run
 from pipeline.training import checkpoints, figures, onnx_export
 
 if TYPE_CHECKING:
     from pipeline.data.datasets import ImageData
-    from pipeline.tracking.run import RunRecord
     from pipeline.training.fit import Result
 
 EXAMPLES = 2
 
 
-def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> None:
+def record_results(config: RunConfig, run: Run, result: "Result") -> None:
     """Write everything into the run's folder and record it.
 
     A network that diverged gives no probabilities: of it only learning curves and checkpoint are left.
@@ -32,19 +33,19 @@ def write_outcome(config: RunConfig, record: "RunRecord", result: "Result") -> N
     """
     source = result.data.source
     assert source is not None
-    artifacts = record.folder.artifacts
+    artifacts = run.folder.artifacts
     figures.learning_curves(result.history, artifacts / "pictures/learning_curves.png", not config.validation_size)
     if _gives_numbers(result):
-        _write_predictions_and_model(config, record, result, source)
+        _write_predictions_and_model(config, run, result, source)
     else:
         print("warning: the network's answers are not finite: no model, no predictions", file=sys.stderr)
-    final, _ = checkpoints.latest(record.folder.checkpoints)
+    final, _ = checkpoints.latest(run.folder.checkpoints)
     if final:
         (artifacts / "checkpoint").mkdir(exist_ok=True)
         shutil.copyfile(final, artifacts / "checkpoint" / "last.ckpt")
     for path in sorted(artifacts.iterdir()):
         if path.name in ("test_predictions.csv", "pictures", "checkpoint"):
-            record.artifact(path)
+            run.artifact(path)
 
 
 def _gives_numbers(result: "Result") -> bool:
@@ -52,9 +53,9 @@ def _gives_numbers(result: "Result") -> bool:
     return divergence.is_finite(result.test["test_loss"]) and all(bool(each.isfinite().all()) for each in weights)
 
 
-def _write_predictions_and_model(config: RunConfig, record: "RunRecord", result: "Result", source: "ImageData") -> None:
+def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", source: "ImageData") -> None:
     images, labels = source.test.images, source.test.labels.astype(np.int64)
-    model = record.folder.path / "model"
+    model = run.folder.path / "model"
     model.mkdir(exist_ok=True)
     network, example = model / "network.onnx", model / "example.npy"
     onnx_export.export_onnx(result.classifier.network, network)
@@ -68,10 +69,10 @@ def _write_predictions_and_model(config: RunConfig, record: "RunRecord", result:
     description = describe(
         config, result.test["test_accuracy"], len(images), max(result.history, default=config.epochs)
     )
-    record.model(network, example, config.model_name, tags, description)
-    record.describe(description)
+    run.model(network, example, config.model_name, tags, description)
+    run.describe(description)
 
-    artifacts = record.folder.artifacts
+    artifacts = run.folder.artifacts
     _write_predictions(artifacts / "test_predictions.csv", labels, probabilities)
     figures.confusion_matrix(labels, probabilities.argmax(axis=1), artifacts / "pictures/confusion_matrix.png")
     figures.mistakes_gallery(images, labels, probabilities, artifacts / "pictures/mistakes.png")
@@ -86,8 +87,6 @@ def describe(config: RunConfig, accuracy: float, images: int, epochs: int) -> st
         images: how many test images there were.
         epochs: how many epochs were trained.
     """
-    from pipeline.tracking.run import what_differs
-
     trained = f"{epochs} epoch{'s' * (epochs != 1)}"
     return f"{100 * accuracy:.2f} % on {images:,} test images; {what_differs(config)}, {trained}"
 

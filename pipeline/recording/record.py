@@ -1,4 +1,4 @@
-"""A training with its record: opened, filled epoch by epoch, given its outcome. What every verb that trains shares."""
+"""A training with its record: begun or gone on with, filled epoch by epoch, given its results."""
 
 import os
 import sys
@@ -13,15 +13,18 @@ from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
 from pipeline.imports import gc_paused
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER
+from pipeline.recording.code_digest import code_digest
+from pipeline.recording.description import dataset_inputs, identity_tags
+from pipeline.recording.resuming import config_text, recorded_config
 from pipeline.signals import leave_signals_to_the_first_process
 from pipeline.terminal.shell import DONE, NOT_ALL
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import CONFIG, Journal, RunFolder
-from pipeline.tracking.uploader import Uploader
+from pipeline.tracking.provenance import git_tags, machine_tags
+from pipeline.tracking.run import Run
 
 if TYPE_CHECKING:
     from pipeline.data.datamodule import MNISTDataModule
-    from pipeline.tracking.run import RunRecord
 
 Report = Callable[[int, dict[str, float]], None]
 OnSteps = Callable[[int, int, int, dict[str, float]], None]
@@ -56,44 +59,42 @@ def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
     return building.settled(config), data
 
 
-def open_record(
-    config: RunConfig,
-    journal: Journal,
-    sender: Uploader,
-    data: "MNISTDataModule",
-    tags: Mapping[str, str] | None = None,
-    parent: str = "",
-) -> "RunRecord":
-    """Begin the record of a new run; `parent` is the name of the folder of the run that it belongs to."""
-    from pipeline.tracking.run import RunRecord
+def start(config: RunConfig, run: Run, data: "MNISTDataModule", tags: Mapping[str, str], parent: str = "") -> None:
+    """Begin the record of a training: every knob, what is trained on, from what code, with what packages, where.
 
+    Args:
+        config: the knobs, settled.
+        run: whose record it is.
+        data: the data module, set up.
+        tags: more tags than every run gets.
+        parent: name of the folder of the run that this one belongs to, or nothing.
+    """
     assert data.source is not None
-    record = RunRecord(journal, sender)
-    record.start(config, data.source, tags or {}, parent)
-    _record_config(config, record)
-    return record
+    everywhere = {**identity_tags(config), "code": code_digest(), **machine_tags()}
+    inputs = dataset_inputs(data.source, config.validation_size)
+    run.start(config.experiment_name, config.as_dict(), {**everywhere, **tags}, parent=parent, datasets=inputs)
+    run.provenance()
+    _record_config(config, run)
 
 
-def reopen_record(
-    config: RunConfig, journal: Journal, sender: Uploader, data: "MNISTDataModule"
-) -> tuple["RunRecord", Path | None]:
-    """Go on with the record of an interrupted run; returns it and the checkpoint to continue, if there is one.
+def resume(config: RunConfig, run: Run, data: "MNISTDataModule") -> Path | None:
+    """Go on with the record of an interrupted training; returns the checkpoint to continue, if there is one.
 
     Raises:
         ValueError: if the data is not that which the run began with.
     """
-    from pipeline.tracking.run import RunRecord
     from pipeline.training import checkpoints
 
     assert data.source is not None
-    folder = journal.folder
-    recovery.check_same_data(folder, data.source.digest)
-    changes = {} if config.epochs == recovery.recorded_config(folder).epochs else {"epochs": config.epochs}
-    checkpoint = _checkpoint_to_continue(folder, config)
-    record = RunRecord(journal, sender)
-    record.resume(checkpoints.epoch_of(checkpoint) if checkpoint else 0, changes)
-    _record_config(config, record)
-    return record, checkpoint
+    recovery.check_same_data(run.folder, data.source.digest)
+    changes = {} if config.epochs == recorded_config(run.folder).epochs else {"epochs": config.epochs}
+    checkpoint = _checkpoint_to_continue(run.folder, config)
+    tags = {"resumed_after_epoch": str(checkpoints.epoch_of(checkpoint) if checkpoint else 0)}
+    tags |= {f"resumed.{name}": str(value) for name, value in {**git_tags(), "code": code_digest(), **changes}.items()}
+    run.resume(changes, tags)
+    run.provenance()
+    _record_config(config, run)
+    return checkpoint
 
 
 def _checkpoint_to_continue(folder: RunFolder, config: RunConfig) -> Path | None:
@@ -111,15 +112,15 @@ def _checkpoint_to_continue(folder: RunFolder, config: RunConfig) -> Path | None
     return checkpoint
 
 
-def _record_config(config: RunConfig, record: "RunRecord") -> None:
-    text = recovery.config_text(config)
-    (record.folder.path / CONFIG).write_text(text)
-    record.text_artifact(CONFIG, text)
+def _record_config(config: RunConfig, run: Run) -> None:
+    text = config_text(config)
+    (run.folder.path / CONFIG).write_text(text)
+    run.text_artifact(CONFIG, text)
 
 
 def fit_and_record(
     config: RunConfig,
-    record: "RunRecord",
+    run: Run,
     data: "MNISTDataModule",
     resume_from: Path | None,
     report: Report | None = None,
@@ -128,29 +129,30 @@ def fit_and_record(
     """Train, record every epoch and what a finished training leaves; returns the test metrics.
 
     Raises:
-        DivergedError: if the training diverged and stopped; its epoch is recorded.
+        DivergedError: if the training diverged and stopped; its epoch and the end are recorded.
     """
-    from pipeline.tracking.run import RunLogger
+    from pipeline.recording.results import record_results
+    from pipeline.tracking.logger import RunLogger
     from pipeline.training import fit
-    from pipeline.training.results import write_outcome
 
-    os.environ |= {RUN_FOLDER: str(record.folder.path), RESUME_FROM: str(resume_from or "")}
+    os.environ |= {RUN_FOLDER: str(run.folder.path), RESUME_FROM: str(resume_from or "")}
     try:
         result = fit.fit(
             config,
             data=data,
-            logger=RunLogger(record),
-            folder=record.folder.checkpoints,
+            logger=RunLogger(run),
+            folder=run.folder.checkpoints,
             resume_from=resume_from,
             report=report,
             on_steps=on_steps,
         )
     except DivergedError as error:
-        record.tags({divergence.TAG: str(error.epoch)})
+        run.tags({divergence.TAG: str(error.epoch)})
+        run.end("FAILED", str(error))
         raise
     if result.diverged_in:
-        record.tags({divergence.TAG: str(result.diverged_in)})
-    write_outcome(config, record, result)
+        run.tags({divergence.TAG: str(result.diverged_in)})
+    record_results(config, run, result)
     return result.test
 
 

@@ -1,0 +1,1 @@
+"""A training with its record: begun, filled, gone on with, trained again."""

@@ -1,0 +1,102 @@
+"""The knobs that a run began with, and which of them may change when it is gone on with."""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline import divergence
+from pipeline.config import ConfigError, RunConfig
+from pipeline.terminal.shell import command
+from pipeline.tracking.folders import CONFIG, Event, RunFolder, RunIsAliveError
+from pipeline.tracking.recovery import check_open
+
+CHECKSUM = "# checksum"
+FREE = {"verbose", "data_dir", "runs_dir", "on_divergence"}  # where things lie and what is printed changes no number
+
+
+def recorded_config(folder: RunFolder) -> RunConfig:
+    """The knobs that the run was started with, and what its resumptions changed.
+
+    Raises:
+        ValueError: if the folder holds no run that has begun, or its first record is lost and its config as well.
+    """
+    start = folder.started()
+    if start is None:
+        return _config_beside(folder)
+    if name := start["tags"].get("question"):
+        raise ValueError(
+            f"{folder.path.name} is the run of experiment {name!r}, which trains nothing itself; "
+            f"go on with it: {command('experiment', 'FILE', runs_dir=folder.path.parent)}"
+        )
+    return RunConfig.from_mapping(recorded_knobs(folder.events()))
+
+
+def recorded_knobs(events: Iterable[Event]) -> dict[str, Any]:
+    """The knobs as they were recorded at the start, with what resumptions have changed since."""
+    knobs: dict[str, Any] = {}
+    for event in events:
+        if event["kind"] in ("start", "resume"):
+            knobs |= event["params"]
+    return knobs
+
+
+def config_text(config: RunConfig) -> str:
+    """The config as its file has it: YAML, below a comment with the checksum of what follows."""
+    import yaml
+
+    text: str = yaml.safe_dump(config.as_dict(), sort_keys=False)
+    return f"{_checksum_line(text)}\n{text}"
+
+
+def _checksum_line(text: str) -> str:
+    return f"{CHECKSUM} {zlib.crc32(text.encode()):08x}"
+
+
+def _config_beside(folder: RunFolder) -> RunConfig:
+    """The knobs as the folder's config file has them, for a run whose first record is lost."""
+    import yaml
+
+    if not folder.events():
+        raise ValueError(f"{folder.path} holds no run that has begun; start a new one: {command('train')}")
+    try:
+        text = (folder.path / CONFIG).read_text()
+        if text.startswith(CHECKSUM) and text.partition("\n")[0] != _checksum_line(text.partition("\n")[2]):
+            raise ValueError("its checksum is not that of its content")
+        return RunConfig.from_mapping(yaml.safe_load(text))
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"the first record of {folder.path.name} is damaged and {CONFIG} cannot be read ({error}): nothing says "
+            f"what was trained; start a new run: {command('train')}"
+        ) from None
+
+
+def resumed_config(folder: RunFolder, given: Mapping[str, Any]) -> RunConfig:
+    """The config of the run as resumed with the given knobs: more epochs, or none but where things lie.
+
+    Raises:
+        ValueError: if the run is finished or still alive, or ConfigError listing the knobs that differ.
+    """
+    recorded = recorded_config(folder)
+    check_open(folder)
+    if folder.is_alive():
+        raise RunIsAliveError(f"run {folder.path.name} is still running in another process; nothing to resume")
+    if given.get("model_name") == "auto":  # settled as the run began
+        given = {name: value for name, value in given.items() if name != "model_name"}
+    wanted = RunConfig.from_mapping({**recorded.as_dict(), **given})
+    before, after = recorded.as_dict(), wanted.as_dict()
+    problems = [
+        f"{name} was {before[name]}, not {after[name]}"
+        for name in before
+        if before[name] != after[name]
+        and name not in FREE
+        and not (name == "epochs" and wanted.epochs > recorded.epochs)
+    ]
+    if problems:
+        reason = "a resumed run goes on with the knobs it began with (only epochs may grow); start a new run for others"
+        raise ConfigError([*problems, reason])
+    if (epoch := divergence.recorded(folder.events())) and wanted.on_divergence == "stop":
+        raise ValueError(
+            f"run {folder.path.name} diverged in epoch {epoch} and would again: the same knobs give the same numbers. "
+            "Start a new run with others (a lower learning_rate), or go on all the same with --on_divergence continue"
+        )
+    return wanted
