@@ -101,11 +101,7 @@ def test_the_code_that_decides_a_trainings_numbers_is_all_in_its_digest():
     assert reached - deciding == {
         "config",
         "divergence",
-        "signals",
-        "terminal.shell",
-        "tracking.folders",
-        "tracking.journal",
-        "tracking.lines",
+        "files",
         "training.checkpoints",
         "training.steps",
         "values",

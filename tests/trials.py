@@ -10,6 +10,7 @@ import pytest
 from pipeline.analysis import report
 from pipeline.config import RunConfig
 from pipeline.experiments import experiment
+from pipeline.tracking import run
 from pipeline.tracking.folders import Journal, RunFolder, new_folder
 
 TRIAL = """
@@ -167,7 +168,8 @@ def trial(monkeypatch):
     monkeypatch.setattr(experiment.datasets, "load", load)
     monkeypatch.setattr(experiment.preflight, "check_store", lambda *words: noted.stores.append(words))
     monkeypatch.setattr(experiment, "code_digest", lambda: CODE)
-    monkeypatch.setattr(experiment, "git_tags", lambda: {"git.commit": "c0ffee"})
+    for place in (experiment, run):
+        monkeypatch.setattr(place, "git_tags", lambda: {"git.commit": "c0ffee"})
     monkeypatch.setattr(experiment, "UploaderProcess", NotedSender)
     monkeypatch.setattr(experiment, "SharedUploader", Shared)
     monkeypatch.setattr(experiment, "WorkerPool", HandCrew)

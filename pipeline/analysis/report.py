@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from pipeline import divergence
 from pipeline.analysis import charts, tables
 from pipeline.analysis.comparison import Comparison
+from pipeline.files import replaced_whole
 
 ALL_FILES = ("report.html", "intervals.png", "curves.png", "table.md", "runs.csv", "comparison.json")
 PAGES = Path(__file__).parent / "pages"
@@ -40,9 +41,8 @@ def write_files(
         contents["report.html"] = _html(comparison, pictures, links, made).encode()
     written = {folder / name: content for name, content in contents.items() if name in only}
     for path, content in written.items():
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        with replaced_whole(path) as partial:
+            partial.write_bytes(content)
     return list(written)
 
 

@@ -260,5 +260,5 @@ def _record_answer(question: Question, found: Comparison, run: Run) -> None:
     report.write_files(found, folder, made=f"python -m pipeline experiment experiments/{question.name}.yaml")
     run.artifact(folder)
     answer = tables.sentence(found)
-    run.tags({"answer": answer})
-    run.describe(f"**{question.question}**\n\n{answer}\n\n{tables.markdown(found)}")
+    note = f"**{question.question}**\n\n{answer}\n\n{tables.markdown(found)}"
+    run.tags({"answer": answer, "mlflow.note.content": note})

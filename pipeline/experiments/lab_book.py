@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.analysis import report, store, tables
 from pipeline.analysis.comparison import Comparison, Run
 from pipeline.experiments.spec import Question, read_question
+from pipeline.files import replaced_whole
 from pipeline.mlflow_client.asking import asking
 from pipeline.terminal.shell import command, shown
 
@@ -47,9 +48,8 @@ def write_lab_book(files: Sequence[str], folder: str) -> int:
         raise ValueError(f"the store has finished runs of none of {names}; {command('experiment', 'FILE')} first")
     sections = [home / RESULTS / question.name / "section.md" for question in _questions_in(home)]
     text = "\n".join([INTRODUCTION, *[path.read_text() for path in sections if path.exists()]])
-    partial = home / (LAB_BOOK + ".partial")
-    partial.write_text(text)
-    partial.replace(home / LAB_BOOK)
+    with replaced_whole(home / LAB_BOOK) as partial:
+        partial.write_text(text)
     print(f"{shown((home / LAB_BOOK).absolute())}: {len(measured)} of {len(questions)} experiments written anew")
     return 0
 

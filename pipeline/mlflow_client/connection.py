@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
+from pipeline.files import replaced_whole
 from pipeline.mlflow_client.tracking_uri import absolute, default_uri, is_sqlite, sqlite_path, sqlite_uri
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -122,11 +123,10 @@ def _create_database(path: Path) -> None:
     with FileLock(f"{path}.lock"):
         if path.exists():
             return
-        partial = path.with_name(f"{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        uri = sqlite_uri(partial)
-        mlflow.MlflowClient(uri, uri).search_registered_models(max_results=1)
-        partial.replace(path)
+        with replaced_whole(path) as partial:
+            partial.unlink(missing_ok=True)
+            uri = sqlite_uri(partial)
+            mlflow.MlflowClient(uri, uri).search_registered_models(max_results=1)
 
 
 def _check_database(path: Path) -> None:

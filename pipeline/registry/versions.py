@@ -14,6 +14,7 @@ from requests import RequestException
 
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.asking import is_not_there
+from pipeline.onnx_session import open_network
 from pipeline.registry.predictor import NETWORK
 from pipeline.terminal.shell import command
 from pipeline.values import did_you_mean
@@ -93,7 +94,7 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
     try:
         flavors = yaml.safe_load((root / "MLmodel").read_text())["flavors"]
         path = root / flavors["python_function"]["artifacts"][NETWORK]["path"]
-        session = onnxruntime.InferenceSession(path, _on_one_thread(), providers=["CPUExecutionProvider"])
+        session = open_network(path, threads=1)
         loaded = Loaded(name, version, run_id, session, session.get_inputs()[0].name)
         black_and_white = np.stack([np.zeros((28, 28)), np.full((28, 28), 255)]).astype(np.float32)
         answer = loaded.predict(black_and_white)
@@ -120,11 +121,3 @@ def _fetched(uri: str, what: str, folder: Path) -> Path:
     except OSError as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     raise NotServableError(f"{what} cannot be fetched ({reason})")
-
-
-def _on_one_thread() -> onnxruntime.SessionOptions:
-    """A forward pass of a few images is over before a second thread has woken up."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return options

@@ -27,7 +27,6 @@ from pipeline.tracking.journal import (
     RunFolder,
     RunIsAliveError,
     now_ms,
-    sync_to_disk,
 )
 from pipeline.tracking.lines import LOST, Event
 
@@ -53,7 +52,6 @@ __all__ = [
     "original_of",
     "refusal_of_copy",
     "remove",
-    "sync_to_disk",
     "tell_once",
     "values_of",
 ]

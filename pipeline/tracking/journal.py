@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import replaced_whole, sync_to_disk
 from pipeline.signals import uninterrupted
 from pipeline.tracking import lines
 from pipeline.tracking.lines import LOST, Event
@@ -92,9 +93,8 @@ class RunFolder:
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replace the sender's state whole."""
-        partial = self.path / (STATE + ".partial")
-        partial.write_text(json.dumps({**state, CHECKSUM: _checksum(state)}))
-        partial.replace(self.path / STATE)
+        with replaced_whole(self.path / STATE) as partial:
+            partial.write_text(json.dumps({**state, CHECKSUM: _checksum(state)}))
 
     def is_alive(self) -> bool:
         """Whether a process on this machine holds the run, as far as this user may know."""
@@ -287,12 +287,3 @@ class RunIsAliveError(ValueError):
 def now_ms() -> int:
     """The time of day in milliseconds, as MLflow counts it."""
     return time.time_ns() // 1_000_000
-
-
-def sync_to_disk(path: Path) -> None:
-    """Wait until the file's content, or the folder's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

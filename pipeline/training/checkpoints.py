@@ -1,5 +1,6 @@
 """Checkpoints on disk: written whole or not at all, the last two kept, a damaged one passed over."""
 
+import contextlib
 import re
 import zipfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 
-from pipeline.tracking.folders import sync_to_disk
+from pipeline.files import replaced_whole
 
 KEPT, BEST = 2, "best.ckpt"
 NEEDED = {"state_dict", "optimizer_states", "callbacks", "loops", "epoch", "global_step"}
@@ -34,17 +35,18 @@ def write_whole(trainer: Trainer, path: Path) -> None:
     Raises:
         OSError: if the disk refuses; on the rank that writes alone, and when the others are past it.
     """
-    partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        trainer.save_checkpoint(partial)
-    except OSError:
-        trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait for this one
-        raise
-    if trainer.is_global_zero:
-        sync_to_disk(partial)
-        partial.replace(path)
-        sync_to_disk(path.parent)
+    writes = (
+        replaced_whole(path, durable=True)
+        if trainer.is_global_zero
+        else contextlib.nullcontext(path.with_name(f"{path.name}.partial"))
+    )
+    with writes as partial:
+        try:
+            trainer.save_checkpoint(partial)
+        except OSError:
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait for this one
+            raise
 
 
 def latest(folder: Path) -> tuple[Path | None, list[Path]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
@@ -16,6 +15,7 @@ from torch import nn
 
 from pipeline.networks.dropout import Dropout
 from pipeline.networks.mlp import MLP, DigitProbabilities
+from pipeline.onnx_session import open_network
 
 TOLERANCE = 1e-4
 OPSET, IR = 20, 10  # as torch's exporter writes them
@@ -94,7 +94,7 @@ def _trace(network: nn.Module, path: Path) -> None:
 
 def predict(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Probabilities (N, 10) that the exported network gives for images (N, 28, 28)."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_network(path)
     probabilities: NDArray[np.float32] = session.run(None, {"images": images.astype(np.float32)})[0]
     return probabilities
 

@@ -76,7 +76,7 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert err == ""
     assert NotedSender.finished == [None]
     (sender,) = NotedSender.made
-    assert (sender.folder.path, sender.notes) == (parent().path, 2)  # as it begins, and as it ends
+    assert (sender.folder.path, sender.notes) == (parent().path, 5)  # of every event
 
 
 def test_a_second_call_trains_nothing_and_answers_the_same_in_the_same_record(trial, capsys):

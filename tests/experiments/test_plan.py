@@ -224,15 +224,18 @@ def test_a_run_that_was_resumed_with_other_code_is_an_answer_of_neither(trial, m
 
 
 def test_a_resumption_says_with_which_code_it_goes_on(monkeypatch, tmp_path):
-    from pipeline.tracking import run
+    from pipeline.recording import record as recording
+    from pipeline.tracking.run import Run
 
-    monkeypatch.setattr(run, "code_digest", lambda: "code-2")
-    monkeypatch.setattr(run.RunRecord, "_record_provenance", lambda self: None)
+    monkeypatch.setattr(recording, "code_digest", lambda: "code-2")
+    monkeypatch.setattr(Run, "provenance", lambda self: None)
     journal = Journal(new_folder("runs"))
-    run.RunRecord(journal, SimpleNamespace(notify=lambda: None)).resume(3, {"epochs": 9})
-    (event,) = journal.folder.events()
+    journal.append("start", run_key="k", params=RunConfig(epochs=3).as_dict(), tags={}, parent="")
+    data = SimpleNamespace(source=SimpleNamespace(digest="d"))
+    recording.resume(RunConfig(epochs=9), Run(journal, SimpleNamespace(notify=lambda: None)), data)
+    event = next(event for event in journal.folder.events() if event["kind"] == "resume")
     assert (
-        event["tags"].items() >= {"resumed_after_epoch": "3", "resumed.epochs": "9", "resumed.code": "code-2"}.items()
+        event["tags"].items() >= {"resumed_after_epoch": "0", "resumed.epochs": "9", "resumed.code": "code-2"}.items()
     )
     assert event["params"] == {"epochs": 9}
     journal.close()

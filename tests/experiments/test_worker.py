@@ -27,33 +27,23 @@ class Noted:
     opened, resumed, notes = [], [], []
 
 
-class Record:
-    def __init__(self, journal):
-        self.journal = journal
-
-    def end(self, status, reason=""):
-        self.journal.append("end", status=status, tags={"failure_reason": reason} if reason else {})
-
-    def fail(self, error):
-        self.end("FAILED", f"failed: {error}")
+def start(config, run, data, *words):
+    run.start("trial", {}, {})
+    Noted.opened.append((config, data, *words))
 
 
-def opened(kind):
-    def open_it(config, journal, sender, data, *words):
-        if kind == "start":
-            journal.append("start", params={}, tags={}, mlflow_run_id=None, run_key="k")
-            Noted.opened.append((config, data, *words))
-            return Record(journal)
-        Noted.resumed.append((config, data, *words))
-        return Record(journal), "checkpoint"
-
-    return open_it
+def resume(config, run, data):
+    run.resume({}, {})
+    Noted.resumed.append((config, data))
+    return "checkpoint"
 
 
-def fit(config, record, data, checkpoint, report, steps):
+def fit(config, run, data, checkpoint, report, steps):
     Noted.fits.append((config, checkpoint))
     steps(1, 0, 2, {})
     report(1, {"epoch_seconds": 2.5, "val_accuracy": 0.75, "val_loss": 0.5})
+    if isinstance(Noted.how, DivergedError):
+        run.end("FAILED", str(Noted.how))
     if Noted.how:
         raise Noted.how
 
@@ -65,8 +55,9 @@ def working(monkeypatch):
     monkeypatch.setattr(Noted, "how", None)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(worker, "ready", lambda config: (config, "data"))
-    monkeypatch.setattr(worker, "open_record", opened("start"))
-    monkeypatch.setattr(worker, "reopen_record", opened("resume"))
+    monkeypatch.setattr(worker.record, "start", start)
+    monkeypatch.setattr(worker.record, "resume", resume)
+    monkeypatch.setattr("pipeline.tracking.run.git_tags", dict)
     monkeypatch.setattr(worker, "fit_and_record", fit)
     monkeypatch.setattr(
         worker,
@@ -74,7 +65,7 @@ def working(monkeypatch):
         lambda folder, fd: SimpleNamespace(notify=lambda: Noted.notes.append((folder.path, fd))),
     )
     made = Worker.__new__(Worker)  # its beginning hands the process' own output over
-    made.sender_descriptor, made.output, made.jobs, made.told_at = 9, io.StringIO(), queue.Queue(), 0.0
+    made.uploader_descriptor, made.output, made.jobs, made.told_at = 9, io.StringIO(), queue.Queue(), 0.0
     return made
 
 
@@ -127,7 +118,7 @@ def test_a_run_that_fails_ends_alone_and_the_next_is_trained(working, monkeypatc
     monkeypatch.setattr(worker, "fit_and_record", once)
     assert run(working, job("one"), job("two")) == 0
     assert heard(working) == [*STEPS, {"end": "FAILED", "reason": "OSError: x"}, *STEPS, {"end": "FINISHED"}]
-    assert (end_of("one"), end_of("two")) == (("FAILED", "failed: x"), ("FINISHED", None))
+    assert (end_of("one"), end_of("two")) == (("FAILED", "OSError: x"), ("FINISHED", None))
 
 
 def test_a_run_that_diverges_is_failed_in_its_record_and_an_answer_to_the_experiment(working):
@@ -162,7 +153,7 @@ def test_a_signal_ends_the_run_as_killed_and_the_worker_with_its_code(working, n
     Noted.how = Interrupted(number)
     assert run(working, job("one"), job("two")) == 128 + number
     assert end_of("one") == ("KILLED", word)
-    assert Noted.notes == [(Path("runs").absolute() / "one", 9)]
+    assert set(Noted.notes) == {(Path("runs").absolute() / "one", 9)}
     assert len(Noted.fits) == 1
     assert heard(working) == STEPS
 

@@ -19,7 +19,7 @@ TRAINING = """
 import sys
 from pipeline.imports import gc_paused
 with gc_paused():
-    import pipeline.training
+    import pipeline.training.fit
 print("scipy.signal" in sys.modules, "pytorch_lightning" in sys.modules)
 import scipy.signal
 print(scipy.signal.convolve([1, 2], [1, 3]).tolist())

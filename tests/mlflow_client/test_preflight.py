@@ -374,7 +374,7 @@ def test_the_server_is_asked_with_the_credentials_that_mlflow_sends(server, vari
 
 def test_the_check_imports_no_mlflow():
     code = """import sys
-from pipeline import preflight
+from pipeline.mlflow_client import preflight
 preflight.check({"experiment_name": "a", "model_name": "b", "run_name": ""})
 print({"mlflow", "torch", "sqlalchemy", "requests"} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)

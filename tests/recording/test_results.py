@@ -1,10 +1,10 @@
 """What a finished training leaves."""
 
 import pytest
-from pipeline.training.results import describe
 
 from pipeline.config import RunConfig
-from pipeline.tracking.run import run_name
+from pipeline.recording.description import run_name
+from pipeline.recording.results import describe
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pipeline.recording import resuming
 from pipeline.recording.code_digest import code_digest
 from pipeline.tracking import recovery, run
 from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.run import Run
 
 OTHER = {
     "dataset": "digits",
@@ -52,7 +53,8 @@ class Silent:
 @pytest.fixture(autouse=True)
 def same_surroundings(monkeypatch):
     """What git and the packages say costs seconds, and is test_provenance'."""
-    monkeypatch.setattr(run, "git_tags", lambda: {"commit": "c0ffee"})
+    for place in (run, recording):
+        monkeypatch.setattr(place, "git_tags", lambda: {"commit": "c0ffee"})
     monkeypatch.setattr(run, "installed", lambda: ["torch==2"])
     monkeypatch.setattr(run, "checkout", lambda: SimpleNamespace(diff=b""))
 
@@ -79,7 +81,7 @@ def reopened(folder, config, digest="d1"):
     journal = Journal(folder)
     try:
         data = SimpleNamespace(source=SimpleNamespace(digest=digest))
-        return recording.reopen_record(config, journal, Silent(), data)
+        return recording.resume(config, Run(journal, Silent()), data)
     finally:
         journal.close()
 
@@ -230,15 +232,15 @@ def test_a_run_that_died_is_closed_as_failed_before_it_is_gone_on_with(tmp_path,
     folder = interrupted(tmp_path / "run", end="")
     seen = {}
 
-    def trained(config, journal, sender, begin):
-        seen.update(config=config, closed=journal.is_closed, alive=folder.is_alive(), sender=sender)
-        journal.close()
+    def trained(config, run, uploader, begin):
+        seen.update(config=config, closed=run.journal.is_closed, alive=folder.is_alive(), uploader=uploader)
+        run.journal.close()
         return 0
 
     monkeypatch.setattr(workflow, "check_record", lambda folder: None)
     monkeypatch.setattr(workflow, "UploaderProcess", lambda folder: f"sender of {folder.path.name}")
     monkeypatch.setattr(workflow, "_train_recorded", trained)
     assert workflow.resume("run", {"epochs": 30}, str(tmp_path)) == 0
-    assert seen == {"config": RunConfig(epochs=30), "closed": True, "alive": True, "sender": "sender of run"}
+    assert seen == {"config": RunConfig(epochs=30), "closed": True, "alive": True, "uploader": "sender of run"}
     assert folder.ended()["tags"] == {"failure_reason": recovery.DIED}
     assert folder.ended()["status"] == "FAILED"

@@ -11,6 +11,7 @@ from pipeline.recording import record as recording
 from pipeline.recording import reproduction
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import Journal, RunFolder, data_digest
+from pipeline.tracking.run import Run
 
 
 class NoSender:
@@ -31,9 +32,9 @@ def module_of(source):
 @pytest.fixture
 def journal(tmp_path, monkeypatch):
     """That of a run that began on `some_data()`."""
-    monkeypatch.setattr("pipeline.tracking.run.RunRecord._record_provenance", lambda record: None)
+    monkeypatch.setattr("pipeline.tracking.run.Run.provenance", lambda record: None)
     journal = Journal(RunFolder(tmp_path / "runs/run"))
-    recording.open_record(RunConfig(), journal, NoSender(), module_of(some_data()))
+    recording.start(RunConfig(), Run(journal, NoSender()), module_of(some_data()), {})
     yield journal
     journal.close()
 
@@ -54,7 +55,7 @@ def test_the_digest_that_a_run_began_on_is_recorded(journal):
 def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(journal):
     source = some_data()
     elsewhere = ImageData(source.name, "/elsewhere", source.train, source.test)
-    recording.reopen_record(RunConfig(), journal, NoSender(), module_of(elsewhere))
+    recording.resume(RunConfig(), Run(journal, NoSender()), module_of(elsewhere))
     assert journal.folder.events()[-2]["kind"] == "resume"
 
 
@@ -63,7 +64,7 @@ def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(journal):
 def test_a_run_does_not_go_on_with_one_value_changed_and_records_nothing_of_the_attempt(journal, part, name):
     other, before = changed(some_data(), part, name), journal.folder.events()
     with pytest.raises(ValueError, match="began on data") as caught:
-        recording.reopen_record(RunConfig(), journal, NoSender(), module_of(other))
+        recording.resume(RunConfig(), Run(journal, NoSender()), module_of(other))
     assert str(caught.value) == (f"run run began on data with digest {some_data().digest}, here lies {other.digest}")
     assert journal.folder.events() == before
 

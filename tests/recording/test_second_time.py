@@ -10,6 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.recording import record as recording
 from pipeline.recording import resuming
 from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.run import Run
 from pipeline.training import checkpoints, fit
 from tests.fuzz_runs import same
 from tests.ranks import small_data, weights_of
@@ -27,8 +28,9 @@ class UploaderProcess:
 @pytest.fixture(autouse=True)
 def only_what_is_asked(monkeypatch):
     """No look at git and packages, which cost a second."""
-    monkeypatch.setattr("pipeline.tracking.run.RunRecord._record_provenance", lambda self: None)
-    monkeypatch.setattr("pipeline.tracking.run.git_tags", dict)
+    monkeypatch.setattr("pipeline.tracking.run.Run.provenance", lambda self: None)
+    for place in ("pipeline.tracking.run.git_tags", "pipeline.recording.record.git_tags"):
+        monkeypatch.setattr(place, dict)
 
 
 def interrupted(journal):
@@ -40,7 +42,7 @@ def interrupted(journal):
 def run(tmp_path):
     """A run that was interrupted; its folder."""
     journal = Journal(RunFolder(tmp_path / "run"))
-    recording.open_record(CONFIG, journal, UploaderProcess(), small_data())
+    recording.start(CONFIG, Run(journal, UploaderProcess()), small_data(), {})
     interrupted(journal)
     return journal.folder
 
@@ -49,7 +51,7 @@ def resume(folder, **given):
     """Go on with the run, and be interrupted; returns the config it goes on with, and the resumption's event."""
     config = resuming.resumed_config(folder, given)
     journal = Journal(folder)
-    recording.reopen_record(config, journal, UploaderProcess(), small_data())
+    recording.resume(config, Run(journal, UploaderProcess()), small_data())
     interrupted(journal)
     return config, [event for event in folder.events() if event["kind"] == "resume"][-1]
 
@@ -77,7 +79,7 @@ def test_a_run_resumed_on_other_data_is_refused_each_time_and_left_as_it_is(run)
     before = len(run.events())
     for _ in range(2):
         with pytest.raises(ValueError, match=r"run run began on data with digest [0-9a-f]{16}, here lies [0-9a-f]{16}"):
-            recording.reopen_record(CONFIG, journal, UploaderProcess(), other)
+            recording.resume(CONFIG, Run(journal, UploaderProcess()), other)
     journal.close()
     assert len(run.events()) == before
 

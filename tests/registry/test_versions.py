@@ -10,7 +10,7 @@ import requests
 from mlflow.exceptions import MlflowException, RestException
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.registry import versions
+from pipeline import onnx_session
 from pipeline.registry.versions import NotServableError, UnknownAliasError, UnknownModelError, load, version_by_alias
 from tests.fake_model_registry import FakeRegistry, missing
 
@@ -78,13 +78,13 @@ def test_a_network_that_gives_probabilities_is_opened_under_its_name(stored, tmp
 
 def test_it_is_opened_on_one_thread_of_the_cpu_whatever_else_there_is(stored, tmp_path, monkeypatch):
     network(stored[0] / "artifacts/network.onnx", np.zeros(10))
-    real, given = versions.onnxruntime.InferenceSession, []
+    real, given = onnx_session.onnxruntime.InferenceSession, []
 
     def spy(*words, providers=None):
         given.append(providers)
         return real(*words, providers=["CPUExecutionProvider"])
 
-    monkeypatch.setattr(versions.onnxruntime, "InferenceSession", spy)
+    monkeypatch.setattr(onnx_session.onnxruntime, "InferenceSession", spy)
     session = opened(tmp_path).session
     assert given == [["CPUExecutionProvider"]]
     options = session.get_session_options()
@@ -159,7 +159,7 @@ def test_a_long_reason_is_cut(stored, tmp_path, monkeypatch):
     def refuse(*words, **options):
         raise RuntimeError("so\n  it " + "x" * 500)
 
-    monkeypatch.setattr(versions.onnxruntime, "InferenceSession", refuse)
+    monkeypatch.setattr(onnx_session.onnxruntime, "InferenceSession", refuse)
     with pytest.raises(NotServableError) as error:
         opened(tmp_path)
     assert str(error.value) == f"m version 7 cannot be opened (RuntimeError: so it {'x' * 154})"

@@ -203,28 +203,6 @@ def test_what_cannot_be_known_of_an_end_is_told_in_these_words(tmp_path, monkeyp
     assert capsys.readouterr() == ("", told)
 
 
-@pytest.mark.parametrize(("kinds", "ends"), [([], 0), (["start"], 1), (["start", "end"], 1), (["end", "resume"], 2)])
-def test_a_signal_ends_a_record_that_is_open_and_no_other(tmp_path, kinds, ends):
-    journal = Journal(RunFolder(tmp_path / "run"))
-    for kind in kinds:
-        journal.append(kind, status="FAILED")
-    recovery.end_killed(journal, "SIGTERM")
-    recovery.end_killed(journal, "SIGTERM")
-    events = journal.folder.events()
-    assert [event["kind"] for event in events].count("end") == ends
-    if len(events) > len(kinds):
-        assert (events[-1]["status"], events[-1]["tags"]) == ("KILLED", {"failure_reason": "SIGTERM"})
-    else:
-        assert kinds in ([], ["start", "end"])
-
-
-def test_a_disk_that_is_full_does_not_keep_a_signal_from_ending_the_record(tmp_path, monkeypatch):
-    journal = begun(tmp_path / "run")
-    monkeypatch.setattr(Journal, "_write", lambda self, event: (_ for _ in ()).throw(OSError(28, "No space left")))
-    recovery.end_killed(journal, "Ctrl-C")
-    assert [event["kind"] for event in journal.held] == ["end"]
-
-
 def lose(folder, *numbers):
     """Damage records, from 0."""
     path = folder.path / "journal.jsonl"

@@ -16,7 +16,7 @@ class Steps:
 
     def __init__(self, monkeypatch, is_global_zero=True):
         self.done, self.is_global_zero = [], is_global_zero
-        monkeypatch.setattr(checkpoints, "sync_to_disk", self.synced)
+        monkeypatch.setattr("pipeline.files.sync_to_disk", self.synced)
 
     def synced(self, path):
         self.done.append(("sync", path.name, sorted(each.name for each in path.parent.glob("*.ckpt"))))
@@ -33,8 +33,8 @@ def test_the_content_is_on_the_disk_before_the_name_and_then_the_name(tmp_path, 
     path = checkpoints.save(trainer, folder, 7)
     assert path == folder / "epoch-0007.ckpt"
     assert trainer.done == [
-        ("save", "epoch-0007.partial"),
-        ("sync", "epoch-0007.partial", []),
+        ("save", "epoch-0007.ckpt.partial"),
+        ("sync", "epoch-0007.ckpt.partial", []),
         ("sync", "checkpoints", []),
     ]
     assert [each.name for each in folder.iterdir()] == ["epoch-0007.ckpt"]
@@ -46,10 +46,10 @@ def test_the_folder_is_synced_after_the_new_name_is_in_it(tmp_path, monkeypatch)
     seen = {}
     trainer = Steps(monkeypatch)
     monkeypatch.setattr(
-        checkpoints, "sync_to_disk", lambda path: seen.update({path: (tmp_path / "best.ckpt").exists()})
+        "pipeline.files.sync_to_disk", lambda path: seen.update({path: (tmp_path / "best.ckpt").exists()})
     )
     checkpoints.write_whole(trainer, tmp_path / "best.ckpt")
-    assert seen == {tmp_path / "best.partial": False, tmp_path: True}
+    assert seen == {tmp_path / "best.ckpt.partial": False, tmp_path: True}
 
 
 def test_the_last_two_by_number_are_kept_and_other_files_stay(tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_other_ranks_only_take_part_in_saving(tmp_path, monkeypatch):
     (tmp_path / "epoch-0001.ckpt").write_text("")
     other = Steps(monkeypatch, is_global_zero=False)
     assert checkpoints.save(other, tmp_path, 4) == tmp_path / "epoch-0004.ckpt"
-    assert other.done == [("save", "epoch-0004.partial")]
+    assert other.done == [("save", "epoch-0004.ckpt.partial")]
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -102,7 +102,7 @@ def test_a_write_that_was_taken_only_in_part_leaves_the_checkpoints_as_they_were
     checkpoints.save(Steps(monkeypatch), tmp_path, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "epoch-0002.ckpt",
-        "epoch-0002.partial",
+        "epoch-0002.ckpt.partial",
         "epoch-0003.ckpt",
     ]
 

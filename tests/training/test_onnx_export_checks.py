@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline import onnx_session
 from pipeline.networks.dropout import Dropout
 from pipeline.networks.mlp import MLP
 from pipeline.training import onnx_export
@@ -205,12 +206,12 @@ def test_the_noise_that_the_graph_is_tried_on_are_64_images_of_all_256_levels(ex
 
 def test_only_the_cpu_is_asked(exported, monkeypatch):
     asked = []
-    session = onnx_export.onnxruntime.InferenceSession
+    session = onnx_session.onnxruntime.InferenceSession
 
-    def record(path, **options):
+    def record(*words, **options):
         asked.append(options)
-        return session(path, **options)
+        return session(*words, **options)
 
-    monkeypatch.setattr(onnx_export.onnxruntime, "InferenceSession", record)
+    monkeypatch.setattr(onnx_session.onnxruntime, "InferenceSession", record)
     onnx_export.predict(exported[1], IMAGES)
     assert asked == [{"providers": ["CPUExecutionProvider"]}]
