@@ -139,6 +139,7 @@ def test_a_worker_that_is_killed_ends_its_run_not_the_experiment(tmp_path):
     assert parent(tmp_path).ended()["status"] == "FAILED"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_runs_with_their_last_epoch_and_a_second_command_is_refused_meanwhile(tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL.replace("epochs: 8", "epochs: 3000"))
     running = start(tmp_path)

@@ -77,6 +77,7 @@ def test_a_run_that_died_without_a_word_is_marked_failed_by_its_sender(tmp_path)
     assert "the process died without a word" in run.data.tags["failure_reason"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_every_process_died_is_recognised_by_the_next_command_but_not_while_it_lives(tmp_path):
     training = faults.start_pipeline("train", *LONG, cwd=tmp_path)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 1)
@@ -138,6 +139,7 @@ def test_a_truncated_checkpoint_or_journal_is_made_good_by_the_resumed_run(tmp_p
     assert {**record["params"], "epochs": "3"} == undisturbed["params"]
 
 
+@pytest.mark.slow
 def test_resuming_with_other_knobs_is_refused_with_a_list_and_more_epochs_are_recorded(tmp_path):
     training = faults.start_pipeline("train", *LONG, cwd=tmp_path)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 1)
