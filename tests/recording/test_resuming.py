@@ -51,7 +51,7 @@ class Silent:
 
 
 @pytest.fixture(autouse=True)
-def same_surroundings(monkeypatch):
+def same_provenance(monkeypatch):
     """What git and the packages say costs seconds, and is test_provenance'."""
     for place in (run, recording):
         monkeypatch.setattr(place, "git_tags", lambda: {"commit": "c0ffee"})
