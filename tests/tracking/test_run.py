@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline import signals
 from pipeline.signals import Interrupted, interruptions
 from pipeline.tracking import run
 from pipeline.tracking.folders import Journal, RunFolder
@@ -58,19 +59,20 @@ def end_of(record):
 def left(record, error, before=lambda: None):
     """Begin the run, do something, and leave it by the error, if there is one."""
 
-    def train():
-        with record:
-            record.start("flowers", {}, {})
-            before()
-            if error:
-                raise error
-
     if error is None:
-        train()
+        leave(record, None, before)
         return
     with pytest.raises(type(error)) as caught:
-        train()
+        leave(record, error, before)
     assert caught.value is error
+
+
+def leave(record, error, before=lambda: None):
+    with record:
+        record.start("flowers", {}, {})
+        before()
+        if error:
+            raise error
 
 
 def test_a_run_begins_with_what_was_chosen_and_where_it_belongs(record):
@@ -229,6 +231,34 @@ def test_a_signal_while_the_end_is_written_waits_for_it(record, monkeypatch):
     with interruptions(), pytest.raises(Interrupted, match="SIGTERM"):
         left(record, None, lambda: monkeypatch.setattr(record.journal, "append_or_hold", interrupted))
     assert end_of(record) == ("FINISHED", None)
+
+
+def test_a_later_signal_that_leaves_no_time_still_ends_it_as_killed(record):
+    with record:
+        record.start("flowers", {}, {})
+        (word,) = signals._last_words
+        word("SIGTERM")
+        assert end_of(record) == ("KILLED", "SIGTERM")
+    assert (signals._last_words, kinds(record)) == ([], ["start", "end"])
+
+
+@pytest.mark.parametrize("error", [None, ValueError("why")])
+def test_a_signal_in_the_moment_of_leaving_ends_it_as_killed(record, monkeypatch, error):
+    def at_once(error):
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(record, "_close", at_once)
+    with pytest.raises(type(error) if error else Interrupted):
+        leave(record, error)
+    assert end_of(record) == ("KILLED", "SIGTERM")
+
+
+def test_it_knows_whether_it_was_started_or_resumed_here(tmp_path):
+    started, resumed, neither = (new(tmp_path / name) for name in ("a", "b", "c"))
+    started.start("flowers", {}, {})
+    resumed.resume({}, {})
+    assert [record.began for record in (started, resumed, neither)] == [True, True, False]
+    assert started.folder.started()["parent"] == ""
 
 
 def test_a_disk_that_is_full_does_not_keep_a_signal_from_ending_the_record(record, monkeypatch):
