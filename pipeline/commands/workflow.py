@@ -48,7 +48,7 @@ def train(config: RunConfig) -> int:
         except BaseException:
             remove(folder)
             raise
-        return _train_recorded(config, Run(journal, uploader), uploader, _start)
+        return _train_recorded(config, Run(journal, uploader), uploader, record.start)
 
 
 def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
@@ -78,10 +78,6 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
             journal.close()
             raise
         return _train_recorded(config, Run(journal, uploader), uploader, record.resume)
-
-
-def _start(config: RunConfig, run: Run, data: "MNISTDataModule") -> None:
-    record.start(config, run, data, {})
 
 
 def check_record(folder: RunFolder) -> None:

@@ -201,13 +201,13 @@ def _take_up(child: Child, folder: RunFolder, parent: RunFolder, uploader: Uploa
             raise RunIsAliveError(f"run {folder.path.name} ({child.name}) is still running in another process")
         time.sleep(0.2)
     recovery.mark_if_dead(folder)
-    end = folder.ended()
+    end, events = folder.ended(), folder.events()
     child.folder = folder
     child.state = "finished" if end and end["status"] == "FINISHED" else "interrupted"
-    if end and child.state != "finished" and divergence.recorded(folder.events()):  # the same again would do the same
+    if end and child.state != "finished" and divergence.recorded(events):  # the same again would do the same
         child.state, child.reason = "diverged", end["tags"].get("failure_reason", "")
-    child.epochs_done = max(values_of(folder.events()).get("train_loss", {0: 0.0}))
-    belongs_to = [event["parent"] for event in folder.events() if event["kind"] in ("start", "parent")]
+    child.epochs_done = max(values_of(events).get("train_loss", {0: 0.0}))
+    belongs_to = [event["parent"] for event in events if event["kind"] in ("start", "parent")]
     if belongs_to[-1] != parent.path.name:  # `mlflow run` opened a new run for the same question
         journal = Journal(folder)
         journal.append("parent", parent=parent.path.name)

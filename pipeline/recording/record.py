@@ -59,7 +59,13 @@ def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
     return building.settled(config), data
 
 
-def start(config: RunConfig, run: Run, data: "MNISTDataModule", tags: Mapping[str, str], parent: str = "") -> None:
+def start(
+    config: RunConfig,
+    run: Run,
+    data: "MNISTDataModule",
+    tags: Mapping[str, str] | None = None,
+    parent: str = "",
+) -> None:
     """Begin the record of a training: every knob, what is trained on, from what code, with what packages, where.
 
     Args:
@@ -72,7 +78,7 @@ def start(config: RunConfig, run: Run, data: "MNISTDataModule", tags: Mapping[st
     assert data.source is not None
     everywhere = {**identity_tags(config), "code": code_digest(), **machine_tags()}
     inputs = dataset_inputs(data.source, config.validation_size)
-    run.start(config.experiment_name, config.as_dict(), {**everywhere, **tags}, parent=parent, datasets=inputs)
+    run.start(config.experiment_name, config.as_dict(), {**everywhere, **(tags or {})}, parent=parent, datasets=inputs)
     run.provenance()
     _record_config(config, run)
 

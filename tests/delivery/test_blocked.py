@@ -18,17 +18,9 @@ NOT_THERE = refusal(RESOURCE_DOES_NOT_EXIST)
 
 
 @pytest.fixture(autouse=True)
-def address(monkeypatch):
-    """Nothing here connects; the address is only told."""
+def secret(address):
+    """An address with a password, which is told without it."""
     mlflow.set_tracking_uri("http://bob:secret@mlflow.test")
-    recorded.quick(monkeypatch)
-    yield
-    mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def fake():
-    return FakeMlflow()
 
 
 @pytest.fixture

@@ -1,24 +1,15 @@
 """A delivery that is stopped at any call, and begun again, leaves the record that an undisturbed one leaves."""
 
-import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from requests import ConnectionError, Timeout
 
 from pipeline.delivery.delivery import Delivery
-from tests import recorded
 from tests.fake_mlflow import FakeMlflow, Killed, gateway
 from tests.recorded import WHOLE, Held, artifact, dataset, end, metrics, model, resume, run_of, start, tags
 
-
-@pytest.fixture(autouse=True)
-def address(monkeypatch):
-    """Nothing here connects; the address is only told."""
-    mlflow.set_tracking_uri("http://mlflow.test")
-    recorded.quick(monkeypatch)
-    yield
-    mlflow.set_tracking_uri(None)
+pytestmark = pytest.mark.usefixtures("address")
 
 
 @pytest.fixture

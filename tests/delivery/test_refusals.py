@@ -2,32 +2,17 @@
 
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow.exceptions import RestException
 from requests import HTTPError, Response
 
 from pipeline.delivery.delivery import REFUSED_REASON, Delivery, Left, LeftError
-from tests import recorded
-from tests.fake_mlflow import FakeMlflow, gateway, refusal
+from tests.fake_mlflow import gateway, refusal
 from tests.recorded import Held, artifact, end, metrics, model, resume, start, tags
 
 BAD = "what?"
 WORDS = "MlflowException: a key is not allowed"
-
-
-@pytest.fixture(autouse=True)
-def address(monkeypatch):
-    """Nothing here connects; the address is only told."""
-    mlflow.set_tracking_uri("http://mlflow.test")
-    recorded.quick(monkeypatch)
-    yield
-    mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def fake():
-    return FakeMlflow()
+pytestmark = pytest.mark.usefixtures("address")
 
 
 @pytest.fixture

@@ -1,29 +1,15 @@
 """What each event of the journal is in MLflow, and that writing it again changes nothing."""
 
-import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_ALREADY_EXISTS
 
 from pipeline.delivery import ui
 from pipeline.delivery.writer import PARENT, Refusal, Writer, _is_random_name
-from tests import recorded
-from tests.fake_mlflow import FakeMlflow, gateway, refusal
+from tests.fake_mlflow import gateway, refusal
 from tests.recorded import Held, artifact, dataset, end, metrics, model, resume, run_of, start, tags
 
-
-@pytest.fixture(autouse=True)
-def address(monkeypatch):
-    """Nothing here connects; the address is only told."""
-    mlflow.set_tracking_uri("http://mlflow.test")
-    recorded.quick(monkeypatch)
-    yield
-    mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def fake():
-    return FakeMlflow()
+pytestmark = pytest.mark.usefixtures("address")
 
 
 def event(kind, content, time=7):
