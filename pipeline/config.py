@@ -27,7 +27,6 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, problems: list[str]) -> None:
-        """Make one message of them."""
         self.problems = problems
         super().__init__("\n  ".join(["wrong input:", *problems]) if len(problems) > 1 else problems[0])
 

@@ -18,7 +18,6 @@ class DivergedError(RuntimeError):
     """
 
     def __init__(self, epoch: int, history: Mapping[int, Mapping[str, float]]) -> None:
-        """Say it with what to try."""
         self.epoch, self.history = epoch, history
         super().__init__(
             f"{words(epoch, history[epoch])}; try a lower learning_rate, or look at the data and the precision "

@@ -28,7 +28,6 @@ class Interrupted(BaseException):
     """Ctrl-C, SIGTERM or SIGHUP. A BaseException, so that nothing on the way takes it for an error to handle."""
 
     def __init__(self, signal_number: int) -> None:
-        """Remember which signal it was."""
         self.exit_code = 128 + signal_number
         super().__init__("Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name)
 

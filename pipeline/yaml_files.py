@@ -36,7 +36,6 @@ class _Loader(yaml.SafeLoader):
     values = level = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """The next node, counted."""
         self.values += 1
         self.level += 1
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]

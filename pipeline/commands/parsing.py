@@ -12,15 +12,12 @@ class Parser(argparse.ArgumentParser):
     """argparse, whose errors are ValueErrors, and which takes no abbreviations."""
 
     def __init__(self, subcommand: str, description: str) -> None:
-        """Parse what stands behind the subcommand."""
         super().__init__(prog=f"python -m pipeline {subcommand}", description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raise it."""
         raise ValueError(f"{message} (see {self.prog} --help)")
 
     def with_runs_dir(self) -> "Parser":
-        """Take --runs_dir as well."""
         self.add_argument(
             "--runs_dir", type=home, default=RunConfig().runs_dir, help="where runs lie (default: %(default)s)"
         )

@@ -34,7 +34,6 @@ class ImageTensors(Dataset[Batch]):
         self.labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
 
     def __len__(self) -> int:
-        """The number of images, N."""
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Batch:
@@ -55,7 +54,6 @@ class EpochShuffle(DistributedSampler[int]):
     """
 
     def __init__(self, size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        """Shuffle the indices 0 .. size - 1."""
         super().__init__(range(size), num_replicas=ranks, rank=rank)  # type: ignore[arg-type]
         self.size, self.run_seed = size, seed
 
@@ -71,16 +69,13 @@ class InOrder(DistributedSampler[int]):
     """Every index once, over all ranks: evaluation counts no image twice, so some ranks may get one less."""
 
     def __init__(self, size: int, rank: int = 0, ranks: int = 1) -> None:
-        """Go through the indices 0 .. size - 1."""
         super().__init__(range(size), num_replicas=ranks, rank=rank)  # type: ignore[arg-type]
         self.indices = range(rank, size, ranks)
 
     def __len__(self) -> int:
-        """The number of the rank's indices."""
         return len(self.indices)
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the rank's indices."""
         yield from self.indices
 
 
@@ -100,7 +95,6 @@ class MNISTDataModule(LightningDataModule):
         seed: int = 1,
         data_name: str = "",
     ) -> None:
-        """Remember what to load; nothing is read before `setup`."""
         super().__init__()
         self.dataset, self.data_dir, self.data_name = dataset, data_dir, data_name
         self.batch_size, self.validation_size, self.seed = batch_size, validation_size, seed

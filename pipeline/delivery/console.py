@@ -25,11 +25,9 @@ class EpochLines:
     """One line per epoch, as Keras' verbose=2 prints it, with what waits for MLflow where something does."""
 
     def __init__(self, epochs: int, journal: Journal) -> None:
-        """Count to so many epochs."""
         self.epochs, self.journal = epochs, journal
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Print the line of an epoch."""
         names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
         values = " - ".join(f"{name}: {metrics[name]:.4f}" for name in names)
         trouble = trouble_words(self.journal)
@@ -42,12 +40,10 @@ class BarAndTrouble(EpochBar):
     """A progress bar, and below an epoch's line one when delivery begins to wait, and when it has caught up."""
 
     def __init__(self, epochs: int, journal: Journal) -> None:
-        """Count to so many epochs and watch the journal's delivery."""
         super().__init__(epochs)
         self.journal, self.waiting = journal, False
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        """End the epoch's line, then look."""
         super().__call__(epoch, metrics)
         trouble = trouble_words(self.journal)
         if bool(trouble) != self.waiting:

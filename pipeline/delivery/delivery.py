@@ -25,7 +25,6 @@ class BlockedError(ToldError):
     """MLflow answers, and will not take the run until somebody does something: what, its `advice` says."""
 
     def __init__(self, reason: str, advice: str) -> None:
-        """Say why, and what to do."""
         super().__init__(reason)
         self.advice = advice
 

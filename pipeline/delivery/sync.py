@@ -152,7 +152,6 @@ def _patiently(delivery: Delivery, name: str, retry: bool) -> None:
 
 
 def _told_refusals(delivery: Delivery, name: str) -> str:
-    """Say what stands refused."""
     for left in delivery.refused:
         print(f"{name}: MLflow refused for good: {left.words}", file=sys.stderr)
     if not delivery.refused and not delivery.of_unknown_events:

@@ -135,7 +135,6 @@ class UploadLoop:
                 return True
 
     def _take(self, news: bytes) -> None:
-        """Note the folders that are named."""
         *lines, self._input = (self._input + news).split(b"\n")
         for line in lines:
             folder = RunFolder(json.loads(line))

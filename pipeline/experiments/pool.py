@@ -99,7 +99,6 @@ class WorkerPool:
     """So many workers, alive until all runs have ended."""
 
     def __init__(self, size: int, sender: UploaderProcess, parent: RunFolder, runs_dir: Path) -> None:
-        """Start nothing yet; runs belong to the parent and are delivered by the sender."""
         self.size, self.sender, self.parent, self.runs_dir = size, sender, parent, runs_dir
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()

@@ -19,14 +19,12 @@ class Progress:
     """A live view in a terminal, a line per ended run elsewhere."""
 
     def __init__(self, name: str, children: list[Child], jobs: int) -> None:
-        """Watch the children; so many train at a time."""
         self.name, self.children, self.jobs = name, children, jobs
         self.began = time.monotonic()
         self.found = sum(child.state in ("finished", "diverged") for child in children)
         self.live: Live | None = None
 
     def __enter__(self) -> "Progress":
-        """Begin to show."""
         resumed = sum(child.state == "interrupted" for child in self.children)
         words = [f"{self.name}: {len(self.children)} runs", f"{self.jobs} at a time"]
         words += [f"{self.found} finished before"] if self.found else []
@@ -41,12 +39,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the live view."""
         if self.live:
             self.live.stop()
 
     def changed(self, child: Child) -> None:
-        """Hear of a child's step."""
         if self.live is None and child.ended:
             print(self._line(child), flush=True)
 

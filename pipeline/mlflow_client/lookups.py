@@ -112,7 +112,6 @@ class ServerStore:
     """A tracking server, asked once and briefly."""
 
     def __init__(self, uri: str) -> None:
-        """Ask the server at the address; nothing is sent yet."""
         self.uri = uri
 
     def run(self, run_id: str) -> str:

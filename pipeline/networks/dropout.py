@@ -45,7 +45,6 @@ class Dropout(nn.Module):
         return values.mul_(self._masks.next_like(values)) if self.p else values
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows."""
         return f"p={self.p}"
 
 

@@ -57,11 +57,9 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
     def start(self) -> None:
-        """Follow in the background."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Follow no more."""
         self._stop.set()
 
     def look(self) -> None:

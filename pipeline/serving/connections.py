@@ -88,7 +88,6 @@ class Room:
         return self._of.get(address, 0)
 
     def leave(self, connection: "Connection", address: str) -> None:
-        """Forget a connection."""
         if connection.inside:
             connection.inside = False
             self.total -= 1
@@ -112,7 +111,6 @@ class Connection(HttpToolsProtocol):
     """uvicorn's protocol with a deadline for every state in which only the client can go on."""
 
     def __init__(self, *arguments: Any, room: Room, **keywords: Any) -> None:
-        """Take part in the room's limits; the rest is uvicorn's."""
         super().__init__(*arguments, **keywords)
         self.room, self.limits = room, room.limits
         self.address = ""
@@ -133,7 +131,6 @@ class Connection(HttpToolsProtocol):
         self.deadline = self.loop.call_later(self.limits.headers_within, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the room."""
         for timer in (self.deadline, self.untaken):
             if timer:
                 timer.cancel()
@@ -153,7 +150,6 @@ class Connection(HttpToolsProtocol):
                 self.deadline = self.loop.call_later(self.limits.headers_within, self._late)
 
     def on_message_begin(self) -> None:
-        """Headers begin."""
         self.in_headers = True
         super().on_message_begin()
 
@@ -190,7 +186,6 @@ class Connection(HttpToolsProtocol):
         self.untaken = self.untaken or self.loop.call_later(self.limits.taken_within, self.end, "not read")
 
     def resume_writing(self) -> None:
-        """It has."""
         super().resume_writing()
         if self.untaken and not self.transport.is_closing():
             self.untaken.cancel()
@@ -213,7 +208,6 @@ class Connection(HttpToolsProtocol):
             super().shutdown()
 
     def end(self, reason: str) -> None:
-        """Close at once."""
         if self.aborted or (self.transport.is_closing() and not self.transport.get_write_buffer_size()):
             return
         self.aborted = True

@@ -31,7 +31,6 @@ class Telemetry:
     """The metrics of one service, in a registry of their own."""
 
     def __init__(self) -> None:
-        """Begin to count."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -52,7 +51,6 @@ class Telemetry:
         self._by_answer: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
         if (route, status) not in self._by_answer:
             self._by_answer[route, status] = self.requests.labels(route, str(status)), self.seconds.labels(route)
         requests, durations = self._by_answer[route, status]
@@ -91,7 +89,6 @@ class Predictions(Collector):
     """Digits and confidences, counted a whole request at a time: `Histogram` would take them one by one."""
 
     def __init__(self) -> None:
-        """Begin at zero."""
         self.digits = np.zeros(10, np.int64)
         self.confidences = np.zeros(len(CONFIDENCES), np.int64)
         self.sum = 0.0
@@ -104,7 +101,6 @@ class Predictions(Collector):
         self.sum += float(sure.sum())
 
     def collect(self) -> Iterator[Metric]:
-        """The two metrics, for Prometheus."""
         digits = CounterMetricFamily("pipeline_predicted_digit", "Predictions by digit.", labels=["digit"])
         for digit, count in enumerate(self.digits.tolist()):
             digits.add_metric([str(digit)], count)
@@ -125,7 +121,6 @@ class AccessLog:
         self._lines: list[bytes] = []
 
     def write(self, facts: dict[str, Any]) -> None:
-        """Note a request."""
         if not access.isEnabledFor(logging.INFO):
             return
         if not self._lines:
@@ -133,7 +128,6 @@ class AccessLog:
         self._lines.append(orjson.dumps({"time": _instant(time.time()), "level": "info", **facts}))
 
     def flush(self) -> None:
-        """Write what is there."""
         lines, self._lines = self._lines, []
         if not lines:
             return
@@ -156,7 +150,6 @@ class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, message and whatever facts the record carries."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         line: dict[str, Any] = {"time": _instant(record.created), "level": record.levelname.lower()}
         line |= {"message": record.getMessage(), **getattr(record, "facts", {})}
         if record.exc_info:

@@ -76,7 +76,6 @@ class Gate:
         self.routes, self.hosts = routes, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -65,13 +65,11 @@ class EpochBar:
     """
 
     def __init__(self, epochs: int, console: Console | None = None) -> None:
-        """Count to so many epochs; the console is that of the standard output."""
         self.epochs, self.console = epochs, console or Console(highlight=False)
         self.line: EpochLine | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> "EpochBar":
-        """Nothing is shown before the first step."""
         return self
 
     def __exit__(
@@ -94,7 +92,6 @@ class EpochBar:
             self._live.refresh()
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        """The epoch has ended: the last line, with the values that are recorded."""
         line = self.line or EpochLine(0)
         line.done, line.seconds = line.steps, metrics["epoch_seconds"]
         names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")

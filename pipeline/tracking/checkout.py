@@ -71,7 +71,6 @@ class Checkout:
         return not self.commit.startswith("unknown")
 
     def tags(self) -> dict[str, str]:
-        """The tags of a run."""
         dirty = {"git.dirty": "true" if self.diff or self.left_out else "false"}
         found = {"git.commit": self.commit, **(dirty if self.known or self.diff else {})}
         if self.tree:

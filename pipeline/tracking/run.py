@@ -31,7 +31,6 @@ class Run:
     """
 
     def __init__(self, journal: Journal, uploader: Uploader) -> None:
-        """Write through the journal and notify the uploader."""
         self.journal, self.uploader = journal, uploader
         self.folder = journal.folder
         self.began = False
@@ -134,7 +133,6 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run as it went."""
         with self._last_words:
             try:
                 with uninterrupted():

@@ -54,7 +54,6 @@ class UploaderProcess:
         return self._process.stdin.fileno()
 
     def notify(self) -> None:
-        """Say that there is something to deliver."""
         with contextlib.suppress(OSError):
             _tell(self.descriptor, self.folder)
 
@@ -91,7 +90,6 @@ class SharedUploader:
         self.folder, self.descriptor = folder, descriptor
 
     def notify(self) -> None:
-        """Say that there is something to deliver."""
         with contextlib.suppress(OSError):
             _tell(self.descriptor, self.folder)
 

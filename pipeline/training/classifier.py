@@ -22,7 +22,6 @@ class ImageMeans:
     """
 
     def __init__(self) -> None:
-        """Begin with no images."""
         self.losses: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
@@ -55,7 +54,6 @@ class DigitClassifier(LightningModule):
         batch_size: int = 128,
         seed: int = 1,
     ) -> None:
-        """Wrap the network; `make_optimizer` is called with its parameters."""
         super().__init__()
         self.network, self.make_optimizer = network, make_optimizer
         self.batch_size, self.seed = batch_size, seed
@@ -64,7 +62,6 @@ class DigitClassifier(LightningModule):
         self.means = {stage: ImageMeans() for stage in ("train", "val", "test")}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer over all parameters."""
         return self.make_optimizer(self.network.parameters())
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -111,7 +108,6 @@ class DigitClassifier(LightningModule):
             self._step(batch, "test")
 
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch's own randomness and its own sums."""
         torch.manual_seed(derive_seed(self.seed, "dropout", self.current_epoch, self.global_rank))
         for index, module in enumerate(self.network.modules()):
             if isinstance(module, Dropout):
@@ -119,23 +115,18 @@ class DigitClassifier(LightningModule):
         self.means["train"] = ImageMeans()
 
     def on_validation_epoch_start(self) -> None:
-        """Begin new sums."""
         self.means["val"] = ImageMeans()
 
     def on_test_epoch_start(self) -> None:
-        """Begin new sums."""
         self.means["test"] = ImageMeans()
 
     def on_train_epoch_end(self) -> None:
-        """Log the training means."""
         self._log_means("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation means."""
         self._log_means("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the test means."""
         self._log_means("test")
 
     def _log_means(self, stage: str) -> None:

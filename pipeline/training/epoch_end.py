@@ -28,7 +28,6 @@ class EpochEnd(Checkpoint):
     def __init__(
         self, folder: Path | None, keep_best: bool, report: Report | None, stop_if_diverged: bool = True
     ) -> None:
-        """Save checkpoints to the folder, if there is one; report (epoch, metrics)."""
         self.stop_if_diverged = stop_if_diverged
         self.diverged_in: int | None = None
         self.folder, self.keep_best, self.report = folder, keep_best, report
@@ -43,11 +42,9 @@ class EpochEnd(Checkpoint):
         return self.folder / checkpoints.BEST if self.folder and self.keep_best else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
         self._began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log, save and tell the epoch."""
         names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
         metrics = {name: trainer.callback_metrics[name].item() for name in names}
         metrics["epoch_seconds"] = time.perf_counter() - self._began
@@ -108,7 +105,6 @@ class EpochEnd(Checkpoint):
         return {"history": self.history, "best_loss": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the history of the checkpoint."""
         self.history, self.best_loss = dict(state_dict["history"]), state_dict["best_loss"]
         self.diverged_in = divergence.first_epoch(self.history)
 

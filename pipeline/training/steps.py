@@ -23,7 +23,6 @@ class StepNews(Callback):
     """
 
     def __init__(self, on_steps: OnSteps, every_s: float) -> None:
-        """Tell nothing more often than that."""
         self.on_steps, self.every_s = on_steps, every_s
         self._told_at = 0.0
         self._counted = self._images = 0
@@ -31,7 +30,6 @@ class StepNews(Callback):
         self._steps = 1
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
         assert isinstance(pl_module, DigitClassifier)
         loader: Any = trainer.train_dataloader
         self._steps = math.ceil(len(loader.sampler) / pl_module.batch_size)
@@ -44,7 +42,6 @@ class StepNews(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell, if it is time to."""
         assert isinstance(pl_module, DigitClassifier)
         done = len(pl_module.means["train"].losses)
         now = time.perf_counter()
@@ -57,7 +54,6 @@ class StepNews(Callback):
 
     @torch.no_grad()
     def _count(self, module: DigitClassifier) -> None:
-        """Add the steps since the last time to the sums."""
         means = module.means["train"]
         losses, labels = means.losses[self._counted :], means.labels[self._counted :]
         sizes = torch.tensor([len(part) for part in labels], dtype=torch.float64)
