@@ -11,7 +11,7 @@ from pipeline.analysis import report
 from pipeline.config import RunConfig
 from pipeline.experiments import experiment
 from pipeline.tracking import run
-from pipeline.tracking.folders import Journal, RunFolder, new_folder
+from pipeline.tracking.folders import Journal, new_folder
 
 TRIAL = """
 question: Does dropout help?
@@ -102,21 +102,21 @@ class NotedSender:
         return NotedSender.delivered
 
 
-class HandCrew:
+class HandPool:
     """Trains by writing down what a training would; `fates` says how a run ends."""
 
     fates, sizes, trained, before = {}, [], [], None
 
     def __init__(self, size, sender, parent, runs_dir):
-        HandCrew.sizes.append(size)
+        HandPool.sizes.append(size)
         self.parent, self.runs_dir = parent, runs_dir
 
     def run(self, children, changed):
         for child in children:
-            HandCrew.trained.append((child.name, child.folder is not None))
-            if HandCrew.before:
-                HandCrew.before(child)
-            self.train(child, *HandCrew.fates.get(child.name, ("FINISHED", "")))
+            HandPool.trained.append((child.name, child.folder is not None))
+            if HandPool.before:
+                HandPool.before(child)
+            self.train(child, *HandPool.fates.get(child.name, ("FINISHED", "")))
             changed(child)
 
     def train(self, child, status, reason):
@@ -145,7 +145,7 @@ def trial(monkeypatch):
     for name, value in {"made": [], "finished": [], "delivered": True, "state": {}}.items():
         monkeypatch.setattr(NotedSender, name, value, raising=False)
     for name, value in {"fates": {}, "sizes": [], "trained": [], "before": None}.items():
-        monkeypatch.setattr(HandCrew, name, value)
+        monkeypatch.setattr(HandPool, name, value)
 
     def load(*data):
         noted.loads.append(data)
@@ -172,12 +172,8 @@ def trial(monkeypatch):
         monkeypatch.setattr(place, "git_tags", lambda: {"git.commit": "c0ffee"})
     monkeypatch.setattr(experiment, "UploaderProcess", NotedSender)
     monkeypatch.setattr(experiment, "SharedUploader", Shared)
-    monkeypatch.setattr(experiment, "WorkerPool", HandCrew)
+    monkeypatch.setattr(experiment, "WorkerPool", HandPool)
     monkeypatch.setattr(report, "write_files", write_files)
     monkeypatch.setattr(experiment, "Journal", HeldJournal)
     yield noted
     HeldJournal.let_go()
-
-
-def folder_named(name):
-    return RunFolder(Path("runs").absolute() / name)

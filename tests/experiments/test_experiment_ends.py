@@ -11,7 +11,7 @@ from pipeline.config import ConfigError
 from pipeline.experiments import experiment
 from pipeline.signals import Interrupted
 from pipeline.tracking.folders import Journal, RunIsAliveError, all_folders
-from tests.trials import ALL, DIVERGED, TRIAL, HandCrew, HeldJournal, NotedSender, record, trial
+from tests.trials import ALL, DIVERGED, TRIAL, HandPool, HeldJournal, NotedSender, record, trial
 
 __all__ = ["trial"]
 HALF = "half seed=2"
@@ -43,7 +43,7 @@ def kinds(folder):
 
 def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert run() == 0
-    assert HandCrew.trained == [(name, False) for name in ALL]
+    assert HandPool.trained == [(name, False) for name in ALL]
     start, *_ = parent().events()
     assert start["tags"] == {
         "mlflow.runName": "trial",
@@ -83,7 +83,7 @@ def test_a_second_call_trains_nothing_and_answers_the_same_in_the_same_record(tr
     assert run() == 0
     before, first = {folder.path: folder.events() for folder in children()}, capsys.readouterr().out
     assert run() == 0
-    assert HandCrew.trained == [(name, False) for name in ALL]
+    assert HandPool.trained == [(name, False) for name in ALL]
     assert {folder.path: folder.events() for folder in children()} == before
     assert trial.written[0] == trial.written[1]
     once = ["artifact", "artifact", "tags", "end"]
@@ -98,7 +98,7 @@ def test_what_is_interrupted_is_resumed_and_what_is_finished_is_left(trial, caps
     record("half", 2, status="KILLED", epochs=2)
     record("none", 1, status="FAILED", diverged=True)
     assert run() == 0
-    assert HandCrew.trained == [(HALF, True), ("half seed=1", False)]
+    assert HandPool.trained == [(HALF, True), ("half seed=1", False)]
     assert capsys.readouterr().out.startswith("trial: 4 runs, 1 at a time, 2 finished before, 1 to be resumed\n")
 
 
@@ -110,14 +110,14 @@ def test_as_many_train_at_a_time_as_asked_for_or_as_there_are_cores_and_no_more_
     for variant, seed in [("half", 1), ("none", 1), ("half", 2)][: 4 - missing]:
         record(variant, seed)
     run(jobs)
-    assert HandCrew.sizes == [size]
+    assert HandPool.sizes == [size]
     assert f"4 runs, {size} at a time" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_ends_with_1_and_is_trained_again_by_the_next_call(trial, capsys):
-    HandCrew.fates = {HALF: ("FAILED", "OSError: x"), "none seed=1": ("FAILED", "OSError: y")}
+    HandPool.fates = {HALF: ("FAILED", "OSError: x"), "none seed=1": ("FAILED", "OSError: y")}
     assert run() == 1
-    assert HandCrew.trained == [(name, False) for name in ALL]
+    assert HandPool.trained == [(name, False) for name in ALL]
     assert parent().ended()["status"] == "FAILED"
     assert parent().ended()["tags"] == {"failure_reason": f"2 of 4 runs failed: {HALF}: OSError: x"}
     out, err = capsys.readouterr()
@@ -127,27 +127,27 @@ def test_a_run_that_fails_ends_with_1_and_is_trained_again_by_the_next_call(tria
         "start the same command again: what is finished is not trained twice",
     ]
     assert "\nanswer     " in out
-    HandCrew.fates, HandCrew.trained = {}, []
+    HandPool.fates, HandPool.trained = {}, []
     assert run() == 0
-    assert HandCrew.trained == [(HALF, True), ("none seed=1", True)]
+    assert HandPool.trained == [(HALF, True), ("none seed=1", True)]
     assert (parent().ended()["status"], parent().ended()["tags"]) == ("FINISHED", {})
 
 
 def test_a_run_that_diverged_is_an_answer_and_not_trained_again(trial, capsys):
-    HandCrew.fates = {HALF: ("DIVERGED", "diverged in epoch 3: train_loss is nan")}
+    HandPool.fates = {HALF: ("DIVERGED", "diverged in epoch 3: train_loss is nan")}
     assert run() == 0
     assert parent().ended()["status"] == "FINISHED"
     groups = trial.written[0][0].groups
     assert [(group.label, len(group.runs), len(group.diverged)) for group in groups] == [("none", 2, 0), ("half", 1, 1)]
     assert groups[1].diverged[0].tags["diverged_in_epoch"] == DIVERGED["diverged_in_epoch"]
-    HandCrew.trained.clear()
+    HandPool.trained.clear()
     assert run() == 0
-    assert HandCrew.trained == []
+    assert HandPool.trained == []
     assert capsys.readouterr().err == ""
 
 
 def test_where_nothing_finished_there_is_nothing_to_compare_and_it_says_so(trial, capsys):
-    HandCrew.fates = dict.fromkeys(ALL, ("FAILED", "why"))
+    HandPool.fates = dict.fromkeys(ALL, ("FAILED", "why"))
     assert run() == 1
     assert (trial.written, kinds(parent())) == ([], ["start", "artifact", "end"])
     out, err = capsys.readouterr()
@@ -157,7 +157,7 @@ def test_where_nothing_finished_there_is_nothing_to_compare_and_it_says_so(trial
 
 
 def test_what_has_not_begun_is_not_compared(trial, monkeypatch):
-    train = HandCrew.train
+    train = HandPool.train
 
     def without_a_record(pool, child, status, reason):
         if child.name == HALF:
@@ -165,7 +165,7 @@ def test_what_has_not_begun_is_not_compared(trial, monkeypatch):
         else:
             train(pool, child, status, reason)
 
-    monkeypatch.setattr(HandCrew, "train", without_a_record)
+    monkeypatch.setattr(HandPool, "train", without_a_record)
     assert run() == 1
     assert sum(len(group.runs) for group in trial.written[0][0].groups) == 3
 
@@ -195,23 +195,23 @@ def test_a_signal_ends_it_as_killed_with_what_to_type_to_go_on(trial, capsys, nu
         if child.name == HALF:
             raise Interrupted(number)
 
-    HandCrew.before = interrupt
+    HandPool.before = interrupt
     assert run(data_dir="my data") == 128 + number
     assert (parent().ended()["status"], parent().ended()["tags"]) == ("KILLED", {"failure_reason": word})
     expected = "go on with: python -m pipeline experiment trial.yaml --data_dir 'my data'"
     assert f"stopped by {word}; what is done stays done; {expected}\n" in capsys.readouterr().out
     assert NotedSender.finished == [experiment.KILLED_PATIENCE_S]
-    HandCrew.before = None
-    HandCrew.trained.clear()
+    HandPool.before = None
+    HandPool.trained.clear()
     assert run() == 0
-    assert HandCrew.trained == [(name, False) for name in ALL[1:]]
+    assert HandPool.trained == [(name, False) for name in ALL[1:]]
 
 
 def test_what_to_type_to_go_on_says_where_the_runs_lie(trial, capsys):
     def interrupt(child):
         raise Interrupted(signal.SIGHUP)
 
-    HandCrew.before = interrupt
+    HandPool.before = interrupt
     assert run(runs_dir="over there") == 129
     assert "go on with: python -m pipeline experiment trial.yaml --runs_dir 'over there'\n" in capsys.readouterr().out
 
@@ -225,7 +225,7 @@ def test_signals_are_heard_and_a_second_one_leaves_the_record_closed(trial):
             raise SystemExit(143)
 
     heard, before = [], signal.getsignal(signal.SIGTERM)
-    HandCrew.before = look
+    HandPool.before = look
     with pytest.raises(SystemExit):
         run()
     assert heard == [True, ("KILLED", {"failure_reason": "SIGTERM"})]
@@ -268,7 +268,7 @@ def test_an_error_ends_it_as_failed_and_is_raised(trial):
     def fail(child):
         raise KeyError("lost")
 
-    HandCrew.before = fail
+    HandPool.before = fail
     with pytest.raises(KeyError, match="lost"):
         run()
     assert parent().ended()["status"] == "FAILED"
@@ -310,9 +310,9 @@ def test_a_new_run_of_mlflow_is_a_new_question_over_the_same_runs(trial, monkeyp
     run()
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
-    HandCrew.trained.clear()
+    HandPool.trained.clear()
     assert run() == 0
-    assert HandCrew.trained == []
+    assert HandPool.trained == []
     before, new = parents()
     assert (new.started()["mlflow_run_id"], new.started()["experiment_id"]) == ("0" * 32, "7")
     assert {folder.events()[-1]["parent"] for folder in children()} == {new.path.name}
@@ -348,7 +348,7 @@ def test_every_data_set_is_read_once_and_a_run_is_judged_by_its_own(trial):
     record("none", 2, digest="data of kmnist")
     run(data_dir="there")
     assert sorted(trial.loads) == [("digits", "there", ""), ("kmnist", "there", "")]
-    assert HandCrew.trained == [("none seed=2", False), ("none seed=1", False), ("half seed=1", False)]
+    assert HandPool.trained == [("none seed=2", False), ("none seed=1", False), ("half seed=1", False)]
 
 
 def test_a_name_that_mlflow_does_not_take_is_told_before_anything_is_left_behind(trial):
