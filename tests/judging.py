@@ -65,7 +65,7 @@ def world(registry, monkeypatch, tmp_path):
         loaded.append(words)
         return DATA
 
-    monkeypatch.setattr(promotion, "connect", lambda: registry)
+    monkeypatch.setattr(promotion, "connect", lambda *, looking_for: registry)
     monkeypatch.setattr(promotion, "load", load)
     monkeypatch.setattr(datasets, "load", load_data)
     monkeypatch.setattr(promotion, "EXAMINED_AT_ONCE", 7)
@@ -76,7 +76,7 @@ def world(registry, monkeypatch, tmp_path):
 
 
 def promote(target="newest", *, dry_run=False, force=""):
-    return promotion.promote(target, "m", "runs", "data", dry_run, force)
+    return promotion.promote(target, "m", "runs", "data", dry_run=dry_run, force=force)
 
 
 def breaks(version):

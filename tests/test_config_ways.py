@@ -16,7 +16,7 @@ from pipeline import cli
 from pipeline.commands import flags
 from pipeline.config import ConfigError, RunConfig
 from pipeline.delivery.writer import Writer
-from pipeline.experiments.experiment import _deciding
+from pipeline.experiments.plan import _deciding
 from pipeline.recording import resuming
 from pipeline.tracking import lines
 from pipeline.tracking.folders import RunFolder

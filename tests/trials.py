@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.analysis import report
 from pipeline.config import RunConfig
-from pipeline.experiments import experiment
+from pipeline.experiments import experiment, plan
 from pipeline.tracking import run
 from pipeline.tracking.folders import Journal, new_folder
 
@@ -167,11 +167,12 @@ def trial(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr(experiment.datasets, "load", load)
     monkeypatch.setattr(experiment.preflight, "check_store", lambda *words: noted.stores.append(words))
-    monkeypatch.setattr(experiment, "code_digest", lambda: CODE)
+    for place in (experiment, plan):
+        monkeypatch.setattr(place, "code_digest", lambda: CODE)
     for place in (experiment, run):
         monkeypatch.setattr(place, "git_tags", lambda: {"git.commit": "c0ffee"})
     monkeypatch.setattr(experiment, "UploaderProcess", NotedSender)
-    monkeypatch.setattr(experiment, "SharedUploader", Shared)
+    monkeypatch.setattr(plan, "SharedUploader", Shared)
     monkeypatch.setattr(experiment, "WorkerPool", HandPool)
     monkeypatch.setattr(report, "write_files", write_files)
     monkeypatch.setattr(experiment, "Journal", HeldJournal)

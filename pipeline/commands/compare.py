@@ -21,4 +21,11 @@ def main(arguments: list[str]) -> int:
     gc.disable()  # a short life: collecting what the imports made would take a tenth of it
     from pipeline.analysis.answer import compare
 
-    return compare(options.what, options.filter, options.baseline, options.metric, options.smallest, options.out)
+    return compare(
+        options.what,
+        filter_text=options.filter,
+        baseline=options.baseline,
+        metric=options.metric,
+        smallest=options.smallest,
+        out=options.out,
+    )

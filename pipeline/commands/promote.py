@@ -30,4 +30,11 @@ def main(arguments: list[str]) -> int:
     if options.rollback:
         return rollback(options.model)
     data_dir = options.data_dir or AUTO  # where the champion's data lie by default
-    return promote(options.target, options.model, options.runs_dir, data_dir, options.dry_run, options.force or "")
+    return promote(
+        options.target,
+        options.model,
+        options.runs_dir,
+        data_dir,
+        dry_run=options.dry_run,
+        force=options.force or "",
+    )

@@ -12,7 +12,8 @@ from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
 from pipeline.delivery.writer import Refusal, Writer
-from pipeline.mlflow_client.connection import ToldError, in_words, is_answer, is_final, is_silence, once, wait_longer
+from pipeline.mlflow_client.connection import once, wait_longer
+from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
 from pipeline.terminal.shell import command, quoted
 from pipeline.tracking.folders import LOST, Event, RunFolder
 

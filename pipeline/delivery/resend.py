@@ -6,8 +6,8 @@ from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
 from pipeline.delivery.upload_loop import DELIVERING
-from pipeline.mlflow_client.asking import asking, is_not_there
 from pipeline.mlflow_client.connection import connect
+from pipeline.mlflow_client.errors import asking, is_not_there
 from pipeline.mlflow_client.naming import experiment_problem
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import command, shown

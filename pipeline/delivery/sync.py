@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from pipeline.delivery.delivery import BlockedError, Delivery, LeftError
 from pipeline.delivery.resend import parent_of, send_elsewhere
 from pipeline.delivery.upload_loop import DELIVERING
-from pipeline.mlflow_client.connection import connect, in_words, is_silence
+from pipeline.mlflow_client.connection import connect
+from pipeline.mlflow_client.errors import in_words, is_silence
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking import recovery

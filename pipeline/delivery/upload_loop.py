@@ -103,7 +103,7 @@ class UploadLoop:
     def _in_words(error: Exception) -> str:
         if isinstance(error, Timeout):
             return "another process is delivering it"
-        from pipeline.mlflow_client.connection import in_words
+        from pipeline.mlflow_client.errors import in_words
 
         return in_words(error)
 

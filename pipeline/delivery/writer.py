@@ -13,7 +13,8 @@ from mlflow.utils import mlflow_tags
 
 from pipeline.delivery import ui
 from pipeline.mlflow_client import searches
-from pipeline.mlflow_client.connection import in_words, is_final, once
+from pipeline.mlflow_client.connection import once
+from pipeline.mlflow_client.errors import in_words, is_final
 from pipeline.registry import log_model
 from pipeline.tracking.folders import LOST, Event, RunFolder
 

@@ -10,7 +10,8 @@ from pipeline.analysis import report, store, tables
 from pipeline.analysis.comparison import Comparison, Run
 from pipeline.experiments.spec import Question, read_question
 from pipeline.files import replaced_whole
-from pipeline.mlflow_client.asking import asking
+from pipeline.mlflow_client.connection import connect
+from pipeline.mlflow_client.errors import asking
 from pipeline.terminal.shell import command, shown
 
 LAB_BOOK, RESULTS = "README.md", "results"
@@ -41,7 +42,7 @@ def write_lab_book(files: Sequence[str], folder: str) -> int:
     home = Path(folder)
     questions = [read_question(file) for file in files] or _questions_in(home)
     with asking():
-        client = store.open_store()
+        client = connect(looking_for="runs")
         measured = [each for each in questions if _measure(client, each, home / RESULTS / each.name)]
     if not measured:
         names = ", ".join(question.name for question in questions)
@@ -65,7 +66,7 @@ def _measure(client: Any, question: Question, folder: Path) -> bool:
     """Write the question's section, table and pictures; False if the store has no finished run of it."""
     try:
         runs = [run for run in store.find_runs(client, [question.name]) if _belongs(run, question)]
-        found = question.compare(store.all_with_curves(client, runs))
+        found = question.compare(store.with_curves(client, runs))
     except ValueError as error:
         print(f"{question.name}: left as it is ({error})", file=sys.stderr)
         return False

@@ -1,11 +1,9 @@
-"""The connection to MLflow: a client that is quiet and does not wait long, and what its errors mean in words."""
+"""The connection to MLflow: a client that is quiet and does not wait long."""
 
 import contextlib
-import errno
 import importlib
 import logging
 import os
-import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -14,8 +12,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
 from filelock import FileLock
-from mlflow.exceptions import MlflowException
-from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
 from pipeline.files import replaced_whole
@@ -32,19 +28,6 @@ QUIET_AND_IMPATIENT = {
 }
 
 
-# What MLflow says in its own JSON, or as a local store, and no waiting or asking again mends. A proxy's page never has
-# these codes: of a strange 400 MLflow's client makes BAD_REQUEST, of a 404 ENDPOINT_NOT_FOUND.
-FINAL = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
-_SILENCE = re.compile("failed with timeout exception|ReadTimeoutError")
-_STATUS = re.compile(r"too many (\d{3}) error responses|failed with error code (\d{3}) ")
-_DRIVER = re.compile(r"\((?:\w+\.)+\w+\) ([^\[\n]+)")  # SQLAlchemy's `(sqlite3.OperationalError) database is locked`
-_WHO = "; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, or the proxy in between"
-
-
-class ToldError(RuntimeError):
-    """An error whose text is what a person is to read."""
-
-
 def import_store() -> None:
     """Import what `connect` will need, a second's worth, without touching the store."""
     if is_sqlite(address()):
@@ -58,8 +41,16 @@ def address() -> str:
     return absolute(mlflow.get_tracking_uri()) if told else default_uri()
 
 
-def connect(uri: str | None = None) -> mlflow.MlflowClient:
-    """A client of the tracking server. MLflow's own retries are cut short: the sender has its own."""
+def connect(uri: str | None = None, *, looking_for: str = "") -> mlflow.MlflowClient:
+    """A client of the tracking server. MLflow's own retries are cut short: the sender has its own.
+
+    Args:
+        uri: where to; None: see `address`.
+        looking_for: what is to be there already, `runs` or `models`; a database is made for nobody who only looks.
+
+    Raises:
+        ValueError: if there is no file in which that could be.
+    """
     for name, value in QUIET_AND_IMPATIENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -70,6 +61,11 @@ def connect(uri: str | None = None) -> mlflow.MlflowClient:
     _take_credentials_out()
     for store in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
         if path := sqlite_path(store):
+            if looking_for and not path.exists():
+                raise ValueError(
+                    f"no {looking_for} in {without_secrets(store)}: the file does not exist; "
+                    "run from the project's folder, or set MLFLOW_TRACKING_URI"
+                )
             _create_database(path)
             _check_database(path)
     return mlflow.MlflowClient()
@@ -137,61 +133,3 @@ def _check_database(path: Path) -> None:
     """
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-
-
-def is_final(error: BaseException) -> bool:
-    """Whether MLflow itself says that it will never take this."""
-    if isinstance(error, HTTPError):  # files go up by another way, with errors of another class
-        return _code(error) in FINAL
-    return isinstance(error, MlflowException) and error.error_code in FINAL
-
-
-def is_silence(error: BaseException) -> bool:
-    """Whether nobody answered within the time."""
-    return isinstance(error, Timeout) or (
-        isinstance(error, MlflowException) and _SILENCE.search(str(error)) is not None
-    )
-
-
-def is_answer(error: BaseException) -> bool:
-    """Whether somebody answered, if only to say no; a rate limit (429) speaks of the server, not of what was sent."""
-    if not isinstance(error, MlflowException | HTTPError) or _DRIVER.search(str(error)):
-        return False
-    status = _status(error)
-    return status != 429 if status else "API request to" not in str(error)
-
-
-def _code(error: HTTPError) -> str:
-    """MLflow's error code in the answer; nothing if the answer is not MLflow's."""
-    try:
-        return str(error.response.json()["error_code"])
-    except (AttributeError, ValueError, TypeError, KeyError):
-        return ""
-
-
-def _status(error: BaseException) -> int | None:
-    if isinstance(error, HTTPError) and error.response is not None:
-        return error.response.status_code
-    found = _STATUS.search(str(error))
-    return int(found[1] or found[2]) if found else None
-
-
-def in_words(error: BaseException) -> str:
-    """An error in one line that fits a terminal and tells no secret."""
-    text = without_secrets(" ".join(str(error).split()))
-    uri = without_secrets(mlflow.get_tracking_uri())
-    if isinstance(error, ToldError):
-        return text
-    if isinstance(error, sqlite3.Error):
-        return f"{uri}: {text}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk{f' of {error.filename}' if error.filename else ''}"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.strerror}: {without_secrets(str(error.filename))}"
-    if driver := _DRIVER.search(text):
-        return f"{uri}: {driver[1].strip()}"[:160]
-    if status := _status(error):
-        return f"{uri} answers {status}" + _WHO * (status in (401, 403))
-    if "failed with" in text or isinstance(error, OSError):
-        return f"no answer from {uri}"
-    return f"{type(error).__name__}: {text}"[:160]

@@ -5,7 +5,6 @@ What is known to be wrong is the user's to mend before hours are spent on it, an
 """
 
 import contextlib
-import importlib.util
 import os
 import re
 import sys
@@ -26,20 +25,8 @@ from pipeline.values import did_you_mean
 RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,63}")
 UNITY_CATALOG = re.compile(r"(databricks-uc|uc)(:|$)")
-SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks")
-DRIVERS = {
-    "postgresql": "psycopg2",
-    "mysql": "MySQLdb",
-    "mssql": "pyodbc",
-    "psycopg2": "psycopg2",
-    "psycopg": "psycopg",
-    "pg8000": "pg8000",
-    "pymysql": "pymysql",
-    "mysqldb": "MySQLdb",
-    "mysqlconnector": "mysql.connector",
-    "pyodbc": "pyodbc",
-    "pymssql": "pymssql",
-}
+DATABASES = ("postgresql", "mysql", "mssql")
+SCHEMES = ("http", "https", "sqlite", *DATABASES, "file", "databricks")
 ELSEWHERE = "give sqlite:///mlflow.db, a server's http://HOST:PORT, or nothing"
 
 
@@ -116,23 +103,22 @@ def _check_run(store: SqliteStore | ServerStore, uri: str, run_id: str, run_name
     if stage not in (DELETED, MISSING):
         return
     what = f"run {run_id}" if run_name else f"MLFLOW_RUN_ID {run_id!r}"
-    fault = "has been deleted in" if stage == DELETED else "is no run of"
-    advice = ["set MLFLOW_TRACKING_URI to the store that has it"]
+    fault, advice = "is no run of", "set MLFLOW_TRACKING_URI to the store that has it"
     if stage == DELETED:
-        advice = [f"restore it (mlflow runs restore --run-id {run_id})"]
-    advice.append(f"send the record elsewhere: {command('sync', run_name, '--as-new')}" if run_name else "unset it")
-    raise ValueError(f"{what} {fault} {without_secrets(uri)}: {', or '.join(advice)}")
+        fault, advice = "has been deleted in", f"restore it (mlflow runs restore --run-id {run_id})"
+    other = f"send the record elsewhere: {command('sync', run_name, '--as-new')}" if run_name else "unset it"
+    raise ValueError(f"{what} {fault} {without_secrets(uri)}: {advice}, or {other}")
 
 
 def _check_experiment_id(store: SqliteStore | ServerStore, uri: str, experiment_id: str) -> None:
     stage = store.experiment(experiment_id) if EXPERIMENT_ID.fullmatch(experiment_id) else MISSING
-    if stage in (DELETED, MISSING):
-        fault = "has been deleted in" if stage == DELETED else "is no experiment of"
-        restore = f"restore it (mlflow experiments restore -x {experiment_id})" if stage == DELETED else "give another"
-        raise ValueError(
-            f"MLFLOW_EXPERIMENT_ID {experiment_id!r} {fault} {without_secrets(uri)}: {restore}, "
-            "or unset it: --experiment_name then says where the run goes"
-        )
+    if stage not in (DELETED, MISSING):
+        return
+    fault, advice = "is no experiment of", "give another"
+    if stage == DELETED:
+        fault, advice = "has been deleted in", f"restore it (mlflow experiments restore -x {experiment_id})"
+    other = "unset it: --experiment_name then says where the run goes"
+    raise ValueError(f"MLFLOW_EXPERIMENT_ID {experiment_id!r} {fault} {without_secrets(uri)}: {advice}, or {other}")
 
 
 def address_problem(uri: str) -> str:
@@ -151,8 +137,8 @@ def address_problem(uri: str) -> str:
         return "" if parts.hostname and port != 0 else f"names no host; {ELSEWHERE}"
     if scheme == "databricks":
         return _databricks_problem()
-    if scheme.split("+")[0] in DRIVERS:
-        return _driver_problem(scheme)
+    if scheme.split("+")[0] in DATABASES:
+        return _driver_problem(uri)
     return _other_problem(uri, scheme)
 
 
@@ -172,12 +158,17 @@ def _databricks_problem() -> str:
     return "" if known else "needs DATABRICKS_HOST and DATABRICKS_TOKEN, or ~/.databrickscfg (databricks configure)"
 
 
-def _driver_problem(scheme: str) -> str:
-    database, _, dialect = scheme.partition("+")
-    module = DRIVERS.get(dialect or database)
-    if module is None or importlib.util.find_spec(module.split(".")[0]):
-        return ""
-    return f"needs the package {module.split('.')[0]}, which is not installed here; install it, or {ELSEWHERE}"
+def _driver_problem(uri: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        return f"needs the package {error.name}, which is not installed here; install it, or {ELSEWHERE}"
+    except (ImportError, ArgumentError) as error:
+        return f"cannot be opened ({' '.join(str(error).split())}); {ELSEWHERE}"
+    return ""
 
 
 def _other_problem(uri: str, scheme: str) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+
+from pipeline.mlflow_client.errors import is_not_there
 
 PAGE = 1000
 
@@ -58,6 +61,16 @@ def experiments(client: mlflow.MlflowClient) -> list[Any]:
 def runs(client: mlflow.MlflowClient, experiment_ids: list[str], filter_text: str = "") -> list[Any]:
     """Every run of the experiments that passes MLflow's filter, newest first."""
     return every_page(client.search_runs, experiment_ids, filter_text, ViewType.ACTIVE_ONLY)
+
+
+def run_of_id(client: mlflow.MlflowClient, run_id: str) -> Any:
+    """The run, or None if MLflow says that it has none of that id."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if not is_not_there(error):
+            raise
+    return None
 
 
 def runs_named(client: mlflow.MlflowClient, experiment_ids: list[str], name: str) -> list[Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline import divergence
 from pipeline.config import RunConfig
 from pipeline.recording.description import what_differs
+from pipeline.registry.tags import version_tags
 from pipeline.tracking.run import Run
 from pipeline.training import checkpoints, figures, onnx_export
 
@@ -61,11 +62,7 @@ def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", 
     onnx_export.export_onnx(result.classifier.network, network)
     probabilities = onnx_export.check_same(network, result.classifier.network, images)
     np.save(example, images[:EXAMPLES])
-    tags = {
-        "test_accuracy": repr(result.test["test_accuracy"]),
-        "dataset": source.name,
-        "data_digest": source.digest,
-    }
+    tags = version_tags(result.test["test_accuracy"], source.name, source.digest)
     description = describe(
         config, result.test["test_accuracy"], len(images), max(result.history, default=config.epochs)
     )

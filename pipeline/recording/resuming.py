@@ -10,6 +10,7 @@ from pipeline.terminal.shell import command
 from pipeline.tracking.folders import CONFIG, Event, RunFolder, RunIsAliveError
 from pipeline.tracking.recovery import check_open
 
+QUESTION = "question"  # the tag that tells an experiment's own run from its runs
 CHECKSUM = "# checksum"
 FREE = {"verbose", "data_dir", "runs_dir", "on_divergence"}  # where things lie and what is printed changes no number
 
@@ -23,7 +24,7 @@ def recorded_config(folder: RunFolder) -> RunConfig:
     start = folder.started()
     if start is None:
         return _config_beside(folder)
-    if name := start["tags"].get("question"):
+    if name := start["tags"].get(QUESTION):
         raise ValueError(
             f"{folder.path.name} is the run of experiment {name!r}, which trains nothing itself; "
             f"go on with it: {command('experiment', 'FILE', runs_dir=folder.path.parent)}"

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlflow
-from mlflow.exceptions import MlflowException
 
 from pipeline.addresses import without_secrets
 from pipeline.mlflow_client import searches
-from pipeline.mlflow_client.asking import is_not_there
 from pipeline.registry import log_model
+from pipeline.registry.tags import version_tags
 from pipeline.registry.versions import CHAMPION, UnknownModelError, version_by_alias
 from pipeline.terminal.shell import command
 from pipeline.tracking.folders import find_folder
@@ -25,7 +24,7 @@ class Entry:
     tags: dict[str, str]
 
 
-def find(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, dry_run: bool) -> Entry:
+def find(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, *, dry_run: bool) -> Entry:
     """What the target means.
 
     Raises:
@@ -43,7 +42,7 @@ def find(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, dry
     run = _run_of(client, target, runs_dir)
     entry = log_model.version_of_run(client, name, run.info.run_id)
     if entry is None:
-        return _of_run(client, name, run, dry_run)
+        return _of_run(client, name, run, dry_run=dry_run)
     return of_version(entry)
 
 
@@ -53,26 +52,20 @@ def of_version(entry: Any) -> Entry:
 
 
 def _run_of(client: mlflow.MlflowClient, target: str, runs_dir: str) -> Any:
-    try:
-        return client.get_run(target)
-    except MlflowException as error:
-        if not is_not_there(error):
-            raise
+    if run := searches.run_of_id(client, target):
+        return run
     folder = find_folder(runs_dir, target)
     state = folder.state()
     deliver = command("sync", folder.path.name, runs_dir=runs_dir)
     if not state.get("run_id"):
         raise UnknownModelError(f"MLflow has not heard of run {target} yet; {deliver} delivers it")
-    try:
-        return client.get_run(state["run_id"])
-    except MlflowException as error:
-        if not is_not_there(error):
-            raise
+    if run := searches.run_of_id(client, state["run_id"]):
+        return run
     here, there = without_secrets(mlflow.get_tracking_uri()), without_secrets(str(state.get("tracking_uri")))
     raise UnknownModelError(f"run {target} was recorded in {there}; {here} does not have it: set MLFLOW_TRACKING_URI")
 
 
-def _of_run(client: mlflow.MlflowClient, name: str, run: Any, dry_run: bool) -> Entry:
+def _of_run(client: mlflow.MlflowClient, name: str, run: Any, *, dry_run: bool) -> Entry:
     """A run whose model has no version yet, an experiment's for example: it gets one."""
     run_id = run.info.run_id
     models = searches.logged_models(client, run.info.experiment_id, run_id)
@@ -80,11 +73,11 @@ def _of_run(client: mlflow.MlflowClient, name: str, run: Any, dry_run: bool) -> 
         raise UnknownModelError(f"run {run_id} ({run.info.run_name}, {run.info.status}) has no model")
     model_id = models[0].model_id
     inputs = run.inputs.dataset_inputs
-    tags = {
-        "test_accuracy": repr(run.data.metrics.get("test_accuracy")),
-        "dataset": run.data.params.get("data_name") or run.data.params.get("dataset", ""),
-        "data_digest": inputs[0].dataset.digest if inputs else "",
-    }
+    tags = version_tags(
+        test_accuracy=run.data.metrics.get("test_accuracy"),
+        dataset=run.data.params.get("data_name") or run.data.params.get("dataset", ""),
+        data_digest=inputs[0].dataset.digest if inputs else "",
+    )
     if dry_run:
         return Entry("(new)", run_id, f"models:/{model_id}", tags)
     version = log_model.register(client, name, run_id, model_id, {**tags, "run_id": run_id})

@@ -4,6 +4,7 @@ import re
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from statsmodels.stats.contingency_tables import mcnemar
+from scipy.stats import binomtest
 
 from pipeline.data import datasets
 from pipeline.mlflow_client import searches
-from pipeline.mlflow_client.asking import asking
 from pipeline.mlflow_client.connection import connect
+from pipeline.mlflow_client.errors import asking
 from pipeline.registry import candidates
 from pipeline.registry.candidates import Entry
 from pipeline.registry.promotion_lock import one_at_a_time
+from pipeline.registry.tags import DATASET, DIGEST
 from pipeline.registry.versions import CHAMPION, PREVIOUS, NotServableError, UnknownAliasError, load, version_by_alias
 from pipeline.terminal.shell import user_name
 
@@ -71,17 +73,15 @@ class Verdict:
 
 
 def judge(labels: NDArray[Any], champion: NDArray[Any], candidate: NDArray[Any]) -> Verdict:
-    """Compare two models' predictions (N,) of the same images."""
+    """Compare two models' predictions (N,) of the same images: McNemar's exact test is the binomial one."""
     right, other = champion == labels, candidate == labels
-    table = [
-        [int((right & other).sum()), int((right & ~other).sum())],
-        [int((~right & other).sum()), int((~right & ~other).sum())],
-    ]
-    p = float(mcnemar(table, exact=True).pvalue)
-    return Verdict(len(labels), int(right.sum()), int(other.sum()), table[0][1], table[1][0], p)
+    alone, other_alone = int((right & ~other).sum()), int((other & ~right).sum())
+    p = float(binomtest(min(alone, other_alone), alone + other_alone).pvalue) if alone or other_alone else 1.0
+    return Verdict(len(labels), int(right.sum()), int(other.sum()), alone, other_alone, p)
 
 
-def promote(target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool, force: str) -> int:
+@asking(AGAIN)
+def promote(target: str, name: str, runs_dir: str, data_dir: str, *, dry_run: bool = False, force: str = "") -> int:
     """Let a version take the alias `champion`, if it earns it; returns 0 if it did or would, 1 if it is refused.
 
     Args:
@@ -96,45 +96,38 @@ def promote(target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool,
         ValueError: if there is no such model, version or run, or its data is not the data that lies here.
         UnreachableError: if the registry does not answer.
     """
-    with asking(AGAIN):
-        client = connect()
-        with one_at_a_time(name):
-            return _promote(client, target, name, runs_dir, data_dir, dry_run, force)
+    client = connect(looking_for="models")
+    with nullcontext() if dry_run else one_at_a_time(name):
+        candidate = candidates.find(client, target, name, runs_dir, dry_run=dry_run)
+        champion = _champion(client, name)
+        if champion and champion.version == candidate.version:
+            print(f"{name} version {champion.version} is the champion already: nothing to do")
+            return 0
+        if champion is None:
+            print(f"{name} has no champion; version {candidate.version} {'would become' if dry_run else 'becomes'} it")
+            if not dry_run:
+                client.set_registered_model_alias(name, CHAMPION, candidate.version)
+            return 0
+        verdict = _examine(name, candidate, champion, data_dir, force=force)
+        promotes = _tell_verdict(name, candidate, champion, verdict, force=force)
+        if dry_run:
+            print("dry run: nothing was changed")
+        else:
+            _tag(client, name, candidate.version, _verdict_tags(champion, verdict, force))
+            if promotes:
+                _move(client, name, candidate, champion)
+        return 0 if promotes else REFUSED
 
 
-def _promote(
-    client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, data_dir: str, dry_run: bool, force: str
-) -> int:
-    candidate = candidates.find(client, target, name, runs_dir, dry_run)
-    champion = _champion(client, name)
-    if champion and champion.version == candidate.version:
-        print(f"{name} version {champion.version} is the champion already: nothing to do")
-        return 0
-    if champion is None:
-        return _crown_the_first(client, name, candidate, dry_run)
-    verdict = _examine(name, candidate, champion, data_dir, force)
-    promotes = verdict is not None and verdict.promotes
-    if verdict:
-        _print_verdict(name, candidate, champion, verdict)
-    if force and not promotes:
-        print(f"forced: {force}")
-    elif verdict and not promotes:
-        print(f"{verdict.words}; --force REASON promotes it all the same", file=sys.stderr)
-    if dry_run:
-        print("dry run: nothing was changed")
-    else:
-        _record(client, name, candidate, champion, verdict, force)
-    if not promotes and not force:
-        return REFUSED
-    if not dry_run:
-        _check_champion(client, name, champion.version)
-        # `previous` first, so that what is cut off in between can still be rolled back
-        client.set_registered_model_alias(name, PREVIOUS, champion.version)
-        client.set_registered_model_alias(name, CHAMPION, candidate.version)
-        _tell_of_move(name, candidate.version, champion.version)
-    return 0
+def _move(client: mlflow.MlflowClient, name: str, candidate: Entry, champion: Entry) -> None:
+    """`previous` first, so that what is cut off in between can still be rolled back."""
+    _check_champion(client, name, champion.version)
+    client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    client.set_registered_model_alias(name, CHAMPION, candidate.version)
+    _tell_of_move(name, candidate.version, champion.version)
 
 
+@asking(AGAIN)
 def rollback(name: str) -> int:
     """Exchange `champion` and `previous`; returns the exit code.
 
@@ -142,23 +135,17 @@ def rollback(name: str) -> int:
         ValueError: if no version has the alias `previous`.
         UnreachableError: if the registry does not answer.
     """
-    with asking(AGAIN):
-        client = connect()
-        with one_at_a_time(name):
-            return _rollback(client, name)
-
-
-def _rollback(client: mlflow.MlflowClient, name: str) -> int:
-    former, champion = (str(version_by_alias(client, name, alias).version) for alias in (PREVIOUS, CHAMPION))
-    if former == champion:
-        champion = _rolled_back(client, name, former)  # a rollback that was cut off between the two aliases
-    else:
-        _check_champion(client, name, champion)
-        tags = {ROLLED_BACK: f"{_now()} by {user_name()}, in favour of version {former}"}
-        _tag(client, name, champion, tags)
-        # `champion` first: it is what the rollback is for, and the tag says what `previous` is to be
-        client.set_registered_model_alias(name, CHAMPION, former)
-    client.set_registered_model_alias(name, PREVIOUS, champion)
+    client = connect(looking_for="models")
+    with one_at_a_time(name):
+        former, champion = (str(version_by_alias(client, name, alias).version) for alias in (PREVIOUS, CHAMPION))
+        if former == champion:
+            champion = _rolled_back(client, name, former)  # a rollback that was cut off between the two aliases
+        else:
+            _check_champion(client, name, champion)
+            _tag(client, name, champion, {ROLLED_BACK: f"{_now()} by {user_name()}, in favour of version {former}"})
+            # `champion` first: it is what the rollback is for, and the tag says what `previous` is to be
+            client.set_registered_model_alias(name, CHAMPION, former)
+        client.set_registered_model_alias(name, PREVIOUS, champion)
     _tell_of_move(name, former, champion)
     return 0
 
@@ -182,29 +169,21 @@ def _champion(client: mlflow.MlflowClient, name: str) -> Entry | None:
         return None
 
 
-def _crown_the_first(client: mlflow.MlflowClient, name: str, candidate: Entry, dry_run: bool) -> int:
-    print(f"{name} has no champion; version {candidate.version} {'would become' if dry_run else 'becomes'} it")
-    if not dry_run:
-        client.set_registered_model_alias(name, CHAMPION, candidate.version)
-    return 0
-
-
-def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str, force: str) -> Verdict | None:
+def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str, *, force: str) -> Verdict | None:
     """Let both predict the test images, which neither was trained on; None if a champion that is to go does not open.
 
     Raises:
         NotServableError: if one of them does not open.
         ValueError: if the two were made for different data, or the data here is not theirs.
     """
-    dataset = champion.tags.get("dataset", "mnist")
-    digests = {each.tags.get("data_digest", "") for each in (candidate, champion)}
+    dataset = champion.tags.get(DATASET, "mnist")
+    digests = {each.tags.get(DIGEST, "") for each in (candidate, champion)}
     source = datasets.load(dataset, data_dir)
-    if candidate.tags.get("dataset", dataset) != dataset or digests - {source.digest, ""}:
+    if candidate.tags.get(DATASET, dataset) != dataset or digests - {source.digest, ""}:
         raise ValueError(
-            f"version {candidate.version} was made on {candidate.tags.get('dataset')} "
-            f"(digest {candidate.tags.get('data_digest')}), version {champion.version} on {dataset} "
-            f"({champion.tags.get('data_digest')}), and {source.source} holds {source.digest}: "
-            "they cannot be compared here"
+            f"version {candidate.version} was made on {candidate.tags.get(DATASET)} "
+            f"(digest {candidate.tags.get(DIGEST)}), version {champion.version} on {dataset} "
+            f"({champion.tags.get(DIGEST)}), and {source.source} holds {source.digest}: they cannot be compared here"
         )
     images, labels = source.test.images.astype(np.float32), source.test.labels.astype(np.int64)
     found = _predicted(name, candidate, images)
@@ -225,10 +204,23 @@ def _predicted(name: str, entry: Entry, images: NDArray[np.float32]) -> NDArray[
     return np.concatenate([loaded.predict(part).argmax(axis=1) for part in parts])
 
 
-def _print_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdict) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in (name, "right", "accuracy", "right alone"):
-        table.add_column(column)
+def _tell_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdict | None, *, force: str) -> bool:
+    """Print what was found, and what follows from it; returns whether the candidate is promoted."""
+    earned = verdict is not None and verdict.promotes
+    if verdict:
+        _print_table(name, candidate, champion, verdict)
+        if earned:
+            print(verdict.words)
+    if force and not earned:
+        print(f"forced: {force}")
+    elif verdict and not earned:
+        print(f"{verdict.words}; --force REASON promotes it all the same", file=sys.stderr)
+    return earned or bool(force)
+
+
+def _print_table(name: str, candidate: Entry, champion: Entry, verdict: Verdict) -> None:
+    columns = (name, "right", "accuracy", "right alone")
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for who, right, alone in (
         (f"version {champion.version}, champion", verdict.champion, verdict.only_champion),
         (f"version {candidate.version}, candidate", verdict.candidate, verdict.only_candidate),
@@ -237,28 +229,20 @@ def _print_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdic
     Console(file=sys.stdout, highlight=False).print(table)
     disagreements = verdict.only_champion + verdict.only_candidate
     print(f"exact McNemar test on {disagreements} of {verdict.images:,} test images: p = {verdict.p:.3g}")
-    if verdict.promotes:
-        print(verdict.words)
 
 
-def _record(
-    client: mlflow.MlflowClient, name: str, candidate: Entry, champion: Entry, verdict: Verdict | None, force: str
-) -> None:
+def _verdict_tags(champion: Entry, verdict: Verdict | None, force: str) -> dict[str, str]:
+    """What is recorded with the candidate."""
     tags = {"promotion.verdict": "not compared: the champion could not be opened"}
     if verdict:
-        shares = f"{verdict.candidate / verdict.images:.4f} against {verdict.champion / verdict.images:.4f}"
+        candidates_share, champions_share = verdict.candidate / verdict.images, verdict.champion / verdict.images
         tags = {
             "promotion.verdict": verdict.words,
-            "promotion.accuracy": shares,
+            "promotion.accuracy": f"{candidates_share:.4f} against {champions_share:.4f}",
             "promotion.mcnemar": f"p = {verdict.p:.6g}, {verdict.only_candidate} to {verdict.only_champion}",
         }
-    tags |= {
-        "promotion.against": f"version {champion.version}",
-        "promotion.when": f"{_now()} by {user_name()}",
-    }
-    if force:
-        tags["promotion.forced"] = force
-    _tag(client, name, candidate.version, tags)
+    tags |= {"promotion.against": f"version {champion.version}", "promotion.when": f"{_now()} by {user_name()}"}
+    return tags | ({"promotion.forced": force} if force else {})
 
 
 def _tag(client: mlflow.MlflowClient, name: str, version: str, tags: dict[str, str]) -> None:

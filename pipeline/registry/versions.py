@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from requests import RequestException
 
 from pipeline.mlflow_client import searches
-from pipeline.mlflow_client.asking import is_not_there
+from pipeline.mlflow_client.errors import is_not_there
 from pipeline.onnx_session import open_network
 from pipeline.registry.predictor import NETWORK
 from pipeline.terminal.shell import command

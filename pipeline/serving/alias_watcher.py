@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import mlflow
 
 from pipeline.addresses import without_secrets
-from pipeline.mlflow_client.connection import in_words
+from pipeline.mlflow_client.errors import in_words
 from pipeline.registry.versions import Loaded, NotServableError, UnknownModelError, load, version_by_alias
 from pipeline.serving.metrics import Telemetry
 

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException, RestException
 from pipeline.delivery import sync as sync_module
 from pipeline.delivery.delivery import BlockedError, Delivery, LeftError
 from pipeline.delivery.upload_loop import UploadLoop
-from pipeline.mlflow_client import connection
+from pipeline.mlflow_client import connection, errors
 from pipeline.registry import log_model
 from pipeline.tracking.folders import Journal, RunFolder
 from tests import faults
@@ -141,7 +141,7 @@ def test_a_page_of_a_proxy_is_no_word_of_mlflow_and_costs_no_value(folder, proxy
     proxy.first(3, status, "log-batch")
     with pytest.raises(MlflowException) as caught:
         one.writer._start(folder.events()[0], (), True)
-    assert f"{proxy.uri} answers {status}" in connection.in_words(caught.value)
+    assert f"{proxy.uri} answers {status}" in errors.in_words(caught.value)
     delivered(one)
     assert one.left == []
     (run,) = runs_of(one.writer.client, folder)
@@ -445,7 +445,7 @@ def test_a_locked_database_is_waited_for_and_then_has_everything(folder, tmp_pat
     threading.Timer(3.0, lambda: other.execute("ROLLBACK")).start()
     with pytest.raises(sqlite3.OperationalError) as caught:
         Delivery(folder, _connect_hastily(sqlite_uri(tmp_path)))
-    assert connection.in_words(caught.value) == f"{sqlite_uri(tmp_path)}: database is locked"
+    assert errors.in_words(caught.value) == f"{sqlite_uri(tmp_path)}: database is locked"
     one.deliver()  # MLflow itself waits for 20 s
     assert one.writer.client.get_run(one.run_id).info.status == "FINISHED"
     assert (one.left, values(one.writer.client, one.run_id)) == ([], WHOLE)
@@ -484,9 +484,9 @@ def test_a_database_that_is_damaged_on_the_way_is_waited_for(folder, tmp_path):
 
 
 def test_a_disk_that_is_full_is_not_called_a_server_that_does_not_answer():
-    assert connection.in_words(OSError(errno.ENOSPC, "No space left on device")) == "no space left on the disk"
+    assert errors.in_words(OSError(errno.ENOSPC, "No space left on device")) == "no space left on the disk"
     error = PermissionError(errno.EACCES, "Permission denied", "/store/mlflow.db.lock")
-    assert connection.in_words(error) == "Permission denied: /store/mlflow.db.lock"
+    assert errors.in_words(error) == "Permission denied: /store/mlflow.db.lock"
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import signals
+from pipeline.analysis import runs
 from pipeline.config import ConfigError
 from pipeline.experiments import experiment
 from pipeline.signals import Interrupted
@@ -250,18 +251,18 @@ def test_a_record_that_mlflow_has_not_heard_of_has_no_address_to_tell(trial, cap
 
 def test_a_run_is_read_back_as_it_stands_in_its_folder(trial):
     there = record("half", 1, status="", epochs=2)
-    found = experiment.run_of(there)
+    found = runs.of_folder(there)
     assert (found.run_id, found.name, found.status, found.data) == ("", "half seed=1", "RUNNING", "data-1")
     assert found.started_ms == there.started()["time"]
     assert (found.params["dropout"], found.params["keep_best"], found.params["seed"]) == ("0.5", "False", "1")
     assert (found.tags["variant"], found.diverged) == ("half", False)
     assert found.metrics == {"train_loss": 0.5, "val_loss": 0.5, "val_accuracy": 0.906}
     assert found.curves["train_loss"] == {1: 1.0, 2: 0.5}
-    diverged = experiment.run_of(record(status="FAILED", diverged=True, digest=None))
+    diverged = runs.of_folder(record(status="FAILED", diverged=True, digest=None))
     assert (diverged.status, diverged.data, diverged.diverged) == ("FAILED", "", True)
     assert diverged.tags["diverged_in_epoch"] == "2"
     there.write_state({"run_id": "r", "tracking_uri": "x"})
-    assert experiment.run_of(there).run_id == "r"
+    assert runs.of_folder(there).run_id == "r"
 
 
 def test_an_error_ends_it_as_failed_and_is_raised(trial):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.experiments import experiment
+from pipeline.experiments import plan as planning
 from pipeline.experiments.spec import read_question
 from pipeline.tracking.folders import Journal, RunIsAliveError, new_folder
 from pipeline.tracking.recovery import DIED
@@ -19,10 +19,10 @@ __all__ = ["trial"]
 def plan(data=DIGEST, parent=None):
     """The plan of the trial, as the verb makes it."""
     question = read_question("trial.yaml", runs_dir="runs")
-    digests = {experiment._data(config): data for config in question.variants.values()}
+    digests = {planning.data_of(config): data for config in question.variants.values()}
     parent = parent or new_folder("runs")
     Journal(parent).close()
-    return experiment._plan(question, digests, "runs", parent, NotedSender(parent)), parent
+    return planning.plan(question, digests, "runs", parent, NotedSender(parent)), parent
 
 
 def first():
@@ -158,8 +158,8 @@ def test_a_run_that_still_lives_is_waited_for(trial, monkeypatch):
             living.append("end", status="FINISHED", tags={})
             living.close()
 
-    monkeypatch.setattr(experiment.time, "sleep", sleep)
-    monkeypatch.setattr(experiment.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(planning.time, "sleep", sleep)
+    monkeypatch.setattr(planning.time, "monotonic", lambda: 0.0)
     assert first().state == "finished"
     assert waits == [0.2] * 3
 
@@ -167,8 +167,8 @@ def test_a_run_that_still_lives_is_waited_for(trial, monkeypatch):
 def test_a_run_that_lives_on_is_waited_for_20_seconds_and_then_told(trial, monkeypatch):
     there = record(status="")
     living, waits, clock = Journal(there), [], count(100)
-    monkeypatch.setattr(experiment.time, "sleep", waits.append)
-    monkeypatch.setattr(experiment.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(planning.time, "sleep", waits.append)
+    monkeypatch.setattr(planning.time, "monotonic", lambda: next(clock))
     with pytest.raises(RunIsAliveError) as caught:
         plan()
     assert str(caught.value) == f"run {there.path.name} (none seed=2) is still running in another process"
@@ -219,7 +219,7 @@ def test_a_run_that_was_resumed_with_other_code_is_an_answer_of_neither(trial, m
     for code in codes:
         resumed(there, {"resumed.code": code})
     for code in (CODE, "code-2"):
-        monkeypatch.setattr(experiment, "code_digest", lambda: code)  # noqa: B023
+        monkeypatch.setattr(planning, "code_digest", lambda: code)  # noqa: B023
         assert first().state == "missing"
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.experiments import pool
-from pipeline.experiments.pool import Child, WorkerPool
+from pipeline.experiments.pool import WorkerPool
+from pipeline.experiments.trial import Trial
 from pipeline.tracking.folders import Journal, RunFolder, new_folder
 from pipeline.tracking.recovery import DIED
 
@@ -27,7 +28,7 @@ class Script:
         self.given, self.log, self.closed = [], log, False
         self.input = SimpleNamespace(close=self.close)
         self.process = SimpleNamespace(wait=self.wait, kill=lambda: self.given.append("killed"))
-        self.child, self._rest, self.code = None, b"", 0
+        self.trial, self._rest, self.code = None, b"", 0
         Script.made.append(self)
 
     def give(self, job):
@@ -74,7 +75,7 @@ def scripted(monkeypatch):
 
 
 def child(name, **other):
-    return Child(name, 1, RunConfig(epochs=3, seed=1), {"name": name}, **other)
+    return Trial(name, 1, RunConfig(epochs=3, seed=1), {"name": name}, **other)
 
 
 def train(children, size=1):

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from pipeline.config import RunConfig
 from pipeline.experiments import progress
-from pipeline.experiments.pool import Child
 from pipeline.experiments.progress import Progress, duration
+from pipeline.experiments.trial import Trial
 from pipeline.terminal.bars import EpochLine
 
 
 def child(state="missing", variant="none", seed=1, **facts):
-    return Child(variant, seed, RunConfig(epochs=10), {}, state=state, **facts)
+    return Trial(variant, seed, RunConfig(epochs=10), {}, state=state, **facts)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.db.utils import _get_managed_session_maker
 
-from pipeline.mlflow_client.connection import ToldError, in_words, is_answer, is_final, is_silence
+from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
 from tests.fake_mlflow import refusal
 
 PAGE = b"<html><body>the gateway says no</body></html>"

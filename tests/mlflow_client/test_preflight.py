@@ -115,6 +115,9 @@ def test_the_default_is_a_database_in_this_folder_whatever_the_folder_is_called(
     assert sqlite_path(sqlite_uri(Path("x"))) == Path("x").absolute()
 
 
+POSTGRESQL = make_url("postgresql://").get_dialect().driver  # another one with each version of SQLAlchemy
+
+
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
@@ -129,6 +132,8 @@ def test_the_default_is_a_database_in_this_folder_whatever_the_folder_is_called(
         ("databricks", "needs DATABRICKS_HOST and DATABRICKS_TOKEN"),
         ("databricks-uc", "is a registry, not a store of runs"),
         ("mssql+pymssql://host/x", "needs the package pymssql, which is not installed here"),
+        ("postgresql://host/x", f"needs the package {POSTGRESQL}, which is not installed here"),
+        ("postgresql+typo://host/x", "cannot be opened (Can't load plugin: sqlalchemy.dialects:postgresql.typo)"),
     ],
 )
 def test_an_address_that_mlflow_never_opens_is_refused(uri, words, monkeypatch, tmp_path):

@@ -22,7 +22,7 @@ def registry():
 
 
 def find(registry, target, dry_run=False):
-    return candidates.find(registry, target, "m", "runs", dry_run)
+    return candidates.find(registry, target, "m", "runs", dry_run=dry_run)
 
 
 def test_a_number_the_newest_and_a_run_each_mean_a_version(registry):
@@ -49,7 +49,7 @@ def test_a_number_that_is_no_version_is_told_with_those_that_are(registry):
     with pytest.raises(UnknownAliasError, match="model m has no alias 'champion'"):
         find(registry, "newest")
     with pytest.raises(UnknownModelError, match=r"no registered model 'x' \(models there: m\)"):
-        candidates.find(registry, "1", "x", "runs", False)
+        candidates.find(registry, "1", "x", "runs", dry_run=False)
 
 
 def test_a_run_without_a_version_gets_one_of_its_model_and_what_is_known_of_it(registry):
@@ -110,7 +110,7 @@ def test_a_run_that_was_not_delivered_is_told_with_the_command_that_does(registr
         find(registry, "last")
     words = words.replace(" delivers", " --runs_dir elsewhere delivers")
     with pytest.raises(UnknownModelError, match=f"^{re.escape(words)}$"):
-        candidates.find(registry, "last", "m", "elsewhere", False)
+        candidates.find(registry, "last", "m", "elsewhere", dry_run=False)
 
 
 def test_a_run_of_another_store_is_told_without_secrets(registry, folders):

@@ -152,6 +152,24 @@ def test_a_dry_run_changes_nothing(promote, client, trained, tmp_path, target):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_takes_no_lock_file(promote, client, trained):
+    lock = trained / "mlflow.db.promote.lock"
+    lock.unlink(missing_ok=True)
+    promote("3", "--dry-run")
+    assert not lock.exists()
+    promote("3")
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], [], ["--rollback"]], ids=" ".join)
+def test_where_nothing_was_recorded_nothing_is_left_behind(promote, client, tmp_path, arguments):
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    words = f"pipeline: no models in sqlite:///{tmp_path}/mlflow.db: the file does not exist; "
+    words += "run from the project's folder, or set MLFLOW_TRACKING_URI\n"
+    assert promote(*arguments) == (2, "", words)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_force_promotes_all_the_same_and_its_reason_is_recorded(promote, client):
     assert promote("2", "--force", "the old one cannot be explained")[0] == 0
     assert aliases(client) == {"champion": "2", "previous": "1"}

@@ -21,9 +21,9 @@ def test_the_newest_is_the_highest_number_on_whatever_page(registry, page):
     for number in (10, 9, 100, 11):
         registry.add("m", number)
         registry.add("other", number + 1000)
-    assert candidates.find(registry, "newest", "m", "runs", False).version == "100"
-    assert candidates.find(registry, "9", "m", "runs", False).version == "9"
-    assert candidates.find(registry, "1", "m", "runs", False).version == "1"
+    assert candidates.find(registry, "newest", "m", "runs", dry_run=False).version == "100"
+    assert candidates.find(registry, "9", "m", "runs", dry_run=False).version == "9"
+    assert candidates.find(registry, "1", "m", "runs", dry_run=False).version == "1"
 
 
 def test_a_champion_that_changed_meanwhile_is_not_overwritten(registry, monkeypatch):
@@ -158,9 +158,9 @@ def test_each_model_has_a_lock_of_its_own_and_the_runs_folder_is_the_one_given(r
     monkeypatch.setattr(promotion, "one_at_a_time", lambda name: names.append(name) or nullcontext())
     real = candidates.find
 
-    def find(client, target, name, runs_dir, dry_run):
+    def find(client, target, name, runs_dir, *, dry_run):
         folders.append(runs_dir)
-        return real(client, target, name, runs_dir, dry_run)
+        return real(client, target, name, runs_dir, dry_run=dry_run)
 
     monkeypatch.setattr(candidates, "find", find)
     promote("3")

@@ -1,0 +1,117 @@
+"""An experiment's plan: every trial that its question asks for, with what is there of it already."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline import divergence
+from pipeline.analysis import comparison
+from pipeline.config import RunConfig
+from pipeline.experiments.spec import Question
+from pipeline.experiments.trial import Trial
+from pipeline.recording.code_digest import code_digest
+from pipeline.recording.resuming import QUESTION, recorded_knobs
+from pipeline.tracking import recovery
+from pipeline.tracking.folders import (
+    Event,
+    Journal,
+    RunFolder,
+    RunIsAliveError,
+    all_folders,
+    data_digest,
+    values_of,
+)
+from pipeline.tracking.uploader import SharedUploader, UploaderProcess
+
+ALIVE_PATIENCE_S = 20.0
+Data = tuple[str, str, str]
+Identity = tuple[Any, ...]
+
+
+def data_of(config: RunConfig) -> Data:
+    """What decides which data a run gets, as `datasets.load` takes it."""
+    return config.dataset, config.data_dir, config.data_name
+
+
+def plan(
+    question: Question, digests: Mapping[Data, str], runs_dir: str, parent: RunFolder, uploader: UploaderProcess
+) -> list[Trial]:
+    """Every trial, seed by seed, in the order in which they are to be trained.
+
+    Args:
+        question: what is asked.
+        digests: `data_of` a config -> digest of the data that lie there now.
+        runs_dir: where runs lie.
+        parent: the question's own run, to which all belong.
+        uploader: what delivers them.
+
+    Raises:
+        RunIsAliveError: if one of them is being trained by another process.
+    """
+    known = _known_runs(question.name, runs_dir)
+    trials = []
+    for seed in question.seeds:
+        for variant, first in question.variants.items():
+            tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
+            trial = Trial(variant, seed, first, tags)
+            trial.config = replace(first, seed=seed, run_name=trial.name, experiment_name=question.name)
+            wanted = _identity(variant, trial.config.as_dict(), digests[data_of(first)], code_digest())
+            if wanted in known:
+                _take_up(trial, known[wanted], parent, uploader)
+            trials.append(trial)
+    return trials
+
+
+def _identity(variant: str, knobs: Mapping[str, Any], digest: str, code: str) -> Identity:
+    """What must be the same for a run not to be trained again."""
+    return variant, _deciding(knobs), digest, code
+
+
+def _deciding(knobs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    free = comparison.SAME_IN_KIND - {"seed", "on_divergence"}
+    return tuple(sorted((name, value) for name, value in knobs.items() if name not in free))
+
+
+def _known_runs(name: str, runs_dir: str) -> dict[Identity, RunFolder]:
+    """The experiment's runs that lie in runs_dir and are this user's to go on with; of the same the newest."""
+    known = {}
+    for folder in all_folders(runs_dir):
+        events = folder.events()
+        start = next((event for event in events if event["kind"] == "start"), None)
+        digest = data_digest(events)
+        own = os.access(folder.path, os.W_OK)
+        if own and start and digest and start["tags"].get("experiment") == name and QUESTION not in start["tags"]:
+            knobs = recorded_knobs(events)  # epochs may have grown since the start
+            known[_identity(start["tags"]["variant"], knobs, digest, _code_of(start, events))] = folder
+    return known
+
+
+def _code_of(start: Event, events: list[Event]) -> str:
+    """The code that the run was trained with; where a resumption brought other code, that of none."""
+    code: str = start["tags"]["code"]
+    resumed = {event["tags"].get("resumed.code", code) for event in events if event["kind"] == "resume"}
+    return code if resumed <= {code} else ""
+
+
+def _take_up(trial: Trial, folder: RunFolder, parent: RunFolder, uploader: UploaderProcess) -> None:
+    """Go on with a run that is there: it is finished, or interrupted; if it still lives it is about to end."""
+    until = time.monotonic() + ALIVE_PATIENCE_S
+    while folder.is_alive():
+        if time.monotonic() > until:
+            raise RunIsAliveError(f"run {folder.path.name} ({trial.name}) is still running in another process")
+        time.sleep(0.2)
+    recovery.mark_if_dead(folder)
+    end, events = folder.ended(), folder.events()
+    trial.folder = folder
+    trial.state = "finished" if end and end["status"] == "FINISHED" else "interrupted"
+    if end and trial.state != "finished" and divergence.recorded(events):  # the same again would do the same
+        trial.state, trial.reason = "diverged", end["tags"].get("failure_reason", "")
+    trial.epochs_done = max(values_of(events).get("train_loss", {0: 0.0}))
+    belongs_to = [event["parent"] for event in events if event["kind"] in ("start", "parent")]
+    if belongs_to[-1] != parent.path.name:  # `mlflow run` opened a new run for the same question
+        journal = Journal(folder)
+        journal.append("parent", parent=parent.path.name)
+        journal.close()
+    SharedUploader(folder, uploader.descriptor).notify()

@@ -1,0 +1,43 @@
+"""One run of an experiment, as its plan, its pool and its progress know it."""
+
+from dataclasses import dataclass, field
+
+from pipeline.config import RunConfig
+from pipeline.terminal.bars import EpochLine
+from pipeline.tracking.folders import RunFolder
+
+
+@dataclass
+class Trial:
+    """A variant with a seed.
+
+    Attributes:
+        folder: where its record lies; None: it has not begun.
+        state: missing, interrupted, running, finished, diverged (an answer as well) or failed.
+        epochs_done: whole epochs behind it.
+        line: how the epoch goes that it is at.
+    """
+
+    variant: str
+    seed: int
+    config: RunConfig
+    tags: dict[str, str]
+    folder: RunFolder | None = None
+    state: str = "missing"
+    epochs_done: int = 0
+    reason: str = ""
+    epoch_seconds: list[float] = field(default_factory=list)
+    began_at: float = 0.0
+    seconds: float = 0.0
+    accuracy: float | None = None
+    line: EpochLine | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens with it in this experiment."""
+        return self.state in ("finished", "diverged", "failed")
+
+    @property
+    def name(self) -> str:
+        """`none seed=3`."""
+        return f"{self.variant} seed={self.seed}"
