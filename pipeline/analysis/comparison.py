@@ -1,7 +1,7 @@
 """What runs have shown, with error bars: groups of seeds, their means and intervals, each against a baseline. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import divergence
@@ -94,12 +94,12 @@ class Contrast:
     """
 
     label: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    test: str
-    verdict: str
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    test: str = ""
+    verdict: str = ""
     needed: int | None = None
 
 
@@ -184,24 +184,17 @@ def group(runs: Sequence[Run]) -> tuple[list[Group], dict[str, str]]:
     for run in sorted(runs, key=lambda run: run.started_ms):
         key = tuple(run.params.get(name, "") for name in different)
         by_knobs.setdefault(key, {})[run.seed] = run
-    groups = [
-        Group(
-            _label(different, key, list(seeds.values())),
-            dict(zip(different, key, strict=True)),
-            tuple(run for run in seeds.values() if not run.diverged),
-            tuple(run for run in seeds.values() if run.diverged),
-        )
-        for key, seeds in by_knobs.items()
-    ]
+    groups = [_group(dict(zip(different, key, strict=True)), seeds.values()) for key, seeds in by_knobs.items()]
     if len({each.label for each in groups}) < len(groups):  # variants of the same name with other knobs
         groups = [replace(each, label=_knobs_label(each.knobs)) for each in groups]
     return groups, common
 
 
-def _label(names: list[str], key: tuple[str, ...], runs: list[Run]) -> str:
+def _group(knobs: dict[str, str], runs: Collection[Run]) -> Group:
     variants = {run.tags.get("variant", "") for run in runs}
-    variant = variants.pop() if len(variants) == 1 else ""
-    return variant or _knobs_label(dict(zip(names, key, strict=True)))
+    label = (variants.pop() if len(variants) == 1 else "") or _knobs_label(knobs)
+    whole, diverged = (tuple(run for run in runs if run.diverged is each) for each in (False, True))
+    return Group(label, knobs, whole, diverged)
 
 
 def _knobs_label(knobs: Mapping[str, str]) -> str:
@@ -209,32 +202,19 @@ def _knobs_label(knobs: Mapping[str, str]) -> str:
 
 
 def _contrasts(groups: Sequence[Group], baseline: str, metric: str, smallest: float) -> list[Contrast]:
-    base_group = next(each for each in groups if each.label == baseline)
-    base = base_group.values(metric)
-    others = [each for each in groups if each.label != baseline]
-    whole = [each for each in others if not (each.diverged or base_group.diverged)]
-    tested = [statistics.test(each.values(metric), base, bounds_of(metric)) for each in whole]
-    contrasts = [
-        Contrast(
-            each.label,
-            math.nan,
-            math.nan,
-            math.nan,
-            math.nan,
-            "",
-            each.fate or f"not judged: {baseline} {base_group.fate}",
-        )
-        for each in others
-        if each not in whole
-    ]
-    for other, result, p in zip(whole, tested, corrected([each.p for each in tested]), strict=True):
-        needed = result.needed(smallest, (1 - CONFIDENCE) / len(whole))
-        verdict = _verdict(result.difference, p, result.n, needed, higher_is_better(metric))
-        contrasts.append(
-            Contrast(other.label, result.difference, result.low, result.high, p, result.name, verdict, needed)
-        )
-    order = [each.label for each in others]
-    return sorted(contrasts, key=lambda each: order.index(each.label))
+    base = next(each for each in groups if each.label == baseline)
+    others = [each for each in groups if each is not base]
+    whole = [each for each in others if not (each.diverged or base.diverged)]
+    tested = [statistics.test(each.values(metric), base.values(metric), bounds_of(metric)) for each in whole]
+    contrasts = {
+        each.label: Contrast(each.label, verdict=each.fate or f"not judged: {baseline} {base.fate}") for each in others
+    }
+    for group, found, p in zip(whole, tested, corrected([each.p for each in tested]), strict=True):
+        needed = found.needed(smallest, (1 - CONFIDENCE) / len(whole))
+        verdict = _verdict(found.difference, p, found.n, needed, higher_is_better(metric))
+        numbers = (found.difference, found.low, found.high, p)
+        contrasts[group.label] = Contrast(group.label, *numbers, found.name, verdict, needed)
+    return list(contrasts.values())
 
 
 def _verdict(difference: float, p: float, n: int, needed: int | None, higher_better: bool) -> str:
@@ -275,13 +255,11 @@ def _notes(runs: Sequence[Run], finished: Sequence[Run], groups: Sequence[Group]
             yield f"{each.label} {each.fate} (seed {numbers}){kept}"
     if repeated := len(finished) - sum(len(each.everyone) for each in groups):
         yield f"{repeated} runs repeat a seed of their group; the newest of each counts"
-    for what, known in (
-        ("different data", {run.data for run in finished}),
-        ("different code", {run.tags["code"] for run in finished if "code" in run.tags}),
-        ("different devices", {run.tags["device"] for run in finished if "device" in run.tags}),
-        ("different numbers of threads", {run.tags["threads"] for run in finished if "threads" in run.tags}),
-    ):
-        if len(known) > 1:
-            yield f"runs on {what} are compared with each other: {', '.join(sorted(known))}"
+    known = {"data": {run.data for run in finished}}
+    for tag, what in {"code": "code", "device": "devices", "threads": "numbers of threads"}.items():
+        known[what] = {run.tags[tag] for run in finished if tag in run.tags}
+    for what, found in known.items():
+        if len(found) > 1:
+            yield f"runs on different {what} are compared with each other: {', '.join(sorted(found))}"
     if metric.startswith("val_") and any(run.params.get("validation_size") == "0" for run in finished):
         yield f"{metric} of runs with validation_size 0 is that of the test images: nothing may be selected by it"

@@ -49,14 +49,14 @@ def estimate(values: Sequence[float], bounds: Bounds = ANY) -> Estimate:
     if sd == 0:
         return Estimate(n, mean, sd, mean, mean)
     low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=stats.sem(values))
-    return Estimate(n, mean, sd, *_cut(float(low), float(high), values, bounds))
+    if _within(values, bounds):
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Estimate(n, mean, sd, float(low), float(high))
 
 
-def _cut(low: float, high: float, values: Sequence[float], bounds: Bounds) -> Bounds:
-    """The interval within the bounds, if the values are (a foreign run's accuracy may be given in percent)."""
-    if min(values) < bounds[0] or max(values) > bounds[1]:
-        return low, high
-    return max(low, bounds[0]), min(high, bounds[1])
+def _within(values: Sequence[float], bounds: Bounds) -> bool:
+    """Whether the quantity ends at the bounds: a foreign run's accuracy may be given in percent."""
+    return bounds[0] <= min(values) and max(values) <= bounds[1]
 
 
 @dataclass(frozen=True)
@@ -105,18 +105,15 @@ def test(values: Mapping[str, float], base: Mapping[str, float], bounds: Bounds)
 
     The interval of the difference is cut where the difference of two such quantities ends.
     """
-    found, both = _test(values, base), [*values.values(), *base.values()]
-    widest = bounds[1] - bounds[0]
-    if math.isnan(found.low) or math.isinf(widest) or min(both) < bounds[0] or max(both) > bounds[1]:
-        return found
-    return replace(found, low=max(found.low, -widest), high=min(found.high, widest))
-
-
-def _test(values: Mapping[str, float], base: Mapping[str, float]) -> Test:
     seeds = [seed for seed in values if seed in base]
     if len(seeds) >= 2:
-        return _paired([values[seed] for seed in seeds], [base[seed] for seed in seeds])
-    return _welch(list(values.values()), list(base.values()))
+        found = _paired([values[seed] for seed in seeds], [base[seed] for seed in seeds])
+    else:
+        found = _welch(list(values.values()), list(base.values()))
+    if not _within([*values.values(), *base.values()], bounds):
+        return found
+    widest = bounds[1] - bounds[0]
+    return replace(found, low=max(found.low, -widest), high=min(found.high, widest))  # nan stays nan
 
 
 def _paired(values: list[float], base: list[float]) -> Test:

@@ -1,7 +1,6 @@
 """A comparison as text: for a terminal, as Markdown, CSV and JSON, and as one sentence."""
 
 import csv
-import dataclasses
 import io
 import json
 import math
@@ -41,7 +40,7 @@ def rows(comparison: Comparison) -> list[list[str]]:
 
 def group_header(comparison: Comparison) -> list[str]:
     """The columns that describe a group."""
-    return ["variant", *_knobs(comparison), "n", *[_short(metric) for metric in metrics_of(comparison)]]
+    return ["variant", *_knobs(comparison), "n", *map(_short, metrics_of(comparison))]
 
 
 def group_row(comparison: Comparison, group: Group) -> list[str]:
@@ -68,12 +67,13 @@ def contrast_row(comparison: Comparison, group: Group) -> list[str]:
 
 
 def _knobs(comparison: Comparison) -> list[str]:
-    return [name for name in comparison.groups[0].knobs if not _told_by_label(comparison, name)]
-
-
-def _told_by_label(comparison: Comparison, knob: str) -> bool:
-    """Whether the groups' labels say the knob's value already."""
-    return all(each.knobs[knob] in each.label.replace("=", " ").split() for each in comparison.groups)
+    """The knobs that differ and that the groups' labels do not tell already."""
+    told = [each.label.replace("=", " ").split() for each in comparison.groups]
+    return [
+        knob
+        for knob in comparison.groups[0].knobs
+        if any(each.knobs[knob] not in words for each, words in zip(comparison.groups, told, strict=True))
+    ]
 
 
 def difference_text(metric: str, contrast: Contrast) -> str:
@@ -88,7 +88,7 @@ def difference_text(metric: str, contrast: Contrast) -> str:
 
 
 def _short(metric: str) -> str:
-    name = {SECONDS: "s/epoch"}.get(metric, metric.replace("_", " "))
+    name = "s/epoch" if metric == SECONDS else metric.replace("_", " ")
     return f"{name}, %" if "accuracy" in metric else name
 
 
@@ -127,8 +127,7 @@ def print_comparison(comparison: Comparison) -> None:
         others = [each for each in comparison.groups if each.label != comparison.baseline]
         lines = [[each.label, *contrast_row(comparison, each)] for each in others]
         console.print(_table(["", *contrast_header(comparison)], lines))
-    console.print("mean ± standard deviation, 95 % interval of the mean", style="dim")
-    for line in facts(comparison):
+    for line in ("mean ± standard deviation, 95 % interval of the mean", *facts(comparison)):
         console.print(Text(line), style="dim")
 
 
@@ -180,39 +179,35 @@ def as_csv(comparison: Comparison) -> str:
     writer.writerow(["group", "run_id", "seed", *knobs, *metrics, divergence.TAG])
     for group in comparison.groups:
         for run in group.everyone:
-            values = [repr(run.metrics[name]) if name in run.metrics else "" for name in metrics]
-            own = [group.knobs[name] for name in knobs]
-            writer.writerow([group.label, run.run_id, run.seed, *own, *values, run.tags.get(divergence.TAG, "")])
+            own = [group.label, run.run_id, run.seed, *(group.knobs[name] for name in knobs)]
+            writer.writerow([*own, *(run.metrics.get(name, "") for name in metrics), run.tags.get(divergence.TAG, "")])
     return text.getvalue()
 
 
 def as_json(comparison: Comparison) -> str:
     """Everything that the comparison found, for machines; a number that is not there is null."""
 
-    def plain(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
+    def plain(found: Estimate | Contrast) -> dict[str, Any]:
+        lacks = {name for name, value in vars(found).items() if isinstance(value, float) and not math.isfinite(value)}
+        return vars(found) | dict.fromkeys(lacks)
 
+    metrics = [*metrics_of(comparison), "test_accuracy", "test_loss"]
     groups = [
         {
             "label": group.label,
             "knobs": dict(group.knobs),
             "runs": [run.run_id for run in group.runs],
             "diverged": [run.run_id for run in group.diverged],
-            **{
-                metric: {name: plain(value) for name, value in dataclasses.asdict(found).items()}
-                for metric in [*metrics_of(comparison), "test_accuracy", "test_loss"]
-                if (found := group.estimate(metric))
-            },
+            **{metric: plain(found) for metric in metrics if (found := group.estimate(metric))},
         }
         for group in comparison.groups
     ]
-    contrasts = [{name: plain(value) for name, value in vars(each).items()} for each in comparison.contrasts]
     content = {
         "title": comparison.title,
         "metric": comparison.metric,
         "baseline": comparison.baseline,
         "groups": groups,
-        "contrasts": contrasts,
+        "contrasts": [plain(each) for each in comparison.contrasts],
         "common": dict(comparison.common),
         "notes": list(comparison.notes),
     }
@@ -222,28 +217,25 @@ def as_json(comparison: Comparison) -> str:
 def sentence(comparison: Comparison) -> str:
     """The answer in one sentence."""
     metric, base = comparison.metric, next(each for each in comparison.groups if each.label == comparison.baseline)
-    found = base.estimate(metric)
-    scale, digits = _scale(metric)
-    unit = " %" if "accuracy" in metric else ""
+    found, (scale, digits) = base.estimate(metric), _scale(metric)
+    unit, points = (" %", " points") if "accuracy" in metric else ("", "")
     start = f"{_plain(metric)} of {base.label} is {found.mean * scale:.{digits}f}{unit}" if found else ""
     if base.diverged:
-        start, found = f"{base.label} {base.fate}", None
-    if found and not math.isnan(found.sd):
+        start = f"{base.label} {base.fate}"
+    elif found and not math.isnan(found.sd):
         start += f" (sd {found.sd * scale:.{digits}f}, 95 % interval {_interval_text(metric, found)}, n = {found.n})"
     if not comparison.contrasts:
         return f"{start}."
     sign = -1 if higher_is_better(metric) else 1
-    order = sorted(comparison.contrasts, key=lambda each: (math.isnan(each.difference), sign * each.difference))
-    points = " points" if "accuracy" in metric else ""
     parts = [
         f"{each.label} {each.verdict}"
         + ("" if math.isnan(each.difference) else f" ({each.difference * scale:+.{digits}f}{points})")
-        for each in order
+        for each in sorted(comparison.contrasts, key=lambda one: (math.isnan(one.difference), sign * one.difference))
     ]
     return f"{start}; against it: {', '.join(parts)}."
 
 
 def _plain(metric: str) -> str:
-    stages = {"val": "validation", "train": "training", "test": "test"}
     stage, _, rest = metric.partition("_")
-    return f"{stages[stage]} {rest}" if stage in stages else metric
+    words = {"val": "validation", "train": "training", "test": "test"}.get(stage)
+    return f"{words} {rest}" if words else metric

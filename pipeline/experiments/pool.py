@@ -9,11 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.experiments.trial import Trial
 from pipeline.terminal.bars import EpochLine
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import RunFolder, new_folder
@@ -21,42 +20,6 @@ from pipeline.tracking.uploader import UploaderProcess, importable
 
 STOPPING_S = 8.0
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-
-
-@dataclass
-class Child:
-    """One run of an experiment.
-
-    Attributes:
-        folder: where its record lies; None: it has not begun.
-        state: missing, interrupted, running, finished, diverged (an answer as well) or failed.
-        epochs_done: whole epochs behind it.
-        line: how the epoch goes that it is at.
-    """
-
-    variant: str
-    seed: int
-    config: RunConfig
-    tags: dict[str, str]
-    folder: RunFolder | None = None
-    state: str = "missing"
-    epochs_done: int = 0
-    reason: str = ""
-    epoch_seconds: list[float] = field(default_factory=list)
-    began_at: float = 0.0
-    seconds: float = 0.0
-    accuracy: float | None = None
-    line: EpochLine | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more happens with it in this experiment."""
-        return self.state in ("finished", "diverged", "failed")
-
-    @property
-    def name(self) -> str:
-        """`none seed=3`."""
-        return f"{self.variant} seed={self.seed}"
 
 
 class _Worker:
@@ -77,7 +40,7 @@ class _Worker:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.input, self.output = self.process.stdin, self.process.stdout
-        self.child: Child | None = None
+        self.trial: Trial | None = None
         self._rest = b""
 
     def give(self, job: dict[str, Any] | None) -> None:
@@ -102,16 +65,18 @@ class WorkerPool:
         self.size, self.sender, self.parent, self.runs_dir = size, sender, parent, runs_dir
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
+        self.waiting: Iterator[Trial] = iter(())
+        self.changed: Callable[[Trial], None] = lambda trial: None
 
-    def run(self, children: Iterable[Child], changed: Callable[[Child], None]) -> None:
-        """Train the children in their order; `changed` hears of each step. Whatever ends one does not end the rest."""
-        waiting = iter(children)
+    def run(self, trials: Iterable[Trial], changed: Callable[[Trial], None]) -> None:
+        """Train the trials in their order; `changed` hears of each step. Whatever ends one does not end the rest."""
+        self.waiting, self.changed = iter(trials), changed
         try:
-            for child in itertools.islice(waiting, self.size):
-                self._assign(self._start_worker(), child, changed)
-            while any(worker.child for worker in self.workers):
+            for trial in itertools.islice(self.waiting, self.size):
+                self._assign(self._start_worker(), trial)
+            while any(worker.trial for worker in self.workers):
                 for key, _ in self.selector.select(timeout=1.0):
-                    self._on_message(key.data, waiting, changed)
+                    self._on_message(key.data)
             for worker in self.workers:
                 worker.give(None)
         finally:
@@ -123,57 +88,49 @@ class WorkerPool:
         self.selector.register(worker.output, selectors.EVENT_READ, worker)
         return worker
 
-    def _assign(self, worker: _Worker, child: Child, changed: Callable[[Child], None]) -> None:
-        resume = child.folder is not None
-        child.folder = child.folder or new_folder(self.runs_dir)
-        child.state, child.began_at, worker.child = "running", time.monotonic(), child
-        worker.give(
-            {
-                "config": child.config.as_dict(),
-                "folder": str(child.folder.path),
-                "resume": resume,
-                "tags": child.tags,
-                "parent": self.parent.path.name,
-            }
-        )
-        changed(child)
+    def _assign(self, worker: _Worker, trial: Trial) -> None:
+        job = {"config": trial.config.as_dict(), "resume": trial.folder is not None, "tags": trial.tags}
+        trial.folder = trial.folder or new_folder(self.runs_dir)
+        trial.state, trial.began_at, worker.trial = "running", time.monotonic(), trial
+        worker.give({**job, "folder": str(trial.folder.path), "parent": self.parent.path.name})
+        self.changed(trial)
 
-    def _on_message(self, worker: _Worker, waiting: Iterator[Child], changed: Callable[[Child], None]) -> None:
+    def _on_message(self, worker: _Worker) -> None:
         news = worker.news()
         if news is None:
-            self._on_exit(worker, changed)
-            if following := next(waiting, None):
-                self._assign(self._start_worker(), following, changed)
+            self._on_exit(worker)
+            if following := next(self.waiting, None):
+                self._assign(self._start_worker(), following)
             return
         for each in news:
-            child = worker.child
-            assert child is not None
+            trial = worker.trial
+            assert trial is not None
             if "at" in each:
-                if each["done"] == 0 or child.line is None:
-                    child.line = EpochLine(each["steps"])
-                child.line.done, child.line.values = each["done"], each["means"]
+                if each["done"] == 0 or trial.line is None:
+                    trial.line = EpochLine(each["steps"])
+                trial.line.done, trial.line.values = each["done"], each["means"]
             if "epoch" in each:
-                child.epochs_done, child.accuracy = each["epoch"], each["accuracy"]
-                child.epoch_seconds.append(each["seconds"])
+                trial.epochs_done, trial.accuracy = each["epoch"], each["accuracy"]
+                trial.epoch_seconds.append(each["seconds"])
             if "end" in each:
-                child.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(each["end"], "failed")
-                child.reason, child.seconds = each.get("reason", ""), time.monotonic() - child.began_at
-                worker.child = None
-            changed(child)
-            if worker.child is None and (following := next(waiting, None)):
-                self._assign(worker, following, changed)
+                trial.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(each["end"], "failed")
+                trial.reason, trial.seconds = each.get("reason", ""), time.monotonic() - trial.began_at
+                worker.trial = None
+            self.changed(trial)
+            if worker.trial is None and (following := next(self.waiting, None)):
+                self._assign(worker, following)
 
-    def _on_exit(self, worker: _Worker, changed: Callable[[Child], None]) -> None:
+    def _on_exit(self, worker: _Worker) -> None:
         """A worker that is gone takes its run with it, not the experiment."""
         self.selector.unregister(worker.output)
         self.workers.remove(worker)
         code = worker.process.wait()
-        if child := worker.child:
-            child.state, child.reason = "failed", f"its process died (exit code {code}); start the experiment again"
-            assert child.folder is not None
-            if child.folder.started() and not child.folder.ended():
-                recovery.close_as_dead(child.folder)
-            changed(child)
+        if trial := worker.trial:
+            trial.state, trial.reason = "failed", f"its process died (exit code {code}); start the experiment again"
+            assert trial.folder is not None
+            if trial.folder.started() and not trial.folder.ended():
+                recovery.close_as_dead(trial.folder)
+            self.changed(trial)
 
     def _shutdown(self) -> None:
         """Close the workers' input: those that are still at something stop, their last whole epoch saved."""

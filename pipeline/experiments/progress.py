@@ -2,14 +2,15 @@
 
 import sys
 import time
-from types import TracebackType
+from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from pipeline.experiments.pool import Child
+from pipeline.experiments.trial import Trial
 
 GUESSED_OVERHEAD_S = 6.0
 REFRESH_PER_S = 2
@@ -18,15 +19,15 @@ REFRESH_PER_S = 2
 class Progress:
     """A live view in a terminal, a line per ended run elsewhere."""
 
-    def __init__(self, name: str, children: list[Child], jobs: int) -> None:
-        self.name, self.children, self.jobs = name, children, jobs
+    def __init__(self, name: str, trials: list[Trial], jobs: int) -> None:
+        self.name, self.trials, self.jobs = name, trials, jobs
         self.began = time.monotonic()
-        self.found = sum(child.state in ("finished", "diverged") for child in children)
+        self.found = sum(trial.state in ("finished", "diverged") for trial in trials)
         self.live: Live | None = None
 
     def __enter__(self) -> "Progress":
-        resumed = sum(child.state == "interrupted" for child in self.children)
-        words = [f"{self.name}: {len(self.children)} runs", f"{self.jobs} at a time"]
+        resumed = sum(trial.state == "interrupted" for trial in self.trials)
+        words = [f"{self.name}: {len(self.trials)} runs", f"{self.jobs} at a time"]
         words += [f"{self.found} finished before"] if self.found else []
         words += [f"{resumed} to be resumed"] if resumed else []
         print(", ".join(words), flush=True)
@@ -36,65 +37,61 @@ class Progress:
             self.live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.live:
             self.live.stop()
 
-    def changed(self, child: Child) -> None:
-        if self.live is None and child.ended:
-            print(self._line(child), flush=True)
+    def changed(self, trial: Trial) -> None:
+        if self.live is None and trial.ended:
+            print(self._line(trial), flush=True)
 
-    def _line(self, child: Child) -> str:
-        ended = sum(each.ended for each in self.children)
-        what = f"val_accuracy {child.accuracy:.4f}" if child.accuracy is not None else ""
-        what = f"failed: {child.reason}" if child.state == "failed" else what
-        what = child.reason.partition(";")[0] if child.state == "diverged" else what
-        left = f" - about {duration(self.remaining_s())} left" if ended < len(self.children) else ""
-        count = f"{ended:{len(str(len(self.children)))}}/{len(self.children)}"
-        return f"{count} {child.name} - {child.seconds:.0f} s - {what}{left}"
+    def _line(self, trial: Trial) -> str:
+        ended = sum(each.ended for each in self.trials)
+        what = f"val_accuracy {trial.accuracy:.4f}" if trial.accuracy is not None else ""
+        what = f"failed: {trial.reason}" if trial.state == "failed" else what
+        what = trial.reason.partition(";")[0] if trial.state == "diverged" else what
+        left = f" - about {duration(self.remaining_s())} left" if ended < len(self.trials) else ""
+        count = f"{ended:{len(str(len(self.trials)))}}/{len(self.trials)}"
+        return f"{count} {trial.name} - {trial.seconds:.0f} s - {what}{left}"
 
     def remaining_s(self) -> float:
         """An estimate from the epochs and the ended runs of this session."""
-        seconds = [second for child in self.children for second in child.epoch_seconds]
+        seconds = [second for trial in self.trials for second in trial.epoch_seconds]
         if not seconds:
             return 0.0
-        mean = sum(seconds) / len(seconds)
-        ended = [child for child in self.children if child.state == "finished" and child.seconds]
-        overheads = [max(0.0, child.seconds - sum(child.epoch_seconds)) for child in ended]
-        overhead = sum(overheads) / len(overheads) if overheads else GUESSED_OVERHEAD_S
+        ended = [trial for trial in self.trials if trial.state == "finished" and trial.seconds]
+        overheads = [max(0.0, trial.seconds - sum(trial.epoch_seconds)) for trial in ended]
         left = 0.0
-        for child in self.children:
-            if not child.ended:
-                alike = [s for each in self.children if each.variant == child.variant for s in each.epoch_seconds]
-                per_epoch = sum(alike) / len(alike) if alike else mean
-                left += (child.config.epochs - child.epochs_done) * per_epoch + overhead
+        for trial in self.trials:
+            if not trial.ended:
+                alike = [s for each in self.trials if each.variant == trial.variant for s in each.epoch_seconds]
+                left += (trial.config.epochs - trial.epochs_done) * _mean(alike or seconds)
+                left += _mean(overheads or [GUESSED_OVERHEAD_S])
         return left / self.jobs
 
     def _view(self) -> Group:
-        counts = {
-            state: sum(child.state == state for child in self.children)
-            for state in ("finished", "diverged", "failed", "running")
-        }
-        to_come = len(self.children) - sum(counts.values())
+        counts = Counter(trial.state for trial in self.trials)
+        to_come = counts["missing"] + counts["interrupted"]
         failed = f", [red]{counts['failed']} failed[/red]" if counts["failed"] else ""
         diverged = f", {counts['diverged']} diverged" if counts["diverged"] else ""
         passed = duration(time.monotonic() - self.began)
         head = (
             f"[bold]{escape(self.name)}[/bold]  {counts['finished']} finished{diverged}{failed}, "
-            f"{counts['running']} running, "
-            f"{to_come} to come"
+            f"{counts['running']} running, {to_come} to come"
             f"  [dim]{passed} so far, about {duration(self.remaining_s())} left[/dim]"
         )
         lines: list[RenderableType] = []
-        for child in self.children:
-            if child.state == "running":
-                accuracy = f" - val_accuracy: {child.accuracy:.4f}" if child.accuracy is not None else ""
-                at = min(child.epochs_done + 1, child.config.epochs)
-                lines.append(Text(f"{child.name}  Epoch {at}/{child.config.epochs}{accuracy}"))
-                lines += [child.line] if child.line else []
+        for trial in self.trials:
+            if trial.state == "running":
+                accuracy = f" - val_accuracy: {trial.accuracy:.4f}" if trial.accuracy is not None else ""
+                at = min(trial.epochs_done + 1, trial.config.epochs)
+                lines.append(Text(f"{trial.name}  Epoch {at}/{trial.config.epochs}{accuracy}"))
+                lines += [trial.line] if trial.line else []
         return Group(Text.from_markup(head), *lines)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def duration(seconds: float) -> str:
