@@ -10,22 +10,24 @@ from pipeline.signals import Interrupted
 from pipeline.terminal.shell import UNREACHABLE, USER_ERROR, UnreachableError
 from pipeline.values import unknown_name
 
-VERBS = ("train", "sync", "reproduce", "experiment", "compare", "report", "promote", "serve")
-TRAINING = ("train", "experiment", "reproduce")
+VERBS = {
+    "train": "train once, record the run in MLflow, register the model; or resume a run",
+    "sync": "deliver to MLflow whatever runs have left undelivered",
+    "reproduce": "train again from what a run recorded and compare every number",
+    "experiment": "train a question's variants x seeds and compare them",
+    "compare": "compare runs, with error bars",
+    "report": "write the lab book, experiments/README.md, from the records",
+    "promote": "let a version become the champion, if it is shown to be no worse; or roll back",
+    "serve": "serve the champion over HTTP, with a page to draw on; follows the alias",
+}
 HELP = """usage: python -m pipeline VERB ...
 
 Keras' MNIST MLP as an experiment-tracked pipeline.
 
-  train       train once, record the run in MLflow, register the model; or resume a run
-  sync        deliver to MLflow whatever runs have left undelivered
-  reproduce   train again from what a run recorded and compare every number
-  experiment  train a question's variants x seeds and compare them
-  compare     compare runs, with error bars
-  report      write the lab book, experiments/README.md, from the records
-  promote     let a version become the champion, if it is shown to be no worse; or roll back
-  serve       serve the champion over HTTP, with a page to draw on; follows the alias
+{}
 
 Each verb has its own --help."""
+TRAINING = ("train", "experiment", "reproduce")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,14 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
-    except ValueError as error:
+    except (ValueError, UnreachableError) as error:
         print(f"pipeline: {without_secrets(str(error))}", file=sys.stderr)
-        return USER_ERROR
-    except UnreachableError as error:
-        print(f"pipeline: {without_secrets(str(error))}", file=sys.stderr)
-        return UNREACHABLE
+        return USER_ERROR if isinstance(error, ValueError) else UNREACHABLE
     except BrokenPipeError:
         return 1
+    except SystemExit as end:  # argparse's, after --help
+        return int(end.code or 0)
     except Interrupted as interruption:
         print(f"pipeline: stopped by {interruption}", file=sys.stderr)
         return interruption.exit_code
@@ -48,12 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP)
+        print(HELP.format("\n".join(f"  {verb:<12}{words}" for verb, words in VERBS.items())))
         return 0 if arguments else USER_ERROR
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         raise ValueError(f"{unknown_name('verb', verb, VERBS)} (verbs: {', '.join(VERBS)}; see --help)")
     if verb in TRAINING:
         set_launchers_aside()
-    command = importlib.import_module(f"pipeline.commands.{verb}")  # only now: each brings its own libraries
-    return int(command.main(rest))
+    from pipeline.commands.parsing import Parser  # only now, as the subcommand: each brings its own libraries
+
+    command = importlib.import_module(f"pipeline.commands.{verb}")
+    return int(command.main(Parser(verb, VERBS[verb]), rest))

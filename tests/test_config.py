@@ -1,17 +1,15 @@
 """RunConfig and its values: taken exactly up to the edges of their ranges, refused one step past, told in one line."""
 
-import dataclasses
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import DATASETS, ConfigError, RunConfig, knob
+from pipeline.config import DATASETS, KNOBS, ConfigError, RunConfig, as_recorded, choices_of, kind_of, range_text
 from pipeline.mlflow_client.naming import problems_of as mlflow_problems
-from pipeline.values import convert, did_you_mean, range_problem, range_text, unknown_name
+from pipeline.values import did_you_mean, exactly, unknown_name
 
-KNOBS = {knob.name: knob for knob in dataclasses.fields(RunConfig)}
 BELOW_1, ABOVE_1 = math.nextafter(1, 0), math.nextafter(1, 2)
 TINY = math.ulp(0.0)  # the smallest number above zero
 HUGE = math.nextafter(math.inf, 0)
@@ -72,7 +70,7 @@ EDGES = {
 
 
 def test_the_edges_of_every_number_are_listed_here():
-    assert set(EDGES) == {name for name, each in KNOBS.items() if each.type in (int, float, "int", "float")}
+    assert set(EDGES) == {name for name in KNOBS if kind_of(name) in (int, float)}
 
 
 @pytest.mark.parametrize("as_typed", [lambda value: value, repr], ids=["value", "text"])
@@ -85,7 +83,7 @@ def test_a_number_is_taken_at_the_edge_of_its_range_and_refused_one_step_past(na
         assert (taken, type(taken)) == (value, type(value))
     for value in outside:
         (problem,) = problems_of(**{**held_out, name: as_typed(value)})
-        assert problem.startswith(f"{name} {value} is out of range: {range_text(KNOBS[name])}")
+        assert problem.startswith(f"{name} {value} is out of range: {range_text(name)}")
 
 
 @pytest.mark.parametrize(
@@ -101,22 +99,21 @@ def test_a_number_is_taken_at_the_edge_of_its_range_and_refused_one_step_past(na
     ],
 )
 def test_a_range_is_told_in_words(name, words):
-    assert range_text(KNOBS[name]) == words
+    assert range_text(name) == words
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_any_float_is_taken_exactly_as_a_value_and_as_text(value):
-    rate = KNOBS["learning_rate"]
     for typed in (value, repr(value), f" {value!r}\n"):
-        assert convert(rate, typed) == value
-    assert math.copysign(1, convert(rate, -0.0)) == 1
+        assert exactly(typed, float) == value
+    assert math.copysign(1, exactly(-0.0, float)) == 1
 
 
 @given(st.integers(-(10**300), 10**300))
 def test_any_whole_number_is_taken_exactly_however_it_is_written(value):
     for typed in (value, str(value), f"{value}.0", f"{value}e0", f"{value}0E-1"):
-        assert convert(KNOBS["seed"], typed) == value
-        assert type(convert(KNOBS["seed"], typed)) is int
+        assert exactly(typed, int) == value
+        assert type(exactly(typed, int)) is int
 
 
 @pytest.mark.parametrize(
@@ -127,14 +124,14 @@ def test_any_whole_number_is_taken_exactly_however_it_is_written(value):
     ],
 )
 def test_true_and_false_are_taken_in_the_words_that_people_use(typed, value):
-    assert convert(KNOBS["keep_best"], typed) is value
+    assert exactly(typed, bool) is value
 
 
 def test_a_value_may_have_ten_thousand_characters_and_no_more():
     text = "x" * 10_000
-    assert convert(KNOBS["run_name"], f" {text} ") == text
-    with pytest.raises(ValueError, match=r"^run_name 'x{59}\.\.\. \(10,003 characters\) is not text$"):
-        convert(KNOBS["run_name"], text + "x")
+    assert exactly(f" {text} ", str) == text
+    with pytest.raises(ValueError, match=r"^'x{59}\.\.\. \(10,003 characters\) is not text$"):
+        exactly(text + "x", str)
     assert unknown_name("knob", "x" * 78, []) == f"unknown knob '{'x' * 78}'"
     assert unknown_name("knob", "x" * 79, []) == f"unknown knob '{'x' * 59}... (81 characters)"
 
@@ -147,7 +144,7 @@ def test_a_guess_is_made_of_a_flag_with_its_dashes_and_of_the_first_80_character
     name = "x" * 80
     assert did_you_mean("epoch", iter(["seed", "epochs", "epoch_s"])) == "; did you mean 'epochs'?"
     assert unknown_name("knob", name + "y" * 100, [name]).endswith(f"; did you mean {name!r}?")
-    assert range_problem(KNOBS["dataset"], "digit").endswith("; did you mean 'digits'?")
+    assert problems_of(dataset="digit")[0].endswith("; did you mean 'digits'?")
 
 
 def test_a_guess_leaves_out_the_dashes_in_front_alone_and_takes_those_within_for_underscores():
@@ -160,9 +157,7 @@ def test_a_guess_looks_at_80_characters_exactly():
     known = "x" * 36 + "z" * 4  # of 80 characters 36 are just enough
     assert unknown_name("knob", "x" * 36 + "y" * 100, [known]).endswith(f"; did you mean {known!r}?")
     assert "did you mean" not in unknown_name("knob", "x" * 35 + "y" * 100, [known])
-    (size,) = dataclasses.fields(dataclasses.make_dataclass("Sizes", [("size", str, knob("a", "b", choices=(known,)))]))
-    assert range_problem(size, "x" * 36 + "y" * 100).endswith(f"; did you mean {known!r}?")
-    assert range_problem(size, known) is None
+    assert did_you_mean("x" * 36 + "y" * 100, [known]) == f"; did you mean {known!r}?"
 
 
 def test_all_problems_are_told_at_once():
@@ -234,7 +229,7 @@ def test_data_of_ones_own_have_a_name_of_their_own():
     assert RunConfig(data_name="my_digits").named_after("MLP").model_name == "my-digits-mlp"
     for name in ("0", "A.b-c_D", "x" * 100):
         assert RunConfig.from_mapping({"data_name": name}).data_name == name
-    for name in ("a b", "a/b", "_a", ".a", "-a", "ä", "x" * 101, "a\n"):
+    for name in ("a b", "a/b", "_a", ".a", "-a", "ä", "x" * 101, "a\nb"):
         with pytest.raises(ConfigError) as caught:
             RunConfig(data_name=name)
         words = "is not a name of up to 100 letters, digits, dots, dashes, underscores"
@@ -256,33 +251,62 @@ def test_the_registered_model_is_named_after_dataset_and_network_unless_given():
 
 
 def test_every_choice_of_a_knob_is_taken_and_nothing_else():
-    for name, each in KNOBS.items():
-        for word in each.metadata["choices"]:
+    for name in KNOBS:
+        for word in choices_of(name):
             assert getattr(RunConfig.from_mapping({name: word}), name) == word
             (problem,) = problems_of(**{name: word.upper() + "."})
-            assert problem.startswith(
-                f"{name} {word.upper() + '.'!r} is not one of {', '.join(each.metadata['choices'])}"
-            )
+            assert problem.startswith(f"{name} {word.upper() + '.'!r} is not one of {', '.join(choices_of(name))}")
 
 
 def test_every_knob_has_a_meaning_and_a_default_within_its_range():
-    for each in KNOBS.values():
-        assert each.metadata["meaning"]
-        assert range_problem(each, each.default) is None
+    for name, each in KNOBS.items():
+        assert each.description
+        assert RunConfig(**{name: each.default}) == RunConfig()
     assert mlflow_problems(RunConfig().named_after("MLP").as_dict()) == []
 
 
-def test_a_default_may_be_made_anew_for_every_config():
-    made = knob(list, "names", choices=())
-    assert (made.default_factory, made.default) == (list, dataclasses.MISSING)
-    assert made.metadata == {
-        "meaning": "names",
-        "choices": (),
-        "above": None,
-        "minimum": None,
-        "maximum": None,
-        "below": None,
+def test_a_config_is_a_value_that_nobody_changes():
+    config = RunConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.epochs = 3
+    assert config.replace(epochs="3") == RunConfig(epochs=3) != config
+    assert {config, RunConfig(epochs=20), RunConfig(seed=2)} == {config, RunConfig(seed=2)}
+    with pytest.raises(ConfigError, match=r"^epochs 0 is out of range: at least 1$"):
+        config.replace(epochs=0)
+
+
+def test_what_is_wrong_together_is_told_beside_what_is_wrong_alone():
+    assert [line.split()[0] for line in problems_of(keep_best="yes", dropout=2, early_stoping=1)] == [
+        "dropout",
+        "keep_best",
+        "unknown",
+    ]
+    # of a knob that is wrong itself nothing more can be said
+    assert problems_of(keep_best="yes", validation_size="some") == ["validation_size 'some' is not a whole number"]
+    assert problems_of(data_name="mine", dataset="digit")[0].startswith("dataset 'digit' is not one of")
+
+
+def test_params_are_told_as_our_own_records_have_them_where_a_knob_takes_them():
+    typed = {
+        "learning_rate": "1e-3",
+        "epochs": "5.0",
+        "keep_best": "yes",
+        "seed": " 1",
+        "dropout": "much",
+        "alpha": "1e-3",
     }
+    assert as_recorded(typed) == {
+        **{
+            "learning_rate": "0.001",
+            "epochs": "5",
+            "keep_best": "True",
+            "seed": "1",
+            "dropout": "much",
+            "alpha": "1e-3",
+        }
+    }
+    own = {name: str(value) for name, value in RunConfig().as_dict().items()}
+    assert as_recorded(own) == own
 
 
 def test_one_problem_is_the_message_and_several_stand_below_each_other():

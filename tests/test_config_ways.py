@@ -1,6 +1,5 @@
 """One config by every way in: flags, a file, MLproject's command, MLflow's params, the journal, a worker's job."""
 
-import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -8,13 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mlflow.projects.utils import load_project
 
 from pipeline import cli
 from pipeline.commands import flags
-from pipeline.config import ConfigError, RunConfig
+from pipeline.commands.parsing import Parser
+from pipeline.config import KNOBS, ROLES, ConfigError, RunConfig, choices_of, kind_of
 from pipeline.delivery.writer import Writer
 from pipeline.experiments.plan import _deciding
 from pipeline.recording import resuming
@@ -23,37 +24,33 @@ from pipeline.tracking.folders import RunFolder
 from tests.conftest import ROOT
 
 MAIN = load_project(str(ROOT)).get_entry_point("main")
-FIELDS = {knob.name: knob for knob in dataclasses.fields(RunConfig)}
-MOST = {"hidden_layers": 1000, "seed": 2**32 - 1}
 # As a person types it: no space around it, which is not kept, and no NUL, which nothing takes.
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30).map(str.strip)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
-def values_of(knob):
+def values_of(name):
     """Any value that the knob takes."""
-    ends = knob.metadata
-    if ends["choices"]:
-        return st.sampled_from(ends["choices"])
-    if knob.name == "data_name":
+    ends = {type(each): each for each in KNOBS[name].metadata}
+    gt, ge, lt, le = (getattr(ends.get(kind), kind.__name__.lower(), None) for kind in (Gt, Ge, Lt, Le))
+    if choices_of(name):
+        return st.sampled_from(choices_of(name))
+    if name == "data_name":
         return st.just("") | names
-    if knob.type in ("bool", bool):
+    if kind_of(name) is bool:
         return st.booleans()
-    if knob.type in ("int", int):
-        return st.integers(ends["minimum"], ends["maximum"] if ends["maximum"] is not None else 2**53)
-    if knob.type in ("float", float):
-        low = ends["minimum"] if ends["minimum"] is not None else ends["above"]
-        return st.floats(
-            low, ends["below"], exclude_min=ends["above"] is not None, exclude_max=ends["below"] is not None,
-            allow_infinity=False,
-        )  # fmt: skip
+    if kind_of(name) is int:
+        return st.integers(ge, le)
+    if kind_of(name) is float:
+        low = ge if ge is not None else gt
+        return st.floats(low, lt, exclude_min=gt is not None, exclude_max=lt is not None, allow_infinity=False)
     return words
 
 
 @st.composite
 def configs(draw):
     """Any config that is valid, of any of its knobs."""
-    given = draw(st.fixed_dictionaries({}, optional={name: values_of(knob) for name, knob in FIELDS.items()}))
+    given = draw(st.fixed_dictionaries({}, optional={name: values_of(name) for name in KNOBS}))
     try:
         return RunConfig.from_mapping(given)
     except ConfigError:
@@ -76,8 +73,8 @@ def test_any_config_comes_back_from_its_flags(config):
 def test_any_config_comes_back_from_a_file_of_it(config):
     for text in (yaml.safe_dump(config.as_dict()), resuming.config_text(config)):
         Path("knobs.yaml").write_text(text)
-        assert flags.load_config({}, "knobs.yaml") == config
-        assert flags.load_config({}, "knobs.yaml", project_defaults=True) == config
+        assert loaded(["--config", "knobs.yaml"]) == config
+        assert loaded(["--config", "knobs.yaml", "--project_defaults"]) == config
 
 
 @settings(max_examples=25)  # of 28 knobs each
@@ -117,7 +114,7 @@ def test_any_config_comes_back_from_the_params_of_its_run(config):
     start |= {"tags": {}, "parent": ""}
     client = Mlflow()
     assert Writer(RunFolder("run"), client, run_id="r").write(start) == []
-    assert set(client.params) == set(FIELDS)
+    assert set(client.params) == set(KNOBS)
     assert all(type(text) is str for text in client.params.values())
     assert RunConfig.from_mapping(client.params) == config
 
@@ -133,8 +130,8 @@ def test_any_config_comes_back_from_its_journal_and_from_a_workers_job(config):
 
 
 def loaded(words):
-    options, values = flags.parse_knobs(words)
-    return flags.load_config(values, options.config, options.project_defaults)
+    options, values = flags.parse_knobs(Parser("train"), words)
+    return RunConfig.from_mapping(flags.given_knobs(values, options.config, options.project_defaults))
 
 
 # Of every knob a value that is not its default, and another one.
@@ -151,7 +148,7 @@ OTHER = {
 
 
 def test_every_knob_stands_here_with_two_values():
-    assert set(OTHER) == set(FIELDS)
+    assert set(OTHER) == set(KNOBS)
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -177,9 +174,10 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(name)
 
 
 def test_the_knobs_that_mlproject_gives_by_itself_are_those_it_declares():
-    assert set(flags.OF_MLPROJECT) == set(MAIN.parameters)
-    words = shlex.split(MAIN.compute_command({}, None))
-    assert flags.without_defaults(flags.parse_knobs(words[4:])[1]) == {}
+    assert {name for name, role in ROLES.items() if role.of_mlproject} == set(MAIN.parameters)
+    options, values = flags.parse_knobs(Parser("train"), shlex.split(MAIN.compute_command({}, None))[4:])
+    assert set(values) == set(MAIN.parameters)
+    assert flags.given_knobs(values, None, options.project_defaults) == {}
 
 
 def test_the_last_of_two_flags_counts():

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from pipeline import divergence
 from pipeline.analysis import statistics
 from pipeline.analysis.statistics import ANY, CONFIDENCE, MAX_RUNS, MIN_RUNS, Bounds, Estimate, corrected, estimate
+from pipeline.config import ROLES
 
 # The smallest difference that a comparison should be able to see; where it could not, it says how many runs it takes.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
 # What every training of ours records, so that a comparison of nothing but divergences is no mistyped metric.
 DEFAULT_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "test_accuracy", "test_loss")
-# What does not make two runs different in kind.
-SAME_IN_KIND = {"seed", "run_name", "experiment_name", "model_name", "runs_dir", "data_dir", "verbose", "on_divergence"}
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,8 @@ def group(runs: Sequence[Run]) -> tuple[list[Group], dict[str, str]]:
 
     Of runs that repeat a seed of their group the newest counts.
     """
-    names = sorted({name for run in runs for name in run.params} - SAME_IN_KIND)
+    same_in_kind = {name for name, role in ROLES.items() if not role.groups}
+    names = sorted({name for run in runs for name in run.params} - same_in_kind)
     values = {name: {run.params.get(name, "") for run in runs} for name in names}
     common = {name: next(iter(values[name])) for name in names if len(values[name]) == 1}
     different = [name for name in names if name not in common]

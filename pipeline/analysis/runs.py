@@ -4,6 +4,7 @@ from typing import Any
 
 from pipeline import divergence
 from pipeline.analysis.comparison import Run
+from pipeline.config import as_recorded
 from pipeline.recording.resuming import recorded_config
 from pipeline.tracking.folders import RunFolder, data_digest, values_of
 
@@ -20,7 +21,7 @@ def of_mlflow(run: Any) -> Run:
         name=run.info.run_name or run.info.run_id,
         status=run.info.status,
         started_ms=run.info.start_time,
-        params=run.data.params,
+        params=as_recorded(run.data.params),
         tags=tags,
         metrics={name: value for name, value in metrics.items() if value == value},
         data=inputs[0].dataset.digest if inputs else "",

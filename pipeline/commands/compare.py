@@ -6,9 +6,8 @@ from pipeline.commands.parsing import Parser
 from pipeline.terminal.shell import home
 
 
-def main(arguments: list[str]) -> int:
+def main(parser: Parser, arguments: list[str]) -> int:
     """Parse, compare, print; returns the exit code."""
-    parser = Parser("compare", "Compare runs, with error bars.")
     parser.add_argument("what", nargs="*", metavar="WHAT", help="experiments, run ids or run names (default: all)")
     parser.add_argument("--filter", default="", help="MLflow's: \"params.optimizer = 'sgd'\"")
     parser.add_argument("--baseline", help="the group that the others are compared with")
@@ -17,15 +16,8 @@ def main(arguments: list[str]) -> int:
         "--smallest", type=float, help="smallest difference of interest (default: 0.001 of an accuracy)"
     )
     parser.add_argument("--out", type=home, metavar="DIR", help="write an HTML report, pictures, CSV and JSON there")
-    options = parser.read(arguments)
+    options = vars(parser.read(arguments))
     gc.disable()  # a short life: collecting what the imports made would take a tenth of it
     from pipeline.analysis.answer import compare
 
-    return compare(
-        options.what,
-        filter_text=options.filter,
-        baseline=options.baseline,
-        metric=options.metric,
-        smallest=options.smallest,
-        out=options.out,
-    )
+    return compare(options.pop("what"), filter_text=options.pop("filter"), **options)

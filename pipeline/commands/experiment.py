@@ -4,16 +4,11 @@ from pipeline.commands.parsing import Parser, count
 from pipeline.terminal.shell import home
 
 
-def main(arguments: list[str]) -> int:
+def main(parser: Parser, arguments: list[str]) -> int:
     """Parse, train what is missing and compare; returns the exit code."""
-    parser = Parser(
-        "experiment", "Train a question's variants x seeds, where missing, and compare them."
-    ).with_runs_dir()
+    parser.with_runs_dir().with_data_dir()
     parser.add_argument("file", type=home, metavar="FILE", help="the question: experiments/dropout.yaml, for example")
     parser.add_argument("--jobs", type=count, default=0, help="runs at a time (default: auto, one for each core)")
-    parser.add_argument(
-        "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
-    )
     options = parser.read(arguments)
     from pipeline.experiments.experiment import experiment
 

@@ -3,23 +3,31 @@
 import argparse
 from typing import NoReturn
 
-from pipeline.config import RunConfig
+from pipeline.config import ConfigError, RunConfig
 from pipeline.terminal.shell import home
 from pipeline.values import unknown_name
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are ValueErrors, and which takes no abbreviations."""
+    """argparse without abbreviations, whose errors are ValueErrors; flags are written with dashes or underscores."""
 
-    def __init__(self, subcommand: str, description: str) -> None:
+    def __init__(self, subcommand: str, description: str = "") -> None:
         super().__init__(prog=f"python -m pipeline {subcommand}", description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
 
     def with_runs_dir(self) -> "Parser":
+        """Take --runs_dir as well."""
         self.add_argument(
             "--runs_dir", type=home, default=RunConfig().runs_dir, help="where runs lie (default: %(default)s)"
+        )
+        return self
+
+    def with_data_dir(self) -> "Parser":
+        """Take --data_dir as well."""
+        self.add_argument(
+            "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
         )
         return self
 
@@ -27,13 +35,36 @@ class Parser(argparse.ArgumentParser):
         """The options; --help prints and ends with exit code 0.
 
         Raises:
-            ValueError: for words that it does not know.
+            ValueError: for a flag without its value; ConfigError for words that it does not know.
         """
-        options, unknown = self.parse_known_args(arguments)
-        known = [action.dest for action in self._actions]
+        options, unknown = self.parse_known_intermixed_args(self.joined(arguments))
         if unknown:
-            raise ValueError("; ".join(unknown_name("flag", word, known) for word in unknown))
+            raise ConfigError([self.unknown(word) for word in unknown])
         return options
+
+    def unknown(self, word: str) -> str:
+        """The line for a flag that is none."""
+        return unknown_name("flag", word.split("=")[0], [action.dest for action in self._actions])
+
+    def joined(self, arguments: list[str]) -> list[str]:
+        """`--name value` as `--name=value`, so that values may begin with a dash and unknown flags keep theirs.
+
+        Raises:
+            ValueError: for a flag without its value.
+        """
+        actions = {name.replace("-", "_"): each for each in self._actions for name in each.option_strings}
+        joined, words = [], arguments[::-1]
+        while words:
+            name, equals, value = words.pop().partition("=")
+            action = actions.get(name.replace("-", "_")) if name.startswith("--") else None
+            name = action.option_strings[-1] if action else name
+            if name.startswith("--") and not equals and not (action and action.nargs == 0):
+                if words and not words[-1].startswith("--"):
+                    equals, value = "=", words.pop()
+                elif action:
+                    raise ValueError(f"{name} has no value" + (f": the next word is {words[-1]}" if words else ""))
+            joined.append(name + equals + value)
+        return joined
 
 
 def count(text: str) -> int:

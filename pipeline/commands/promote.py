@@ -2,20 +2,16 @@
 
 from pipeline.commands.parsing import Parser
 from pipeline.config import AUTO
-from pipeline.terminal.shell import home
 
 
-def main(arguments: list[str]) -> int:
+def main(parser: Parser, arguments: list[str]) -> int:
     """Parse, compare and promote; returns the exit code."""
-    parser = Parser("promote", "Let a version take the alias champion, if it is shown to be no worse.").with_runs_dir()
+    parser.with_runs_dir().with_data_dir()
     parser.add_argument(
-        "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: %(default)s version)"
+        "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: newest version)"
     )
     parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
-    parser.add_argument(
-        "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
-    )
-    parser.add_argument("--dry-run", "--dry_run", action="store_true", help="compare and tell, change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="compare and tell, change nothing")
     parser.add_argument(
         "--force", metavar="REASON", help="promote whatever the comparison says; the reason is recorded"
     )
@@ -29,12 +25,11 @@ def main(arguments: list[str]) -> int:
 
     if options.rollback:
         return rollback(options.model)
-    data_dir = options.data_dir or AUTO  # where the champion's data lie by default
     return promote(
         options.target,
         options.model,
-        options.runs_dir,
-        data_dir,
+        runs_dir=options.runs_dir,
+        data_dir=options.data_dir or AUTO,  # where the champion's data lie by default
         dry_run=options.dry_run,
         force=options.force or "",
     )

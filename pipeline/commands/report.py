@@ -4,9 +4,8 @@ from pipeline.commands.parsing import Parser
 from pipeline.terminal.shell import home
 
 
-def main(arguments: list[str]) -> int:
+def main(parser: Parser, arguments: list[str]) -> int:
     """Parse, write the lab book; returns the exit code."""
-    parser = Parser("report", "Write the lab book, experiments/README.md, from the records.")
     parser.add_argument(
         "files", nargs="*", type=home, metavar="FILE", help="experiment files to measure anew (default: all)"
     )

@@ -1,15 +1,13 @@
 """`train`: once, recorded; or the rest of an interrupted run."""
 
-from pipeline.commands.flags import given_knobs, parse_knobs, train_help
+from pipeline.commands.flags import given_knobs, parse_knobs
+from pipeline.commands.parsing import Parser
 from pipeline.config import RunConfig
 
 
-def main(arguments: list[str]) -> int:
+def main(parser: Parser, arguments: list[str]) -> int:
     """Parse, train; returns the exit code."""
-    options, values = parse_knobs(arguments)
-    if options.help:
-        print(train_help())
-        return 0
+    options, values = parse_knobs(parser, arguments)
     given = given_knobs(values, options.config, options.project_defaults)
     config = RunConfig.from_mapping(given)
     from pipeline.commands import workflow

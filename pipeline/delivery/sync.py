@@ -24,7 +24,9 @@ IDLE_ROUNDS, PAUSE_S = 2, 1.0
 SENDER_PATIENCE_S = 30.0  # a sender whose training is over ends within this
 
 
-def sync(runs: list[str], runs_dir: str, retry: bool = False, experiment_name: str = "", as_new: bool = False) -> int:
+def sync(
+    runs: list[str], runs_dir: str, *, retry: bool = False, experiment_name: str = "", as_new: bool = False
+) -> int:
     """Deliver what is left of the given runs, or of all; returns the exit code.
 
     0: MLflow has everything; 1: it refuses a part, or a run is still being written; 3: the server cannot be reached.

@@ -3,12 +3,10 @@
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from pipeline import divergence
-from pipeline.analysis import comparison
-from pipeline.config import RunConfig
+from pipeline.config import ROLES, RunConfig
 from pipeline.experiments.spec import Question
 from pipeline.experiments.trial import Trial
 from pipeline.recording.code_digest import code_digest
@@ -56,7 +54,7 @@ def plan(
         for variant, first in question.variants.items():
             tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
             trial = Trial(variant, seed, first, tags)
-            trial.config = replace(first, seed=seed, run_name=trial.name, experiment_name=question.name)
+            trial.config = first.replace(seed=seed, run_name=trial.name, experiment_name=question.name)
             wanted = _identity(variant, trial.config.as_dict(), digests[data_of(first)], code_digest())
             if wanted in known:
                 _take_up(trial, known[wanted], parent, uploader)
@@ -70,8 +68,7 @@ def _identity(variant: str, knobs: Mapping[str, Any], digest: str, code: str) ->
 
 
 def _deciding(knobs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    free = comparison.SAME_IN_KIND - {"seed", "on_divergence"}
-    return tuple(sorted((name, value) for name, value in knobs.items() if name not in free))
+    return tuple(sorted((name, value) for name, value in knobs.items() if name not in ROLES or ROLES[name].decides))
 
 
 def _known_runs(name: str, runs_dir: str) -> dict[Identity, RunFolder]:

@@ -7,13 +7,11 @@ from typing import Any
 
 from pipeline.analysis import comparison
 from pipeline.analysis.comparison import Comparison, Run
-from pipeline.config import ConfigError, RunConfig
+from pipeline.config import ROLES, ConfigError, RunConfig, problems_of
 from pipeline.values import unknown_name
 from pipeline.yaml_files import read_yaml
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds")
-# What the experiment itself decides, or what is no matter of the question.
-NOT_HERE = ("seed", "experiment_name", "run_name", "runs_dir", "verbose")
 EXAMPLE = """expected, for example:
     question: Does dropout give a better test result?
     shared: {epochs: 20, validation_size: 10000}
@@ -150,10 +148,6 @@ def _problems_of(knobs: dict[str, Any], written: dict[str, Any] | None = None) -
     problems = [
         f"{name} does not belong here; {meant.get(name, 'the experiment decides it')}"
         for name in (knobs if written is None else written)
-        if name in NOT_HERE and (written is not None or name == "seed")
+        if name in ROLES and not ROLES[name].asked and (written is not None or name == "seed")
     ]
-    try:
-        RunConfig.from_mapping(knobs)
-    except ConfigError as error:
-        problems += error.problems
-    return problems
+    return problems + problems_of(knobs)

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import RunConfig
+from pipeline.config import ROLES, RunConfig
 from pipeline.terminal.shell import user_name
 
 if TYPE_CHECKING:
@@ -19,10 +19,9 @@ def run_name(config: RunConfig) -> str:
 
 def what_differs(config: RunConfig) -> str:
     """The knobs that are not the sample's, or `sample`; epochs, seed, and what only names or places things left out."""
-    told = {"epochs", "seed", "verbose", "data_dir", "runs_dir", "model_name", "experiment_name", "run_name"}
     default = RunConfig().as_dict()
     different = [
-        f"{name}={value}" for name, value in config.as_dict().items() if name not in told and value != default[name]
+        f"{name}={value}" for name, value in config.as_dict().items() if ROLES[name].told and value != default[name]
     ]
     return " ".join(different or ["sample"])
 

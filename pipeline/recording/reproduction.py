@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import RunConfig
@@ -32,7 +31,7 @@ def reproduce(run: str, runs_dir: str, data_dir: str | None = None) -> int:
     folder = find_folder(runs_dir, run)
     config = recorded_config(folder)
     if data_dir:
-        config = replace(config, data_dir=data_dir)
+        config = config.replace(data_dir=data_dir)
     recorded = _recorded_values(folder)
     if not recorded:
         raise ValueError(f"run {folder.path.name} recorded no epoch; there is nothing to compare with")

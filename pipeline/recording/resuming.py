@@ -5,14 +5,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline import divergence
-from pipeline.config import ConfigError, RunConfig
+from pipeline.config import ROLES, ConfigError, RunConfig
 from pipeline.terminal.shell import command
 from pipeline.tracking.folders import CONFIG, Event, RunFolder, RunIsAliveError
 from pipeline.tracking.recovery import check_open
 
 QUESTION = "question"  # the tag that tells an experiment's own run from its runs
 CHECKSUM = "# checksum"
-FREE = {"verbose", "data_dir", "runs_dir", "on_divergence"}  # where things lie and what is printed changes no number
 
 
 def recorded_config(folder: RunFolder) -> RunConfig:
@@ -87,10 +86,10 @@ def resumed_config(folder: RunFolder, given: Mapping[str, Any]) -> RunConfig:
     before, after = recorded.as_dict(), wanted.as_dict()
     problems = [
         f"{name} was {before[name]}, not {after[name]}"
-        for name in before
+        for name, role in ROLES.items()
         if before[name] != after[name]
-        and name not in FREE
-        and not (name == "epochs" and wanted.epochs > recorded.epochs)
+        and role.resumes != "any"
+        and not (role.resumes == "larger" and after[name] > before[name])
     ]
     if problems:
         reason = "a resumed run goes on with the knobs it began with (only epochs may grow); start a new run for others"

@@ -32,7 +32,7 @@ log = logging.getLogger("pipeline.serving")
 
 
 def serve(
-    model: str, alias: str, host: str, port: int, poll_s: float, log_level: str, allowed_hosts: Sequence[str] = ()
+    *, model: str, alias: str, host: str, port: int, poll_s: float, log_level: str, allowed_hosts: Sequence[str] = ()
 ) -> int:
     """Serve the version that has the alias until SIGTERM or Ctrl-C; returns the exit code.
 

@@ -156,7 +156,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: list[Callb
             accelerator=config.accelerator,
             devices=int(config.devices) if config.devices.isdigit() else config.devices,
             strategy=config.strategy,
-            precision=config.precision,  # type: ignore[arg-type]
+            precision=config.precision,
             logger=logger,
             callbacks=callbacks,
             enable_progress_bar=False,

@@ -183,3 +183,14 @@ def test_a_report_of_nothing_is_refused(pipeline, tmp_path):
     assert code == 2
     assert "the store has finished runs of none of never" in err
     assert not (tmp_path / "experiments/README.md").exists()
+
+
+def test_params_are_compared_by_what_they_are_however_they_were_typed(tmp_path, pipeline):
+    client = connect(f"sqlite:///{tmp_path}/typed.db")
+    experiment = client.create_experiment("typed", artifact_location=str(tmp_path / "artifacts"))
+    for seed, dropout, epochs in (("1", "2e-1", 2), ("2.0", "0.2", "2.0"), ("3", 0.20, " 2"), ("4", "0.5", 2)):
+        log(client, experiment, "", seed, 0.97, dropout=dropout, epochs=epochs)
+    code, out, err = pipeline("compare", "typed")
+    assert (code, err) == (0, "")
+    assert set(re.findall(r"dropout=[\d.e-]+", out)) == {"dropout=0.2", "dropout=0.5"}
+    assert "n = 3" in out

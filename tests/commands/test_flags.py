@@ -1,39 +1,46 @@
 """Knobs as flags and as a file: what was typed arrives, the flag wins, and every wrong word is told."""
 
-import dataclasses
-
 import pytest
 
+from pipeline import cli
 from pipeline.commands import flags
-from pipeline.config import ConfigError, RunConfig
+from pipeline.commands.parsing import Parser
+from pipeline.config import KNOBS, ConfigError, RunConfig
+
+
+def parsed(*words):
+    return flags.parse_knobs(Parser("train"), list(words))
 
 
 def test_options_are_told_from_knobs():
-    options, values = flags.parse_knobs(["--config", "a.yaml", "--resume", "last", "--project_defaults", "--seed", "3"])
-    assert (
-        vars(options).items() >= {"config": "a.yaml", "resume": "last", "project_defaults": True, "help": False}.items()
-    )
+    options, values = parsed("--config", "a.yaml", "--resume", "last", "--project_defaults", "--seed", "3")
+    assert vars(options).items() >= {"config": "a.yaml", "resume": "last", "project_defaults": True}.items()
     assert values == {"seed": "3"}
-    options, values = flags.parse_knobs([])
-    assert vars(options).items() >= {"config": None, "resume": None, "project_defaults": False, "help": False}.items()
+    options, values = parsed()
+    assert vars(options) == {"config": None, "resume": None, "project_defaults": False}
     assert values == {}
 
 
+@pytest.mark.parametrize(
+    "words", [["stray", "--epoch=3"], ["--epochs", "many"], ["--dropout=2", "--epoch", "--seed=1"]]
+)
 @pytest.mark.parametrize("word", ["-h", "--help"])
-def test_help_is_given_whatever_else_is_wrong(word):
-    options, _ = flags.parse_knobs([word, "stray", "--epoch=3"])
-    assert options.help is True
-    assert flags.parse_knobs(["--epochs", "3", word])[0].help is True
+def test_help_is_given_whatever_else_is_wrong(capsys, words, word):
+    for asked in ([word, *words], [*words, word]):
+        assert cli.main(["train", *asked]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("usage: python -m pipeline train [--config FILE] [--KNOB VALUE ...]\n")
+        assert err == ""
 
 
 def test_values_may_begin_with_a_dash_and_hold_equals_signs():
-    _, values = flags.parse_knobs(["--seed", "-1", "--data-dir", "a=b", "--model_name=x=y"])
-    assert values == {"seed": "-1", "data_dir": "a=b", "model_name": "x=y"}
+    _, values = parsed("--seed", "-1", "--data-dir", "a=b", "--model_name=x=y", "--run_name", "-x", "--data-name=")
+    assert values == {"seed": "-1", "data_dir": "a=b", "model_name": "x=y", "run_name": "-x", "data_name": ""}
 
 
 def test_flags_are_not_abbreviated_and_every_wrong_word_is_told():
     with pytest.raises(ConfigError) as caught:
-        flags.parse_knobs(["--learning=0.1", "--epoch=3", "--confi=x", "stray", "--dropout", "2"])
+        parsed("--learning=0.1", "--epoch=3", "--confi=x", "stray", "--dropout", "2")
     assert caught.value.problems == [
         "unknown flag '--learning'; did you mean 'learning_rate'?",
         "unknown flag '--epoch'; did you mean 'epochs'?",
@@ -42,7 +49,7 @@ def test_flags_are_not_abbreviated_and_every_wrong_word_is_told():
         "dropout 2.0 is out of range: at least 0, below 1",
     ]
     with pytest.raises(ConfigError) as caught:
-        flags.parse_knobs(["--resum=x", "--dropout", "0.3"])
+        parsed("--resum=x", "--dropout", "0.3")
     assert caught.value.problems == ["unknown flag '--resum'; did you mean 'resume'?"]
 
 
@@ -51,29 +58,36 @@ def test_flags_are_not_abbreviated_and_every_wrong_word_is_told():
     [
         (["--epochs"], "--epochs has no value"),
         (["--epochs", "--seed", "1"], "--epochs has no value: the next word is --seed"),
-        (["--help=yes"], "--help/-h: ignored explicit argument 'yes'"),
+        (["--batch-size", "--seed", "1"], "--batch_size has no value: the next word is --seed"),
+        (["--help=yes"], "argument -h/--help: ignored explicit argument 'yes' (see python -m pipeline train --help)"),
     ],
 )
 def test_a_flag_without_its_value_is_told(words, message):
     with pytest.raises(ValueError, match=r"has no value|ignored") as caught:
-        flags.parse_knobs(words)
-    assert str(caught.value) in (message, message.replace("--help/-h", "-h/--help"))
+        parsed(*words)
+    assert str(caught.value) == message
+
+
+def test_an_unknown_flag_without_a_value_is_an_unknown_flag():
+    for words in (["--epoch"], ["--epoch", "--seed=1"]):
+        with pytest.raises(ConfigError) as caught:
+            parsed(*words)
+        assert caught.value.problems == ["unknown flag '--epoch'; did you mean 'epochs'?"]
 
 
 def test_the_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
     file = tmp_path / "knobs.yaml"
     file.write_text("epochs: 5\ndropout: 0.5\n")
-    config = flags.load_config({"epochs": "7"}, str(file))
-    assert (config.epochs, config.dropout, config.seed) == (7, 0.5, RunConfig().seed)
+    assert flags.given_knobs({"epochs": "7"}, str(file)) == {"epochs": "7", "dropout": "0.5"}
     given = {"epochs": "20", "dropout": "0.3"}
-    assert flags.load_config(given, str(file)).epochs == 20
-    assert flags.load_config(given, str(file), project_defaults=True) == RunConfig(epochs=5, dropout=0.3)
-    assert flags.load_config(given, None, project_defaults=True) == RunConfig(epochs=20, dropout=0.3)
+    assert flags.given_knobs(given, str(file)) == given
+    assert flags.given_knobs(given, str(file), project_defaults=True) == {"epochs": 5, "dropout": "0.3"}
+    assert flags.given_knobs(given, None, project_defaults=True) == {"dropout": "0.3"}
 
 
 def test_only_what_repeats_its_own_default_is_left_out():
     given = {"epochs": "20", "seed": 1, "batch_size": "20", "dropout": 0.25}
-    assert flags.without_defaults(given) == {"batch_size": "20", "dropout": 0.25}
+    assert flags.given_knobs(given, None, project_defaults=True) == {"batch_size": "20", "dropout": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -102,49 +116,63 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
     assert str(caught.value) == expected
 
 
-def test_the_help_lists_usage_options_and_every_knob_with_its_facts():
-    lines = flags.train_help().splitlines()
-    assert lines[:10] == [
+def test_the_help_lists_usage_options_and_every_knob_with_its_facts(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # a knob a line
+    monkeypatch.setenv("MNIST_DIR", "/100 % mine")
+    assert cli.main(["train", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
         "usage: python -m pipeline train [--config FILE] [--KNOB VALUE ...]",
         "       python -m pipeline train --resume RUN [--epochs MORE]",
         "",
-        "Train once, record the run in MLflow, register the model; or go on with an interrupted run.",
-        "",
-        "  --resume RUN        `last`, a run folder, its name or its MLflow run id",
-        "  --config FILE       YAML file of knobs; flags win over it (every run logs its own config.yaml)",
-        "",
-        "knobs:",
-        lines[9],
+        "train once, record the run in MLflow, register the model; or resume a run",
     ]
-    assert lines[9:11] == [
-        "  --dataset           what to learn; digits is a small trial that needs no network",
-        "                      (one of mnist, fashion_mnist, kmnist, digits; default: mnist)",
-    ]
-    fields = {knob.name: knob for knob in dataclasses.fields(RunConfig)}
-    assert [line.split()[0] for line in lines[9::2]] == [f"--{name}" for name in fields]
-    at = lines.index(f"  --dropout           {fields['dropout'].metadata['meaning']}")
-    assert lines[at + 1] == " " * 22 + "(at least 0, below 1; default: 0.2)"
-    at = lines.index(f"  --model_name        {fields['model_name'].metadata['meaning']}")
-    assert lines[at + 1] == " " * 22 + "(default: auto)"
-    at = lines.index(f"  --run_name          {fields['run_name'].metadata['meaning']}")
-    assert lines[at + 1] == " " * 22 + "(default: empty)"
-    at = lines.index(f"  --keep_best         {fields['keep_best'].metadata['meaning']}")
-    assert lines[at + 1] == " " * 22 + "(default: False)"
+    options, knobs = lines[6 : lines.index("knobs:") - 1], lines[lines.index("knobs:") + 1 :]
+    assert [line.split()[0] for line in options] == ["-h,", "--resume", "--config"]
+    assert [line.split()[0] for line in knobs] == [f"--{name}" for name in KNOBS]
+    facts = {
+        "dropout": "(at least 0, below 1; default: 0.2)",
+        "epochs": "(at least 1; default: 20)",
+        "model_name": "(default: auto)",
+        "run_name": "(default: empty)",
+        "keep_best": "(default: False)",
+        "data_dir": "(default: /100 % mine)",
+        "dataset": "(one of mnist, fashion_mnist, kmnist, digits; default: mnist)",
+    }
+    told = {line.split()[0].removeprefix("--"): line.split(maxsplit=1)[1] for line in knobs}
+    for name, words in facts.items():
+        assert told[name] == f"{KNOBS[name].description} {words}"
 
 
 def test_folders_of_the_home_are_written_out_in_every_path_that_is_typed(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     words = ["--data_dir=~/data", "--runs_dir=~/runs", "--config=~/knobs.yaml", "--resume=~/runs/1", "--run_name=~/x"]
-    options, values = flags.parse_knobs(words)
-    assert values == {"data_dir": "/home/ada/data", "runs_dir": "/home/ada/runs", "run_name": "~/x"}
+    options, values = parsed(*words)
+    config = RunConfig.from_mapping(values)
+    assert (config.data_dir, config.runs_dir, config.run_name) == ("/home/ada/data", "/home/ada/runs", "~/x")
     assert (options.config, options.resume) == ("/home/ada/knobs.yaml", "/home/ada/runs/1")
 
 
-def test_a_wrong_word_beside_help_is_no_mistake_and_beside_knobs_all_is_told(monkeypatch):
-    assert flags.parse_knobs(["--help", "--epoch=3", "--dropout=2"])[1] == {"dropout": "2"}
+def test_every_wrong_word_is_told_beside_knobs():
     with pytest.raises(ConfigError) as caught:
-        flags.parse_knobs(["--dropout=0.1", "-x", "--batch-sise=1"])
+        parsed("--dropout=0.1", "-x", "--batch-sise=1")
     assert caught.value.problems == [
         "unknown flag '-x'",
         "unknown flag '--batch-sise'; did you mean 'batch_size'?",
+    ]
+
+
+def test_flags_of_any_subcommand_are_written_with_dashes_or_underscores_and_take_values_that_begin_with_a_dash():
+    parser = Parser("sync").with_runs_dir()
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--as-new", action="store_true")
+    for typed in ("--as-new", "--as_new"):
+        options = parser.read(["a", typed, "b", "--runs-dir", "-x"])
+        assert vars(options) == {"runs": ["a", "b"], "as_new": True, "runs_dir": "-x"}
+    with pytest.raises(ConfigError) as caught:
+        parser.read(["--as_gnu", "--run-dir", "x", "-r"])
+    assert caught.value.problems == [
+        "unknown flag '--as_gnu'; did you mean 'as_new'?",
+        "unknown flag '--run-dir'; did you mean 'runs_dir'?",
+        "unknown flag '-r'",
     ]

@@ -1,7 +1,5 @@
 """Experiment files: what is asked of them, and every mistake in one as a line with what is meant."""
 
-from dataclasses import replace
-
 import pytest
 
 from pipeline.analysis import comparison
@@ -146,7 +144,7 @@ def test_what_holds_everywhere_wins_over_the_file_and_a_variant_over_what_is_sha
 
 def test_a_variant_without_knobs_is_what_is_shared(tmp_path):
     question = read(tmp_path, GOOD.replace(" {dropout: 0.5}", ""))
-    assert question.variants["half"] == replace(question.variants["none"], dropout=0.2)
+    assert question.variants["half"] == question.variants["none"].replace(dropout=0.2)
 
 
 def test_names_that_are_numbers_and_words_over_several_lines_are_text(tmp_path):

@@ -1,7 +1,5 @@
 """A run that is gone on with, and gone on with again: it knows all that it knew."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import yaml
@@ -60,12 +58,12 @@ def test_epochs_that_grew_once_are_not_forgotten_by_the_next_resumption(run):
     assert resume(run)[0].epochs == 3
     assert resume(run, epochs=5)[0].epochs == 5
     assert resume(run)[0].epochs == 5
-    assert resume(run)[0] == replace(CONFIG, epochs=5)
+    assert resume(run)[0] == CONFIG.replace(epochs=5)
     assert resume(run, epochs=8)[0].epochs == 8
     assert resume(run, epochs=8)[0].epochs == 8
     with pytest.raises(ValueError, match="epochs was 8, not 5"):
         resuming.resumed_config(run, {"epochs": 5})
-    assert resuming.recorded_config(run) == replace(CONFIG, epochs=8)
+    assert resuming.recorded_config(run) == CONFIG.replace(epochs=8)
     assert yaml.safe_load((run.path / "config.yaml").read_text())["epochs"] == 8
     events = [event for event in run.events() if event["kind"] == "resume"]
     assert [event["params"] for event in events] == [{}, {"epochs": 5}, {}, {}, {"epochs": 8}, {}]
@@ -106,7 +104,7 @@ def test_a_lost_best_epoch_is_trained_again_from_the_first_where_it_is_to_be_kep
     callbacks = {"EpochEnd{}": {"history": {1: {"val_loss": 0.1}, 2: {"val_loss": 0.2}}, "best_loss": 0.1}}
     last = checkpoints.path_of(run.checkpoints, 2)
     torch.save({**CONTENT, "epoch": 1, "callbacks": callbacks}, last)
-    config = replace(CONFIG, validation_size=3, keep_best=keep_best)
+    config = CONFIG.replace(validation_size=3, keep_best=keep_best)
     assert recording._checkpoint_to_continue(run, config) == (None if keep_best else last)
     lost = "warning: the weights of the best epoch are lost; training again from the first one\n"
     assert capsys.readouterr().err == (lost if keep_best else "")
@@ -127,14 +125,14 @@ SMALL = RunConfig(batch_size=4, hidden_units=3, momentum=0.5, validation_size=9,
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_goes_on_where_it_was(tmp_path, optimizer):
     """Twice resumed, of three epochs each on its own, the second from the best so far."""
-    config = replace(SMALL, optimizer=optimizer, learning_rate=0.05)
-    whole = fit.fit(replace(config, epochs=3), data=small_data(config), folder=tmp_path / "whole")
+    config = SMALL.replace(optimizer=optimizer, learning_rate=0.05)
+    whole = fit.fit(config.replace(epochs=3), data=small_data(config), folder=tmp_path / "whole")
     folder, parts = tmp_path / "parts", []
     for epochs in (1, 2, 3):
         last = checkpoints.latest(folder)[0]
         trained = []
         part = fit.fit(
-            replace(config, epochs=epochs),
+            config.replace(epochs=epochs),
             data=small_data(config),
             folder=folder,
             resume_from=last,

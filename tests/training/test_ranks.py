@@ -1,7 +1,6 @@
 """More than one rank: gradients averaged, masks of their own, shares that are not equal, metrics over all images."""
 
 import signal
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,7 +39,7 @@ def test_ranks_as_threads_come_to_what_is_worked_out_by_hand(count):
 )
 def test_images_that_do_not_reach_for_every_process_are_refused(sizes, few):
     """`DataLoader within local rank has zero length`, a traceback of two processes, was the answer."""
-    config = replace(ranks.CONFIG, validation_size=sizes.get("validation_size", 9))
+    config = ranks.CONFIG.replace(validation_size=sizes.get("validation_size", 9))
     data = ranks.small_data(config, test=sizes.get("test", 5))
     data.setup()
     processes = 3 if few is None or few[0] == "2" else 2
