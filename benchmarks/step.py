@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.common import publish, table
 from pipeline.config import RunConfig
 from pipeline.fast_cpu import gradients, process
-from pipeline.training.fit import make_classifier
+from pipeline.training.building import make_classifier
 
 SECONDS, STEPS, PROBES = 90, 40, 200
 APART = 1.4  # times the quickest probe

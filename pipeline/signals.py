@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,17 @@ def interruptions() -> Iterator[None]:
             signal.signal(each, handler)
         if not _depth:
             _first = _waiting = None
+
+
+def keep_sigterm() -> Callable[[], None]:
+    """Remember how SIGTERM is handled now; the function that is returned puts it back."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def put_back() -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+    return put_back
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from pipeline.tracking import folders, lines, recovery
 from pipeline.tracking.folders import Journal, RunFolder, all_folders
 from pipeline.tracking.logger import RunLogger
 from pipeline.tracking.run import Run
-from pipeline.training import checkpoints, fit
+from pipeline.training import building, checkpoints, fit
 
 EPOCHS, DELIVERED_OF_INTERRUPTED = 4, 3
 RECORDS = ("journal.jsonl", "vital.jsonl", "delivery.json", "config.yaml", "lock")
@@ -44,7 +44,7 @@ def make_runs(folder):
         dataset="digits", hidden_units=2, epochs=EPOCHS, accelerator="cpu", validation_size=100, keep_best=True
     )
     finished = RunFolder(folder / "finished")
-    data = fit.make_data(config)
+    data = building.make_data(config)
     data.setup()
     run = Run(Journal(finished), Silent())
     record.start(config, run, data, {})

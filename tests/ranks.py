@@ -21,7 +21,8 @@ from pipeline.data.datamodule import MNISTDataModule
 from pipeline.data.datasets import ImageData, Split
 from pipeline.networks.dropout import Dropout
 from pipeline.seeding import derive_seed
-from pipeline.training import fit
+from pipeline.training import building, fit
+from pipeline.training.callbacks import EpochSeeds
 from tests.conftest import DELIVERED_WITHIN_S
 
 CONFIG = RunConfig(
@@ -57,10 +58,6 @@ class Strategy:
         self.ranks, self.rank = ranks, rank
         self.root_device = torch.device("cpu")
 
-    def reduce(self, tensor, reduce_op="mean"):
-        found = torch.stack(self.ranks.meet(self.rank, "reduce", tensor)).sum(0)
-        return {"sum": found, "mean": found / self.ranks.count}[reduce_op]
-
     def optimizer_step(self, optimizer, closure, **_):
         return optimizer.step(closure)
 
@@ -91,7 +88,7 @@ class Ranks:
         """Train as every rank; returns (weights, epoch -> metrics) of each."""
         with ThreadPoolExecutor(self.count) as pool:
             # One after the other: the weights come from torch's only generator.
-            pairs = [(fit.make_classifier(config), small_data(config, **images)) for _ in range(self.count)]
+            pairs = [(building.make_classifier(config), small_data(config, **images)) for _ in range(self.count)]
             return list(pool.map(self._whole, range(self.count), *zip(*pairs, strict=True), [config] * self.count))
 
     def _whole(self, rank, classifier, data, config):
@@ -102,41 +99,48 @@ class Ranks:
             raise
 
     def _train(self, rank, classifier, data, config):
-        strategy = Strategy(self, rank)
+        """What Lightning's loops do, with automatic optimization."""
         trainer = SimpleNamespace(
-            world_size=self.count, global_rank=rank, precision=config.precision, strategy=strategy, datamodule=data
+            world_size=self.count, global_rank=rank, precision=config.precision, strategy=Strategy(self, rank)
         )
-        classifier.trainer = data.trainer = trainer
+        classifier._trainer = data.trainer = trainer
         data.setup()
-        optimizer = LightningOptimizer(classifier.configure_optimizers())
-        optimizer._strategy, strategy._lightning_optimizers = strategy, [optimizer]
-        parameters, logged, history = list(classifier.parameters()), {}, {}
-
-        def manual_backward(loss):
-            loss.backward()
-            self.average(rank, parameters)
-
-        classifier.manual_backward, classifier.log_dict = manual_backward, lambda values, **_: logged.update(values)
-        classifier.on_fit_start()
+        optimizer, seeds, history = classifier.configure_optimizers(), EpochSeeds(config.seed), {}
+        parameters = list(classifier.parameters())
+        classifier.log = lambda *_, **__: None
         for epoch in range(config.epochs):
             trainer.current_epoch = epoch
             loader = data.train_dataloader()
             loader.sampler.set_epoch(epoch)
             classifier.train()
             self.meet(rank, "begin")  # torch's seed belongs to all threads
-            classifier.on_train_epoch_start()
-            for block in loader:
-                classifier.training_step(block)
+            seeds.on_train_epoch_start(trainer, classifier)
+            for index, batch in enumerate(loader):
+                loss = classifier.training_step(batch, index)
+                optimizer.zero_grad()
+                loss.backward()
+                self.average(rank, parameters)
+                optimizer.step()
             classifier.eval()
             with torch.no_grad():
-                classifier.on_validation_epoch_start()
                 for batch in data.val_dataloader():
                     classifier.validation_step(batch)
-            classifier.on_validation_epoch_end()
-            classifier.on_train_epoch_end()
-            history[epoch + 1] = {name: value.item() for name, value in logged.items()}
+            history[epoch + 1] = {name: self._mean(rank, mean) for name, mean in classifier.means.items()}
         self.meet(rank, "end")
         return weights_of(classifier), history
+
+    def _mean(self, rank, mean):
+        """Over all ranks, as torchmetrics adds its states; then it begins anew."""
+        found = [sum(self.meet(rank, "mean", each)) for each in (mean.total, mean.images)]
+        mean.reset()
+        return (found[0] / found[1]).item()
+
+
+def lightning_optimizer(module, strategy):
+    """The module's optimizer as Lightning hands it out."""
+    optimizer = LightningOptimizer(module.configure_optimizers())
+    optimizer._strategy, strategy._lightning_optimizers = strategy, [optimizer]
+    return optimizer
 
 
 def weights_of(module):
@@ -148,7 +152,7 @@ def worked_out(ranks, config=CONFIG, **images):
     """What the ranks have to come to, in plain torch and one process; returns (weights, epoch -> metrics)."""
     data = small_data(config, **images)
     data.setup()
-    network = fit.make_classifier(config).network
+    network = building.make_classifier(config).network
     optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
     size, history = len(data.train_images), {}
     for epoch in range(config.epochs):

@@ -12,6 +12,7 @@ from pipeline.divergence import DivergedError
 from pipeline.recording.resuming import resumed_config
 from pipeline.tracking.folders import all_folders
 from pipeline.training import fit
+from pipeline.training.news import EpochNews
 from tests.conftest import DELIVERED_WITHIN_S, environment, run_pipeline
 from tests.training.test_training import config, without_time
 
@@ -24,7 +25,9 @@ def test_a_training_that_diverges_stops_at_its_epoch_and_says_so(tmp_path):
     with pytest.raises(
         DivergedError, match="diverged in epoch 1: train_loss is nan, val_loss is nan; try a lower"
     ) as e:
-        fit.fit(config(epochs=5, **FAST), folder=tmp_path, report=lambda epoch, metrics: told.append(epoch))
+        fit.fit(
+            config(epochs=5, **FAST), folder=tmp_path, callbacks=[EpochNews(lambda epoch, metrics: told.append(epoch))]
+        )
     assert (e.value.epoch, list(e.value.history), told) == (1, [1], [1])
     assert not list(tmp_path.glob("*.ckpt"))  # nothing to go on from is worse than nothing
 
@@ -43,7 +46,7 @@ def test_what_does_not_diverge_has_the_same_numbers_with_either_word():
 
 
 def test_weights_that_are_not_finite_are_a_divergence_too(monkeypatch):
-    def end(self):
+    def end(self, outputs=None):
         self.network.layers[0].bias.data[0] = -math.inf  # ReLU hides it from every loss
 
     monkeypatch.setattr("pipeline.training.classifier.DigitClassifier.on_validation_epoch_start", end)

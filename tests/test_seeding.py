@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.data.datamodule import EpochShuffle
 from pipeline.networks.dropout import Dropout
 from pipeline.seeding import derive_seed
-from pipeline.training.classifier import DigitClassifier
+from pipeline.training.callbacks import EpochSeeds
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,22 @@ def test_the_images_are_shuffled_by_the_seed_for_their_order(epoch):
     assert list(shuffle) == torch.randperm(50, generator=generator).tolist()
 
 
-def masks_in(classifier, epoch, rank):
+def masks_in(network, epoch, rank):
     """What every dropout layer, and torch's own generator, draw first in an epoch."""
-    classifier._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-    classifier.on_train_epoch_start()
-    drawn = [layer(torch.ones(64)) for layer in classifier.network if isinstance(layer, Dropout)]
+    trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+    EpochSeeds(5).on_train_epoch_start(trainer, SimpleNamespace(network=network))
+    drawn = [layer(torch.ones(64)) for layer in network if isinstance(layer, Dropout)]
     return [*drawn, torch.rand(64)]
 
 
-def test_no_two_dropout_layers_ranks_or_epochs_share_a_mask(monkeypatch):
-    monkeypatch.setattr(DigitClassifier, "trainer", property(lambda self: self._trainer))
+def test_no_two_dropout_layers_ranks_or_epochs_share_a_mask():
     network = nn.Sequential(Dropout(0.5), nn.ReLU(), Dropout(0.5), Dropout(0.5)).train()
-    classifier = DigitClassifier(network, make_optimizer=None, seed=5)
     drawn = {}
     for epoch, rank in itertools.product((0, 1), (0, 1)):
-        for index, values in enumerate(masks_in(classifier, epoch, rank)):
+        for index, values in enumerate(masks_in(network, epoch, rank)):
             drawn[epoch, rank, index] = tuple(values.tolist())
     assert len(set(drawn.values())) == 2 * 2 * 4
-    first, _, _, torchs = masks_in(classifier, 1, 0)
+    first, _, _, torchs = masks_in(network, 1, 0)
     expected = Dropout(0.5)
     expected.reseed(derive_seed(5, "dropout", 1, 0, 1))
     assert torch.equal(first, expected(torch.ones(64)))

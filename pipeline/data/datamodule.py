@@ -16,10 +16,6 @@ from pipeline.seeding import derive_seed
 Batch = tuple[Tensor, Tensor]
 EVALUATION_BATCH = 2_000
 
-# The training loader hands out whole batches a block at a time, about so many images: Lightning spends 0.3 ms of hooks
-# on whatever a loader yields, a quarter of a training step. `DigitClassifier.training_step` takes the block apart.
-BLOCK = 1_024
-
 
 class ImageTensors(Dataset[Batch]):
     """Images and labels that lie in the device's memory; a batch is one indexing operation there, not B of them.
@@ -131,10 +127,9 @@ class MNISTDataModule(LightningDataModule):
         return self.source
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Blocks of whole batches in an order that (seed, epoch) decides; the last batch may be smaller."""
-        block = max(1, BLOCK // self.batch_size) * self.batch_size
+        """Batches in an order that (seed, epoch) decides; the last may be smaller."""
         shuffle = EpochShuffle(len(self.train_images), self.seed, *self._rank_of())
-        return _loader(self.train_images, block, shuffle)
+        return _loader(self.train_images, self.batch_size, shuffle)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out images, or the test images where none are held out, in file order."""

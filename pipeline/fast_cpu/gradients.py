@@ -22,7 +22,7 @@ def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | N
         batch_size: of the largest batch.
         precision: as Lightning names it.
     """
-    if precision not in DTYPES or type(network) is not MLP:
+    if precision not in DTYPES or type(network) is not MLP or _is_watched(network):
         return None
     try:
         agrees = _agrees(network, DTYPES[precision])
@@ -31,6 +31,15 @@ def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | N
     ):  # other layers than these, one less or one without a bias: what the try makes of them is not known
         return None
     return Backprop(network, batch_size, DTYPES[precision]) if agrees else None
+
+
+def _is_watched(network: nn.Module) -> bool:
+    """Whether somebody has hooks on a module or a weight, which only autograd would call."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooks = [getattr(module, kind) for module in network.modules() for kind in kinds]
+    kinds = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    hooks += [getattr(weight, kind) for weight in network.parameters() for kind in kinds]
+    return any(hooks)
 
 
 def _agrees(network: MLP, dtype: torch.dtype) -> bool:

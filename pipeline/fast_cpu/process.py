@@ -10,6 +10,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 EXACT = 1e-5
 
 
+def prepare(matmul_precision: str) -> str:
+    """Make all of these settings; returns the precision of matrix products that was set."""
+    keep_memory()
+    leave_memory_unfilled()
+    return set_matmul_precision(matmul_precision)
+
+
 def keep_memory() -> None:
     """Let glibc keep what is freed instead of giving it back to the kernel and faulting it in again.
 

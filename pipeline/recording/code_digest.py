@@ -16,6 +16,7 @@ DECIDING = (
     "data/downloads",
     "data/image_files",
     "data/known_data",
+    "fast_cpu/blocks",
     "fast_cpu/gradients",
     "fast_cpu/process",
     "networks/dropout",
@@ -23,9 +24,12 @@ DECIDING = (
     "optim/optimizers",
     "seeding",
     "training/building",
+    "training/callbacks",
     "training/classifier",
-    "training/epoch_end",
     "training/fit",
+    "training/history",
+    "training/means",
+    "training/trainer",
 )
 
 

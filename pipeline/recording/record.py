@@ -49,12 +49,12 @@ def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
     if "pipeline.training.fit" not in sys.modules:
         with gc_paused():
             import pipeline.training.fit  # noqa: F401
-    from pipeline.training import building, fit
+    from pipeline.training import building, trainer
 
-    processes = fit.check_hardware(config)
-    data = fit.make_data(config)
+    processes = trainer.check_hardware(config)
+    data = building.make_data(config)
     data.setup()
-    fit.check_shares(data, processes)
+    building.check_shares(data, processes)
     building.check_size(config, len(data.train_images))
     return building.settled(config), data
 
@@ -105,14 +105,14 @@ def resume(config: RunConfig, run: Run, data: "MNISTDataModule") -> Path | None:
 
 def _checkpoint_to_continue(folder: RunFolder, config: RunConfig) -> Path | None:
     """The newest whole checkpoint; none, if the best epoch that it knows of has to be trained again."""
-    from pipeline.training import checkpoints, epoch_end
+    from pipeline.training import checkpoints, history
 
     for words in recovery.losses(folder):
         print(f"warning: {folder.path.name}: {words}", file=sys.stderr)
     checkpoint, damaged = checkpoints.latest(folder.checkpoints)
     for path in damaged:
         print(f"warning: checkpoint {path.name} is damaged; falling back to the one before", file=sys.stderr)
-    if checkpoint and config.keep_best and not epoch_end.best_is_kept(checkpoint):
+    if checkpoint and config.keep_best and not history.best_is_kept(checkpoint):
         print("warning: the weights of the best epoch are lost; training again from the first one", file=sys.stderr)
         return None
     return checkpoint
@@ -140,7 +140,10 @@ def fit_and_record(
     from pipeline.recording.results import record_results
     from pipeline.tracking.logger import RunLogger
     from pipeline.training import fit
+    from pipeline.training.news import EpochNews, StepNews
 
+    told = [EpochNews(report)] if report else []
+    news = [StepNews(on_steps)] if on_steps else []
     os.environ |= {RUN_FOLDER: str(run.folder.path), RESUME_FROM: str(resume_from or "")}
     try:
         result = fit.fit(
@@ -149,8 +152,7 @@ def fit_and_record(
             logger=RunLogger(run),
             folder=run.folder.checkpoints,
             resume_from=resume_from,
-            report=report,
-            on_steps=on_steps,
+            callbacks=[*told, *news],
         )
     except DivergedError as error:
         run.tags({divergence.TAG: str(error.epoch)})

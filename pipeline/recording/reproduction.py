@@ -11,7 +11,7 @@ from pipeline.divergence import DivergedError
 from pipeline.recording.resuming import recorded_config
 from pipeline.tracking.folders import RunFolder, data_digest, find_folder, values_of
 from pipeline.tracking.provenance import git_tags, machine_tags
-from pipeline.training import fit
+from pipeline.training import building, fit
 
 COMPARED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 Values = dict[tuple[int, str], float]
@@ -35,7 +35,7 @@ def reproduce(run: str, runs_dir: str, data_dir: str | None = None) -> int:
     recorded = _recorded_values(folder)
     if not recorded:
         raise ValueError(f"run {folder.path.name} recorded no epoch; there is nothing to compare with")
-    data = fit.make_data(config)
+    data = building.make_data(config)
     data.setup()
     assert data.source is not None
     return _tell(folder, recorded, _trained_again(config, data), _differences(folder, data.source))

@@ -1,13 +1,18 @@
-"""The network of a config: built, and first on paper, where it costs nothing: what it is called, whether it fits."""
+"""Data, network and classifier of a config; the network first on paper, where it costs nothing: does it fit?"""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config import RunConfig
+from pipeline.data.datamodule import MNISTDataModule
 from pipeline.networks.mlp import MLP
+from pipeline.optim.optimizers import make_optimizer
+from pipeline.seeding import derive_seed
+from pipeline.training.classifier import DigitClassifier
 
 # Weights, gradients and, as an ONNX file is written and tried, three more copies; beside them the optimizer's own.
 COPIES, OWN_COPIES = 5, {"rmsprop": 1, "sgd": 1, "adagrad": 1, "adadelta": 2, "adam": 2}
@@ -19,6 +24,45 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 def make_network(config: RunConfig) -> nn.Module:
     """The network: (B, 784) -> (B, 10) logits, its weights drawn from torch's global generator."""
     return MLP(config.hidden_units, config.hidden_layers, config.dropout)
+
+
+def make_classifier(config: RunConfig) -> DigitClassifier:
+    """The classifier of the config, its weights drawn from the seed."""
+
+    def optimizer(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return make_optimizer(
+            config.optimizer,
+            parameters,
+            learning_rate=config.learning_rate,
+            rho=config.rho,
+            epsilon=config.epsilon,
+            momentum=config.momentum,
+        )
+
+    torch.manual_seed(derive_seed(config.seed, "weights"))
+    return DigitClassifier(make_network(config), optimizer)
+
+
+def make_data(config: RunConfig) -> MNISTDataModule:
+    """The data module of the config."""
+    return MNISTDataModule(
+        config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed, config.data_name
+    )
+
+
+def check_shares(data: MNISTDataModule, processes: int) -> None:
+    """Make sure that every process gets an image: one without any would wait for ever, or be waited for.
+
+    Raises:
+        ValueError: naming the images that are too few.
+    """
+    parts = {"training": data.train_images, "validation": data.val_images, "test": data.test_images}
+    for name, images in parts.items():
+        if len(images) < processes:
+            raise ValueError(
+                f"{processes} processes cannot share {len(images)} {name} image{'s' * (len(images) != 1)}; "
+                "take fewer devices, or another validation_size"
+            )
 
 
 def settled(config: RunConfig) -> RunConfig:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.training import checkpoints, epoch_end, fit
+from pipeline.training import callbacks, checkpoints, fit, history
 from tests.fuzz_runs import same
 
 CONFIG = RunConfig(dataset="digits", hidden_units=2, epochs=4, accelerator="cpu", validation_size=100, keep_best=True)
@@ -68,7 +68,7 @@ def full_once(monkeypatch, epochs):
 def test_a_disk_that_is_full_at_the_best_epoch_fails_the_run_instead_of_giving_other_weights(
     tmp_path, monkeypatch, capsys
 ):
-    for module in (fit, epoch_end):
+    for module in (fit, callbacks, history):
         monkeypatch.setattr(
             module, "best_epoch", lambda history: min(2, max(history, default=0))
         )  # epoch 2 is the best
@@ -76,23 +76,7 @@ def test_a_disk_that_is_full_at_the_best_epoch_fails_the_run_instead_of_giving_o
     with pytest.raises(checkpoints.BestIsLostError, match=r"the weights of the best epoch, 2, could not be kept"):
         fit.fit(CONFIG, folder=tmp_path)
     assert "warning: the weights of epoch 2, the best so far, are not kept" in capsys.readouterr().err
-    assert not epoch_end.best_is_kept(checkpoints.latest(tmp_path)[0])
-
-
-def test_best_loss_moves_only_when_the_weights_are_written(tmp_path, monkeypatch):
-    seen = {}
-    ended = epoch_end.EpochEnd.on_train_epoch_end
-
-    def watched(self, trainer, module):
-        ended(self, trainer, module)
-        seen[trainer.current_epoch + 1] = self.best_loss
-
-    monkeypatch.setattr(epoch_end.EpochEnd, "on_train_epoch_end", watched)
-    full_once(monkeypatch, {1, 2})
-    result = fit.fit(CONFIG, folder=tmp_path)
-    losses = {epoch: metrics["val_loss"] for epoch, metrics in result.history.items()}
-    assert (seen[1], seen[2]) == (float("inf"), float("inf"))
-    assert seen[4] == min(losses[3], losses[4])
+    assert not history.best_is_kept(checkpoints.latest(tmp_path)[0])
 
 
 @pytest.mark.parametrize("best", [3, 4])
@@ -111,7 +95,7 @@ def test_a_damaged_best_checkpoint_is_replaced_by_its_epochs_own_while_that_is_k
 
 def test_the_best_checkpoint_holds_the_weights_of_the_epoch_of_the_lowest_val_loss(trained):
     folder, result = trained
-    best = epoch_end.best_epoch(result.history)
+    best = history.best_epoch(result.history)
     assert checkpoints.load(folder / checkpoints.BEST)["epoch"] + 1 == best
     kept = checkpoints.best_weights(folder, best)
     assert all(torch.equal(value, kept[name]) for name, value in result.classifier.state_dict().items())

@@ -3,9 +3,9 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.config import RunConfig
-from pipeline.fast_cpu import gradients
-from pipeline.training import checkpoints, fit
-from pipeline.training.classifier import ImageMeans
+from pipeline.fast_cpu import blocks
+from pipeline.training import checkpoints, fit, trainer
+from pipeline.training.news import EpochNews
 
 
 def config(**knobs):
@@ -30,17 +30,6 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit_and_another_seed_other
     assert without_time(one.history) != without_time(other.history)
 
 
-def test_metrics_are_means_over_images_not_over_batches():
-    means = ImageMeans()
-    logits, labels = torch.randn(7, 10), torch.randint(0, 10, (7,))
-    for rows in (slice(0, 5), slice(5, 7)):
-        means.add(F.cross_entropy(logits[rows], labels[rows]), logits[rows], labels[rows])
-    loss, correct, images = means.sums().tolist()
-    assert loss / images == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-6)
-    assert correct == (logits.argmax(1) == labels).sum()
-    assert images == 7
-
-
 def test_test_metrics_are_those_of_the_final_weights_on_all_test_images():
     result = fit.fit(config())
     images = result.data.test_images
@@ -53,7 +42,7 @@ def test_test_metrics_are_those_of_the_final_weights_on_all_test_images():
 
 def test_the_report_is_called_after_each_epoch():
     told = []
-    fit.fit(config(), report=lambda epoch, metrics: told.append((epoch, sorted(metrics))))
+    fit.fit(config(), callbacks=[EpochNews(lambda epoch, metrics: told.append((epoch, sorted(metrics))))])
     names = ["epoch_seconds", "time_ms", "train_accuracy", "train_loss", "val_accuracy", "val_loss"]
     assert told == [(1, names), (2, names)]
 
@@ -65,7 +54,7 @@ def test_an_epoch_takes_one_step_per_batch():
 
 def test_the_block_size_changes_no_number(monkeypatch):
     whole = fit.fit(config(batch_size=32))
-    monkeypatch.setattr("pipeline.data.datamodule.BLOCK", 32)
+    monkeypatch.setattr(blocks, "BLOCK", 32)
     assert torch.equal(weights(whole), weights(fit.fit(config(batch_size=32))))
 
 
@@ -78,7 +67,7 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path, stop)
         config(epochs=4),
         folder=tmp_path,
         resume_from=checkpoints.latest(tmp_path)[0],
-        report=lambda epoch, _: trained.append(epoch),
+        callbacks=[EpochNews(lambda epoch, _: trained.append(epoch))],
     )
     assert trained == [*range(stop + 1, 5)]  # from the beginning it would come to the same numbers
     assert [resumed.history[epoch] for epoch in first.history] == [*first.history.values()]
@@ -127,7 +116,7 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
     result = fit.fit(config(precision="bf16-mixed", epochs=3))
     assert result.history[3]["val_accuracy"] > 0.5
     assert weights(result).dtype == torch.float32
-    assert result.classifier.by_hand.dtype == torch.bfloat16
+    assert result.classifier.derive.dtype == torch.bfloat16
     assert not torch.equal(weights(result), weights(fit.fit(config(epochs=3))))
     images, network = result.data.test_images, result.classifier.network.eval()
     pixels = images.images.float() / 255
@@ -140,20 +129,8 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
         assert loss != pytest.approx(rounded, rel=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_training_by_hand_is_bit_for_bit_the_one_by_autograd(monkeypatch, precision):
-    by_hand = fit.fit(config(precision=precision))
-    assert by_hand.classifier.by_hand is not None
-    monkeypatch.setattr(gradients, "derive", lambda *_: None)
-    by_autograd = fit.fit(config(precision=precision))
-    assert by_autograd.classifier.by_hand is None
-    for one, other in zip(by_hand.classifier.parameters(), by_autograd.classifier.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert by_hand.test == by_autograd.test
-
-
 def test_unknown_devices_are_told():
     with pytest.raises(
         ValueError, match="Lightning cannot train with accelerator cpu, devices nonsense, strategy auto"
     ):
-        fit.check_hardware(config(devices="nonsense"))
+        trainer.check_hardware(config(devices="nonsense"))

@@ -1,0 +1,116 @@
+"""The callbacks of every training, each one job; `History` lies beside."""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, Checkpoint
+
+from pipeline import divergence
+from pipeline.networks.dropout import Dropout
+from pipeline.seeding import derive_seed
+from pipeline.signals import keep_sigterm
+from pipeline.training import checkpoints
+from pipeline.training.history import best_epoch, history_of
+
+
+class EpochSeeds(Callback):
+    """Begins each epoch's own dropout, which (seed, epoch, rank) decides: a resumed epoch draws what it would have."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed torch's generator, and each dropout layer by its place in the network."""
+        place = ("dropout", trainer.current_epoch, trainer.global_rank)
+        torch.manual_seed(derive_seed(self.seed, *place))
+        network: torch.nn.Module = pl_module.network  # type: ignore[assignment]
+        for index, module in enumerate(network.modules()):
+            if isinstance(module, Dropout):
+                module.reseed(derive_seed(self.seed, *place, index))
+
+
+class EpochTimer(Callback):
+    """Logs `epoch_seconds`, with validation."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what it shows."""
+        seconds = torch.tensor(time.perf_counter() - self.began, dtype=torch.float64)
+        pl_module.log("epoch_seconds", seconds, logger=False)
+
+
+class DivergenceStop(Checkpoint):
+    """Stops a training whose losses or weights are no longer finite, or warns of it.
+
+    Attributes:
+        epoch: the first such epoch, from 1.
+    """
+
+    def __init__(self, stop: bool) -> None:
+        self.stop = stop
+        self.epoch: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the epochs of the checkpoint."""
+        self.epoch = divergence.first_epoch(history_of(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the epoch; all ranks have the same means and weights, so they stop together."""
+        epoch = trainer.current_epoch + 1
+        metrics = history_of(trainer)[epoch]
+        finite = divergence.first_epoch({epoch: metrics}) is None
+        if self.epoch or (finite and all(bool(weights.isfinite().all()) for weights in pl_module.parameters())):
+            return
+        self.epoch = epoch
+        trainer.should_stop = trainer.should_stop or self.stop
+        if not self.stop and trainer.is_global_zero:
+            print(f"warning: {divergence.words(epoch, metrics)}; it goes on", file=sys.stderr)
+
+
+class EpochCheckpoints(Checkpoint):
+    """Saves a checkpoint after each epoch, and the weights of the best one. None of an epoch that is no good to anyone.
+
+    A full disk costs a checkpoint, not the training.
+    """
+
+    def __init__(self, folder: Path, keep_best: bool, divergence: DivergenceStop) -> None:
+        self.folder, self.keep_best, self.divergence = folder, keep_best, divergence
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; each is tried alone, as the other ranks do both."""
+        if self.divergence.epoch and self.divergence.stop:
+            return
+        epoch = trainer.current_epoch + 1
+        try:
+            if self.keep_best and best_epoch(history_of(trainer)) == epoch:
+                checkpoints.write_whole(trainer, self.folder / checkpoints.BEST)
+        except OSError as error:
+            print(f"warning: the weights of epoch {epoch}, the best so far, are not kept ({error})", file=sys.stderr)
+        try:
+            checkpoints.save(trainer, self.folder, epoch)
+        except OSError as error:  # the last whole checkpoint stays
+            print(f"warning: no checkpoint of epoch {epoch} ({error})", file=sys.stderr)
+
+
+class KeepSigterm(Callback):
+    """Leaves SIGTERM to whoever handles it as the training begins.
+
+    Lightning's own handler, set as a loop begins, waits in a broadcast for ranks that may be elsewhere: for ever.
+    """
+
+    def __init__(self) -> None:
+        self._put_back = keep_sigterm()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put it back."""
+        self._put_back()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put it back."""
+        self._put_back()

@@ -1,0 +1,93 @@
+"""Lightning's Trainer as a config asks for it, the processes that it starts, and its words."""
+
+import contextlib
+import logging
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.loggers import Logger
+
+from pipeline.config import RunConfig
+
+
+def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: Sequence[Callback], **options: Any) -> Trainer:
+    """Lightning's Trainer as the config asks for it; what it refuses ends in a ValueError that names what was given."""
+    own = [*callbacks]
+    if config.early_stopping:
+        own.append(EarlyStopping("val_loss", patience=config.early_stopping, check_finite=False))
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    try:
+        return Trainer(
+            max_epochs=config.epochs,
+            accelerator=config.accelerator,
+            devices=int(config.devices) if config.devices.isdigit() else config.devices,
+            strategy=config.strategy,
+            precision=config.precision,
+            logger=logger,
+            callbacks=own,
+            **{**quiet, "deterministic": True, **options},
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        names = ("accelerator", "devices", "strategy", "precision")
+        given = ", ".join(f"{name} {getattr(config, name)}" for name in names)
+        raise ValueError(f"Lightning cannot train with {given} here: {error}") from error
+
+
+def check_hardware(config: RunConfig) -> int:
+    """Make sure that Lightning takes the accelerator, devices, strategy and precision, before a run begins.
+
+    Returns:
+        How many processes will train together.
+
+    Raises:
+        ValueError: saying what Lightning has against them.
+    """
+    with only_useful_words():
+        return make_trainer(config, False, []).world_size
+
+
+def leave_the_group() -> None:
+    """All ranks together; left to the exit, the group's threads can abort the process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def other_ranks_ended(trainer: Trainer) -> Iterator[None]:
+    """After an error end the other ranks, which wait for this one.
+
+    Lightning's observer of them is to leave this one alive, which has its record to end.
+    """
+    try:
+        yield
+    except BaseException:
+        if (launcher := trainer.strategy.launcher) is not None:
+            launcher.kill(signal.SIGTERM)
+            getattr(launcher, "procs", []).clear()
+        raise
+
+
+@contextlib.contextmanager
+def only_useful_words() -> Iterator[None]:
+    """Keep back Lightning's banners and the warnings that a user of this pipeline cannot act on."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*Checkpoint directory.*",
+            ".*GPU available but not used.*",
+            ".*LeafSpec.*",
+            ".*logging interval.*",
+            ".*sync_dist=True.*",  # the means are summed over all ranks before they are logged
+            ".*recommended to use `Trainer\\(devices=1.*",  # no image is evaluated twice, see data.py
+        ):
+            warnings.filterwarnings("ignore", message)
+        yield

@@ -1,0 +1,205 @@
+"""The fast path: chosen where nobody asks for autograd's hooks, and then the same numbers to the last bit."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import nn
+from torch.nn import functional as F
+
+from pipeline.config import RunConfig
+from pipeline.fast_cpu import blocks
+from pipeline.networks.mlp import MLP
+from pipeline.training import fit
+from pipeline.training.classifier import DigitClassifier
+from tests import ranks
+
+CONFIG = RunConfig(epochs=2, batch_size=4, hidden_units=16, dropout=0.4, validation_size=9, seed=11, accelerator="cpu")
+
+
+class Watcher(Callback):
+    def on_after_backward(self, trainer, pl_module):
+        pass
+
+
+class EpochWatcher(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        pass
+
+
+class BatchWatcher(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pass
+
+
+class BlockWatcher(BatchWatcher):
+    takes_blocks = True
+
+
+def trainer(**options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(**{"accelerator": "cpu", "devices": 1, "enable_checkpointing": False, **quiet, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "fast"),
+    [
+        ({}, True),
+        ({"precision": "bf16-mixed"}, True),
+        ({"callbacks": [EpochWatcher(), BlockWatcher()]}, True),
+        ({"precision": "64-true"}, False),
+        ({"gradient_clip_val": 1.0}, False),
+        ({"accumulate_grad_batches": 2}, False),
+        ({"callbacks": [Watcher()]}, False),
+        ({"callbacks": [EpochWatcher(), BatchWatcher()]}, False),
+        ({"devices": 2, "strategy": "ddp"}, False),  # a DDP that does not see the backward pass averages nothing
+    ],
+)
+def test_gradients_are_by_hand_where_one_process_trains_and_nobody_watches(options, fast):
+    found = blocks.by_hand(trainer(**options), MLP(hidden_units=8), 4)
+    assert (found is not None) == fast
+    if found:
+        assert found.dtype == {"bf16-mixed": torch.bfloat16}.get(options.get("precision"), torch.float32)
+        assert [len(output) for output in found.outputs] == [4, 4]
+
+
+def test_on_another_device_than_a_cpu_autograd_derives_them():
+    one = trainer()
+    one.strategy._root_device = torch.device("meta")
+    assert blocks.by_hand(one, MLP(hidden_units=8), 4) is None
+
+
+def hook(*_):
+    return None
+
+
+@pytest.mark.parametrize(
+    "watch",
+    [
+        lambda network: network.register_forward_hook(hook),
+        lambda network: network.layers[0].register_forward_pre_hook(hook),
+        lambda network: network.layers[0].register_full_backward_hook(hook),
+        lambda network: network.layers[0].register_full_backward_pre_hook(hook),
+        lambda network: network.layers[0].weight.register_hook(hook),
+        lambda network: network.layers[0].bias.register_post_accumulate_grad_hook(hook),
+        lambda network: network.layers[0].weight.requires_grad_(False),
+        lambda network: network.layers.insert(1, nn.Sigmoid()),
+    ],
+)
+def test_a_network_that_is_watched_frozen_or_another_is_autograds(watch):
+    network = MLP(hidden_units=8)
+    watch(network)
+    assert blocks.by_hand(trainer(), network, 4) is None
+
+
+@pytest.mark.parametrize(("batch_size", "block"), [(4, 1024), (100, 1000), (1024, 1024), (3000, 3000)])
+def test_a_block_is_whole_batches_in_the_same_order(batch_size, block):
+    data = ranks.small_data(CONFIG)
+    data.batch_size = batch_size
+    data.setup()
+    plain = data.train_dataloader()
+    blocked = blocks.in_blocks(plain, batch_size)
+    assert blocked.batch_size == block
+    for epoch in (0, 1):
+        plain.sampler.set_epoch(epoch)  # Lightning calls it on what it is given
+        one = [batch for pixels, labels in plain for batch in zip(pixels, labels, strict=True)]
+        two = [batch for pixels, labels in blocked for batch in zip(pixels, labels, strict=True)]
+        assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(one, two, strict=True))
+
+
+def without_times(history):
+    return {
+        epoch: {name: value for name, value in metrics.items() if name not in ("time_ms", "epoch_seconds")}
+        for epoch, metrics in history.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"optimizer": "sgd", "momentum": 0.5, "hidden_layers": 0},
+        {"optimizer": "adam", "hidden_layers": 3, "batch_size": 5},
+        {"precision": "bf16-mixed", "batch_size": 64},
+    ],
+)
+def test_both_ways_give_the_same_weights_and_metrics_to_the_last_bit(monkeypatch, knobs):
+    """The plain one is Lightning as its documentation teaches it; a block is two batches here, so that they differ."""
+    config = RunConfig(**{**CONFIG.as_dict(), **knobs})
+    monkeypatch.setattr(blocks, "BLOCK", 8)
+    fast, plain = (fit.fit(config, data=ranks.small_data(config), fast_cpu=way) for way in (True, False))
+    assert (type(fast.classifier), type(plain.classifier)) == (fit.FastClassifier, DigitClassifier)
+    assert torch.equal(ranks.weights_of(fast.classifier), ranks.weights_of(plain.classifier))
+    assert without_times(fast.history) == without_times(plain.history)
+    assert fast.test == plain.test
+    assert fast.trainer.global_step == plain.trainer.global_step
+
+
+def test_clipping_a_watcher_or_accumulation_is_heeded():
+    whole = fit.fit(CONFIG, data=ranks.small_data())
+    for options in ({"gradient_clip_val": 1e-3}, {"accumulate_grad_batches": 3}):
+        found = fit.fit(CONFIG, data=ranks.small_data(), **options)
+        assert type(found.classifier) is DigitClassifier
+        assert not torch.equal(ranks.weights_of(found.classifier), ranks.weights_of(whole.classifier))
+    found = fit.fit(CONFIG, data=ranks.small_data(), callbacks=[Watcher()])
+    assert type(found.classifier) is DigitClassifier
+    assert torch.equal(ranks.weights_of(found.classifier), ranks.weights_of(whole.classifier))
+
+
+@pytest.fixture
+def module():
+    """The fast classifier of batches of four, with an optimizer as Lightning hands it out."""
+    torch.manual_seed(7)
+    network = MLP(hidden_units=8, hidden_layers=1, dropout=0)
+    derive = blocks.by_hand(trainer(), network, 4)
+    found = fit.FastClassifier(network, lambda w: torch.optim.SGD(w, lr=0.5), derive=derive, batch_size=4)
+    strategy = ranks.Strategy(ranks.Ranks(1), 0)
+    optimizer = ranks.lightning_optimizer(found, strategy)
+    found._trainer = SimpleNamespace(strategy=strategy, train_dataloader=SimpleNamespace(sampler=range(21)))
+    found.optimizers = lambda: optimizer
+    found.logged = []
+    found.log_dict = lambda values, **how: found.logged.append((values, how))
+    return found
+
+
+def block(size):
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(size, 784, generator=generator), torch.arange(size) % 10
+
+
+def test_a_block_is_one_step_a_batch_and_the_means_are_over_images(module):
+    pixels, labels = block(10)
+    plain = MLP(hidden_units=8, hidden_layers=1, dropout=0)
+    plain.load_state_dict(module.network.state_dict())
+    assert module.progress() == (0, 6, {})
+    module.training_step((pixels, labels), 0)
+    losses = correct = 0
+    for rows in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        logits = plain(pixels[rows])
+        loss = F.cross_entropy(logits, labels[rows])
+        losses += loss.item() * len(labels[rows])
+        correct += (logits.argmax(1) == labels[rows]).sum().item()
+        with torch.no_grad():
+            for weights, gradient in zip(
+                plain.parameters(), torch.autograd.grad(loss, list(plain.parameters())), strict=True
+            ):
+                weights -= 0.5 * gradient
+    assert all(torch.equal(a, b) for a, b in zip(module.network.parameters(), plain.parameters(), strict=True))
+    assert module.progress() == (3, 6, {"loss": losses / 10, "accuracy": correct / 10})
+    module.on_train_epoch_end()
+    ((values, how),) = module.logged
+    assert {name: value.item() for name, value in values.items()} == {
+        "train_loss": losses / 10,
+        "train_accuracy": correct / 10,
+    }
+    assert {value.dtype for value in values.values()} == {torch.float64}
+    assert how == {"prog_bar": True, "logger": False}
+    module.on_train_epoch_start()
+    assert module.progress() == (0, 6, {})
+
+
+@pytest.mark.parametrize("labels", [4, 9])
+def test_a_block_with_fewer_labels_than_images_is_an_error_and_not_a_shorter_block(module, labels):
+    with pytest.raises(ValueError, match=r"zip\(\) argument 2 is"):
+        module.training_step((block(8)[0], block(labels)[1]), 0)
