@@ -37,8 +37,8 @@ def _is_watched(network: nn.Module) -> bool:
     """Whether somebody has hooks on a module or a weight, which only autograd would call."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooks = [getattr(module, kind) for module in network.modules() for kind in kinds]
-    kinds = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    hooks += [getattr(weight, kind) for weight in network.parameters() for kind in kinds]
+    of_weights = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    hooks += [getattr(weight, kind) for weight in network.parameters() for kind in of_weights]
     return any(hooks)
 
 

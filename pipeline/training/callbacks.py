@@ -36,11 +36,9 @@ class EpochTimer(Callback):
     """Logs `epoch_seconds`, with validation."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
         self.began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what it shows."""
         seconds = torch.tensor(time.perf_counter() - self.began, dtype=torch.float64)
         pl_module.log("epoch_seconds", seconds, logger=False)
 
@@ -108,9 +106,7 @@ class KeepSigterm(Callback):
         self._put_back = keep_sigterm()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put it back."""
         self._put_back()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put it back."""
         self._put_back()

@@ -29,7 +29,6 @@ class History(Checkpoint):
 
     @property
     def state_key(self) -> str:
-        """Where in a checkpoint its state is found."""
         return STATE
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -38,7 +37,6 @@ class History(Checkpoint):
             self._log(trainer, epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take and log the epoch."""
         epoch = trainer.current_epoch + 1
         before = max((earlier["time_ms"] for earlier in self.epochs.values()), default=0)
         self.epochs[epoch] = {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -50,11 +48,9 @@ class History(Checkpoint):
             trainer.logger.log_metrics(self.epochs[epoch], step=epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The epochs so far."""
         return {"history": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the epochs of the checkpoint."""
         self.epochs = dict(state_dict["history"])
 
 

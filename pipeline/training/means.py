@@ -9,7 +9,7 @@ class ImageMean(Metric):
     """A mean over images, not over batches, of which the last is smaller; over those of all ranks.
 
     In float64, in which the sums of an epoch's float32 losses are exact. `torchmetrics.MeanMetric` would drop NaN,
-    which says here that a training diverged, or, told to keep it, the weights; and it takes on the training's precision.
+    which says here that a training diverged, or, told to keep it, the weights; and it takes the training's precision.
     """
 
     total: Tensor

@@ -42,13 +42,11 @@ class StepNews(Callback):
         self._told_at = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell that nothing is done yet."""
         self._tell(trainer, pl_module, begins=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell, if it is time to."""
         if time.perf_counter() - self._told_at >= self.every_s or trainer.is_last_batch:
             self._tell(trainer, pl_module)
 

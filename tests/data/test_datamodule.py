@@ -121,34 +121,12 @@ def test_one_image_makes_a_set():
 # Blocks and batches.
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "block"),
-    [
-        (1, 1024),
-        (128, 1024),
-        (1000, 1000),
-        (1024, 1024),
-        (1025, 1025),
-        (2000, 2000),
-        (513, 513),
-        (512, 1024),
-        (7, 1022),
-    ],
-)
-def test_a_block_is_as_many_whole_batches_as_1024_images_hold_but_one_at_least(loaded, batch_size, block):
-    loader = module(batch_size=batch_size).train_dataloader()
-    assert loader.batch_size == block
-    assert block % batch_size == 0
-
-
-@pytest.mark.parametrize(
-    ("size", "sizes"), [(1024, [1024]), (1025, [1024, 1]), (1023, [1023]), (2048, [1024, 1024]), (1, [1])]
-)
-def test_the_last_block_has_what_is_left_be_it_one_image(loaded, size, sizes):
+@pytest.mark.parametrize(("size", "sizes"), [(256, [128, 128]), (257, [128, 128, 1]), (127, [127]), (1, [1])])
+def test_the_last_batch_has_what_is_left_be_it_one_image(loaded, size, sizes):
     loaded.sizes = (size, TEST)
-    blocks = list(module(batch_size=128).train_dataloader())
-    assert [(pixels.shape, labels.shape) for pixels, labels in blocks] == [((n, 784), (n,)) for n in sizes]
-    assert pairs_in(blocks) == pairs_of(split_of(size))
+    batches = list(module(batch_size=128).train_dataloader())
+    assert [(pixels.shape, labels.shape) for pixels, labels in batches] == [((n, 784), (n,)) for n in sizes]
+    assert pairs_in(batches) == pairs_of(split_of(size))
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,9 @@ def test_a_network_that_is_watched_frozen_or_another_is_autograds(watch):
     assert blocks.by_hand(trainer(), network, 4) is None
 
 
-@pytest.mark.parametrize(("batch_size", "block"), [(4, 1024), (100, 1000), (1024, 1024), (3000, 3000)])
+@pytest.mark.parametrize(
+    ("batch_size", "block"), [(1, 1024), (7, 1022), (128, 1024), (512, 1024), (513, 513), (1024, 1024), (1025, 1025)]
+)
 def test_a_block_is_whole_batches_in_the_same_order(batch_size, block):
     data = ranks.small_data(CONFIG)
     data.batch_size = batch_size
