@@ -33,17 +33,32 @@ class _Loader(yaml.SafeLoader):
     """Whole numbers, nulls and merge keys; everything else is text. Stops reading what is too much."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML wants it
-    values = level = 0
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.values = self.level = 0
+        self.sizes: dict[int, int] = {}  # of each node that is read whole: its values, with every alias written out
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next node, counted and checked; an alias counts as what it stands for."""
+        event, before = self.peek_event(), self.values  # type: ignore[no-untyped-call]
         self.values += 1
         self.level += 1
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.values > MOST_VALUES:
-            raise _RefusedError(mark, f"holds over {MOST_VALUES:,} values")
         if self.level > MOST_LEVELS:
-            raise _RefusedError(mark, f"is nested too deep (over {MOST_LEVELS} levels)")
-        node = super().compose_node(parent, index)
+            raise _RefusedError(event.start_mark, f"is nested too deep (over {MOST_LEVELS} levels)")
+        if self.values > MOST_VALUES:
+            raise _RefusedError(event.start_mark, f"holds over {MOST_VALUES:,} values")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self.sizes:
+                raise _RefusedError(event.start_mark, "contains itself (an alias within its own anchor)")
+            self.values = before + self.sizes[id(node)]
+        elif node is not None:
+            _check(node)
+        if self.values > MOST_VALUES:
+            words = f"holds over {MOST_VALUES:,} values once its aliases are written out"
+            raise _RefusedError(event.start_mark, words)
+        self.sizes[id(node)] = self.values - before
         self.level -= 1
         return node
 
@@ -72,10 +87,7 @@ def read_yaml(path: Path, kind: str) -> tuple[str, Any]:
     text = _text_of(path, kind)
     try:
         root = _Loader(text).get_single_node()
-        if root is None:
-            return text, None
-        _check(root)
-        return text, _Loader("").construct_document(root)
+        return text, None if root is None else _Loader("").construct_document(root)
     except _RefusedError as refusal:
         raise YamlFileError(f"{kind} {path}, {refusal}") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -94,35 +106,12 @@ def _text_of(path: Path, kind: str) -> str:
         raise YamlFileError(f"{kind} {path}, line {line}: is not UTF-8 text; save it as UTF-8") from None
 
 
-def _check(root: yaml.Node) -> None:
-    """Refuse tags, repeated and strange keys, and whatever an alias lets grow."""
-    sizes: dict[int, int] = {}
-
-    def size(node: yaml.Node) -> int:
-        """The number of values with every alias written out; each node is looked into once."""
-        if sizes.get(id(node)) == 0:
-            raise _RefusedError(node.start_mark, "contains itself (an alias within its own anchor)")
-        if id(node) in sizes:
-            return sizes[id(node)]
-        if node.tag not in TAGS:
-            raise _RefusedError(node.start_mark, f"tag {_short(node.tag)} is not taken; write plain values")
-        sizes[id(node)] = 0
-        parts = node.value if isinstance(node, yaml.SequenceNode) else []
-        if isinstance(node, yaml.MappingNode):
-            _check_keys(node)
-            parts = [part for pair in node.value for part in pair]
-        total = 1 + sum(size(part) for part in parts)
-        if total > MOST_VALUES:
-            raise _RefusedError(node.start_mark, f"holds over {MOST_VALUES:,} values once its aliases are written out")
-        sizes[id(node)] = total
-        return total
-
-    size(root)
-
-
-def _check_keys(mapping: yaml.MappingNode) -> None:
+def _check(node: yaml.Node) -> None:
+    """Refuse a tag, and in a mapping keys that are repeated or no text."""
+    if node.tag not in TAGS:
+        raise _RefusedError(node.start_mark, f"tag {_short(node.tag)} is not taken; write plain values")
     lines: dict[str, int] = {}
-    for key, _ in mapping.value:
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         if not isinstance(key, yaml.ScalarNode):
             raise _RefusedError(key.start_mark, "a key that is no text; write `name: value`")
         if key.tag != MERGE:
