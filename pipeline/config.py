@@ -54,7 +54,8 @@ class Role:
 
 KEPT, TURNED = Role(), Role(of_mlproject=True)
 NAME = Role(groups=False, decides=False, told=False)
-PLACE = replace(NAME, resumes="any")
+PLACE = replace(NAME, resumes="any")  # where things lie and what is printed changes no number
+OWN_NAME, OWN_PLACE = replace(NAME, asked=False), replace(PLACE, asked=False)
 
 
 def knob(default: Value, meaning: str, role: Role = KEPT, **limits: float) -> Any:
@@ -141,20 +142,16 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
     )
 
     verbose: Literal["auto", "0", "1", "2"] = knob(
-        "auto",
-        "0 silent, 1 progress bar, 2 one line per epoch; auto: 1 in a terminal, else 2",
-        replace(PLACE, asked=False),
+        "auto", "0 silent, 1 progress bar, 2 one line per epoch; auto: 1 in a terminal, else 2", OWN_PLACE
     )
     experiment_name: str = knob(
-        "mnist-mlp",
-        "MLflow experiment, unless MLFLOW_EXPERIMENT_NAME, _ID or `mlflow run` names one",
-        replace(NAME, asked=False),
+        "mnist-mlp", "MLflow experiment, unless MLFLOW_EXPERIMENT_NAME, _ID or `mlflow run` names one", OWN_NAME
     )
-    run_name: str = knob("", "name of the run in MLflow; empty: made of what the run does", replace(NAME, asked=False))
+    run_name: str = knob("", "name of the run in MLflow; empty: made of what the run does", OWN_NAME)
     model_name: str = knob(
         AUTO, "registered model that gets a new version; empty: none; auto: DATASET-NETWORK, so mnist-mlp", NAME
     )
-    runs_dir: str = knob("runs", "folder for each run's own record and checkpoints", replace(PLACE, asked=False))
+    runs_dir: str = knob("runs", "folder for each run's own record and checkpoints", OWN_PLACE)
 
     def __init__(self, /, **values: object) -> None:
         try:
@@ -167,14 +164,11 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
     def _as_typed(cls, value: object, info: ValidationInfo) -> Value:
         return exactly(value, kind_of(info.field_name or ""))
 
-    @field_validator("data_dir")
-    @classmethod
-    def _of_the_dataset(cls, folder: str, info: ValidationInfo) -> str:
-        return default_data_dir(info.data.get("dataset", "")) if folder == AUTO else folder
-
     @field_validator("data_dir", "runs_dir")
     @classmethod
-    def _at_home(cls, folder: str) -> str:
+    def _folder(cls, folder: str, info: ValidationInfo) -> str:
+        if folder == AUTO and info.field_name == "data_dir":
+            folder = default_data_dir(info.data.get("dataset", ""))
         return os.path.expanduser(folder)  # noqa: PTH111
 
     @field_validator("data_name")

@@ -7,7 +7,6 @@ from pipeline.terminal.shell import home
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, compare, print; returns the exit code."""
     parser.add_argument("what", nargs="*", metavar="WHAT", help="experiments, run ids or run names (default: all)")
     parser.add_argument("--filter", default="", help="MLflow's: \"params.optimizer = 'sgd'\"")
     parser.add_argument("--baseline", help="the group that the others are compared with")

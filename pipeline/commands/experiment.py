@@ -5,7 +5,6 @@ from pipeline.terminal.shell import home
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, train what is missing and compare; returns the exit code."""
     parser.with_runs_dir().with_data_dir()
     parser.add_argument("file", type=home, metavar="FILE", help="the question: experiments/dropout.yaml, for example")
     parser.add_argument("--jobs", type=count, default=0, help="runs at a time (default: auto, one for each core)")

@@ -1,7 +1,10 @@
 """What the subcommands' parsers share: errors as one line, values checked as they are read."""
 
 import argparse
-from typing import NoReturn
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from pipeline.config import ConfigError, RunConfig
 from pipeline.terminal.shell import home
@@ -67,28 +70,23 @@ class Parser(argparse.ArgumentParser):
         return joined
 
 
+def within(kind: Callable[[str], float], low: float, high: float, wanted: str) -> Callable[[str], Any]:
+    """What makes a number of an option's text, as argparse's `type`, and refuses one outside its range."""
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (number := kind(text)) <= high:
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+
+    return convert
+
+
+port = within(int, 0, 65535, "a port from 0 to 65535")
+seconds = within(float, 0.05, 3600, "a number of seconds from 0.05 to 3600")
+
+
 def count(text: str) -> int:
     """A whole number from 1; 0 for auto."""
-    if text == "auto":
-        return 0
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1, or auto")
-    return int(text)
-
-
-def port(text: str) -> int:
-    """A port from 0 to 65535."""
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A number of seconds from 0.05 to an hour."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0.05 <= number <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.05 to 3600")
+    number: int = 0 if text == "auto" else within(int, 1, math.inf, "a whole number from 1, or auto")(text)
     return number

@@ -5,7 +5,6 @@ from pipeline.config import AUTO
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, compare and promote; returns the exit code."""
     parser.with_runs_dir().with_data_dir()
     parser.add_argument(
         "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: newest version)"

@@ -5,7 +5,6 @@ from pipeline.terminal.shell import home
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, write the lab book; returns the exit code."""
     parser.add_argument(
         "files", nargs="*", type=home, metavar="FILE", help="experiment files to measure anew (default: all)"
     )

@@ -5,7 +5,6 @@ from pipeline.terminal.shell import home
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, train again and compare; returns the exit code."""
     parser.with_runs_dir().add_argument(
         "run", metavar="RUN", type=home, help="`last`, a run folder, name or MLflow run id"
     )

@@ -5,7 +5,6 @@ from pipeline.imports import gc_paused
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, serve until stopped; returns the exit code."""
     parser.epilog = "The environment's PIPELINE_TOKEN asks for a token."
     parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
     parser.add_argument("--alias", default="champion", help="which of its versions (default: %(default)s)")

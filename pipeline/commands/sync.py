@@ -5,7 +5,6 @@ from pipeline.terminal.shell import home
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, deliver; returns the exit code."""
     parser.with_runs_dir().add_argument(
         "runs", nargs="*", type=home, metavar="RUN", help="run folder, name or MLflow run id (default: all)"
     )

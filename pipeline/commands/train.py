@@ -6,7 +6,6 @@ from pipeline.config import RunConfig
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    """Parse, train; returns the exit code."""
     options, values = parse_knobs(parser, arguments)
     given = given_knobs(values, options.config, options.project_defaults)
     config = RunConfig.from_mapping(given)

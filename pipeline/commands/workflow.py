@@ -19,7 +19,7 @@ from pipeline.recording.resuming import resumed_config
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import DONE, NOT_ALL, command
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import RunFolder, all_folders, find_folder, new_folder, remove
+from pipeline.tracking.folders import Journal, RunFolder, all_folders, find_folder, new_folder, remove
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess
 
@@ -41,14 +41,7 @@ def train(config: RunConfig) -> int:
     preflight.check(config.as_dict())
     deliver_the_dead(config.runs_dir)
     with interruptions():
-        folder = new_folder(config.runs_dir)
-        journal = open_journal(folder)
-        try:
-            uploader = UploaderProcess(folder)
-        except BaseException:
-            remove(folder)
-            raise
-        return _train_recorded(config, Run(journal, uploader), uploader, record.start)
+        return _train_recorded(config, open_journal(new_folder(config.runs_dir)), record.start)
 
 
 def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
@@ -70,14 +63,7 @@ def resume(run: str, given: Mapping[str, Any], runs_dir: str) -> int:
     with interruptions():
         if folder.ended() is None:
             recovery.close_as_dead(folder)
-        journal = open_journal(folder)
-        try:
-            recovery.check_open(folder)  # another process may have gone on with it, to its end, just now
-            uploader = UploaderProcess(folder)
-        except BaseException:
-            journal.close()
-            raise
-        return _train_recorded(config, Run(journal, uploader), uploader, record.resume)
+        return _train_recorded(config, open_journal(folder), record.resume)
 
 
 def check_record(folder: RunFolder) -> None:
@@ -114,9 +100,10 @@ def deliver_the_dead(runs_dir: str) -> None:
         UploaderProcess(folder).close()
 
 
-def _train_recorded(config: RunConfig, run: Run, uploader: UploaderProcess, begin: Begin) -> int:
+def _train_recorded(config: RunConfig, journal: Journal, begin: Begin) -> int:
     """Train with a record that `begin` starts or resumes, tell how it went; returns the exit code."""
-    journal, folder = run.journal, run.folder
+    folder, uploader = journal.folder, _uploader_of(journal)
+    run = Run(journal, uploader)
     verbose = console.verbosity(config)
     bar = console.BarAndTrouble(config.epochs, journal)
     reports: dict[int, Report] = {1: bar, 2: console.EpochLines(config.epochs, journal)}
@@ -142,6 +129,18 @@ def _train_recorded(config: RunConfig, run: Run, uploader: UploaderProcess, begi
         console.tell_result(config, folder, test)
     has_to_act = console.tell_delivery(folder, delivered)
     return exit_code or (NOT_ALL if has_to_act else DONE)
+
+
+def _uploader_of(journal: Journal) -> UploaderProcess:
+    """The process that delivers the run, if there is a run to train: else all is left as it was."""
+    try:
+        recovery.check_open(journal.folder)  # another process may have gone on with it, to its end, just now
+        return UploaderProcess(journal.folder)
+    except BaseException:
+        journal.close()
+        if not journal.count:
+            remove(journal.folder)
+        raise
 
 
 def _leave_as_it_was(run: Run, uploader: UploaderProcess) -> None:

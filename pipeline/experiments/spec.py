@@ -110,6 +110,7 @@ def _seeds(given: Any, problems: list[str]) -> list[int]:
         return [0]
     if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         problems.append(f"seeds {', '.join(map(str, repeated))} stand more than once; the same seed gives the same run")
+    problems += [f"seeds: {problem}" for seed in seeds[1:] for problem in problems_of({"seed": seed})]
     return seeds
 
 

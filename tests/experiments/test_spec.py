@@ -65,6 +65,7 @@ HERE = "does not belong here; "
         ("seeds: [1, 2]", "", "seeds None: expected a list like [1, 2, 3, 4, 5], or how many: 5"),
         ("[1, 2]", "[2, 1, 2, 3, 1]", "seeds 1, 2 stand more than once; the same seed gives the same run"),
         ("[1, 2]", "[1, two]", "seeds [1, 'two']: expected whole numbers"),
+        ("[1, 2]", "[1, -1]", "seeds: seed -1 is out of range: at least 0, at most 4.29497e+09"),
         ("[1, 2]", "[-1]", "variant none: seed -1 is out of range: at least 0, at most 4.29497e+09"),
         ("baseline: half", "baseline: hlaf", "baseline 'hlaf' is not among the variants: none, half"),
         ("baseline: half", "basline: half", f"unknown key 'basline'; did you mean 'baseline'?{KEYS}"),

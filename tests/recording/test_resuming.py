@@ -232,15 +232,14 @@ def test_a_run_that_died_is_closed_as_failed_before_it_is_gone_on_with(tmp_path,
     folder = interrupted(tmp_path / "run", end="")
     seen = {}
 
-    def trained(config, run, uploader, begin):
-        seen.update(config=config, closed=run.journal.is_closed, alive=folder.is_alive(), uploader=uploader)
-        run.journal.close()
+    def trained(config, journal, begin):
+        seen.update(config=config, closed=journal.is_closed, alive=folder.is_alive(), begin=begin)
+        journal.close()
         return 0
 
     monkeypatch.setattr(workflow, "check_record", lambda folder: None)
-    monkeypatch.setattr(workflow, "UploaderProcess", lambda folder: f"sender of {folder.path.name}")
     monkeypatch.setattr(workflow, "_train_recorded", trained)
     assert workflow.resume("run", {"epochs": 30}, str(tmp_path)) == 0
-    assert seen == {"config": RunConfig(epochs=30), "closed": True, "alive": True, "uploader": "sender of run"}
+    assert seen == {"config": RunConfig(epochs=30), "closed": True, "alive": True, "begin": recording.resume}
     assert folder.ended()["tags"] == {"failure_reason": recovery.DIED}
     assert folder.ended()["status"] == "FAILED"
