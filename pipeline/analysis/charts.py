@@ -20,13 +20,12 @@ def curves(comparison: Comparison) -> bytes:
     panels = (("val_loss", "validation loss"), ("val_accuracy", "validation accuracy"))
     for axes, (metric, title) in zip(figure.subplots(1, 2), panels, strict=True):
         for index, group in enumerate(comparison.groups):
-            means = _means_per_epoch(group, metric)
-            colour = COLOURS[index % len(COLOURS)]
-            epochs = list(means)
-            axes.plot(epochs, [each.mean for each in means.values()], color=colour, label=_legend(group), linewidth=1.5)
+            means, colour = _means_per_epoch(group, metric), COLOURS[index % len(COLOURS)]
+            found = means.values()
+            axes.plot(list(means), [each.mean for each in found], color=colour, label=_legend(group), linewidth=1.5)
             if len(group.runs) > 1:
-                low, high = zip(*((each.low, each.high) for each in means.values()), strict=True) if means else ((), ())
-                axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+                low, high = [each.low for each in found], [each.high for each in found]
+                axes.fill_between(list(means), low, high, color=colour, alpha=0.18, linewidth=0)
         axes.set(xlabel="epoch", title=title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -54,21 +53,20 @@ def intervals(comparison: Comparison) -> bytes:
     figure = Figure(figsize=(9, 1.2 + 0.55 * len(comparison.groups)), layout="constrained")
     axes = figure.subplots()
     scale = 100 if "accuracy" in comparison.metric else 1
+    low, high = (bound * scale for bound in bounds_of(comparison.metric))
     for place, group in enumerate(comparison.groups):
         values = [value * scale for value in group.values(comparison.metric).values()]
-        low, high = bounds_of(comparison.metric)
         if not values:  # all diverged: its line is there, its name says why nothing is on it
             continue
-        found = estimate(values, (low * scale, high * scale))
+        found = estimate(values, (low, high))
         colour = COLOURS[place % len(COLOURS)]
         axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.35, markersize=5)
         error = [[found.mean - found.low], [found.high - found.mean]] if found.n > 1 else None
         axes.errorbar([found.mean], [place], xerr=error, fmt="D", color=colour, capsize=4, markersize=6)
     axes.set_yticks(range(len(comparison.groups)), _names(comparison))
     axes.set_ylim(len(comparison.groups) - 0.5, -0.5)
-    axes.set_xlabel(
-        comparison.metric.replace("_", " ") + (", %" if scale == 100 else "") + ": runs, mean, 95 % interval"
-    )
+    unit = ", %" if scale == 100 else ""
+    axes.set_xlabel(f"{comparison.metric.replace('_', ' ')}{unit}: runs, mean, 95 % interval")
     axes.grid(axis="x", alpha=0.3)
     return _png(figure)
 

@@ -30,7 +30,9 @@ def write_files(
         only: which of the files; curves.png is written where the runs' curves are there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(comparison)
+    pictures = {"intervals.png": charts.intervals(comparison)}
+    if any(run.curves for group in comparison.groups for run in group.everyone):
+        pictures["curves.png"] = charts.curves(comparison)
     contents: dict[str, bytes] = {
         **pictures,
         "table.md": (tables.markdown(comparison) + "\n").encode(),
@@ -39,18 +41,11 @@ def write_files(
     }
     if "report.html" in only:
         contents["report.html"] = _html(comparison, pictures, links, made).encode()
-    written = {folder / name: content for name, content in contents.items() if name in only}
-    for path, content in written.items():
+    written = [folder / name for name in contents if name in only]
+    for path in written:
         with replaced_whole(path) as partial:
-            partial.write_bytes(content)
-    return list(written)
-
-
-def _pictures(comparison: Comparison) -> dict[str, bytes]:
-    pictures = {"intervals.png": charts.intervals(comparison)}
-    if any(run.curves for group in comparison.groups for run in group.everyone):
-        pictures["curves.png"] = charts.curves(comparison)
-    return pictures
+            partial.write_bytes(contents[path.name])
+    return written
 
 
 def _html(comparison: Comparison, pictures: Mapping[str, bytes], links: str, made: str) -> str:

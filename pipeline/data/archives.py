@@ -2,8 +2,6 @@
 
 import io
 import re
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -39,24 +37,17 @@ def read_npz(path: Path) -> list[Part]:
         raise
     except MemoryError:
         raise DataError(f"{path}: found arrays that do not fit into memory, expected a data set that does") from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, NotImplementedError) as error:
-        raise DataError(f"{path}: {_not_an_archive(error)}") from None
-    except (zlib.error, zipfile.BadZipFile, RuntimeError, KeyError, SyntaxError) as error:
-        raise DataError(f"{path}: {_not_an_archive(error)}") from None
-    return [
-        Part(
-            where := f"{path}[{keys[role]}]",
-            _images(arrays[role], where) if role[0] == "x" else _labels(arrays[role], where),
-        )
-        for role in KEYS
-    ]
-
-
-def _not_an_archive(error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    if "pickle" in reason.lower():
-        return "found pickled objects, which are not read because reading them runs code; expected arrays of numbers"
-    return f"found a damaged file ({reason}), expected a NumPy archive; fetch it again"
+    except Exception as error:  # NumPy, zipfile, zlib and the parser of an array's header each raise their own
+        reason = " ".join(str(error).split())
+        found = f"found a damaged file ({reason}), expected a NumPy archive; fetch it again"
+        if "pickle" in reason.lower():
+            found = (
+                "found pickled objects, which are not read because reading them runs code; expected arrays of numbers"
+            )
+        raise DataError(f"{path}: {found}") from None
+    read = {"x": _images, "y": _labels}
+    places = {role: f"{path}[{keys[role]}]" for role in KEYS}
+    return [Part(where, read[role[0]](arrays[role], where)) for role, where in places.items()]
 
 
 def _keys(path: Path, names: list[str]) -> dict[str, str]:

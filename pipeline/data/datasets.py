@@ -44,9 +44,8 @@ class ImageData:
     def digest(self) -> str:
         """The first 16 hex digits of the SHA-256 over all images and labels."""
         sha = hashlib.sha256()
-        for part in (self.train, self.test):
-            sha.update(np.ascontiguousarray(part.images).data)
-            sha.update(np.ascontiguousarray(part.labels).data)
+        for values in (self.train.images, self.train.labels, self.test.images, self.test.labels):
+            sha.update(np.ascontiguousarray(values).data)
         return sha.hexdigest()[:16]
 
 
@@ -156,10 +155,5 @@ def _load_digits() -> ImageData:
     small = (bunch.images * (255 / 16)).round().astype(np.uint8)
     resized = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in small]
     images, labels = np.stack(resized), bunch.target.astype(np.uint8)
-    train, test = slice(None, DIGITS_TRAIN), slice(DIGITS_TRAIN, None)
-    return ImageData(
-        "digits",
-        "sklearn.datasets.load_digits",
-        Split(images[train], labels[train]),
-        Split(images[test], labels[test]),
-    )
+    train, test = (Split(images[rows], labels[rows]) for rows in (slice(DIGITS_TRAIN), slice(DIGITS_TRAIN, None)))
+    return ImageData("digits", "sklearn.datasets.load_digits", train, test)

@@ -5,7 +5,6 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pipeline.data.image_files import FILES, DataError
 from pipeline.data.known_data import MD5
@@ -32,46 +31,35 @@ def download(dataset: str, folder: Path, missing: list[str]) -> None:
     """
     from torchvision import datasets
 
-    known: Any = getattr(datasets, TORCHVISION_CLASSES[dataset])
-    with _made(folder, raw_folder(dataset, folder)) as raw, _scratch(folder, raw) as partial:
+    mirrors: list[str] = getattr(datasets, TORCHVISION_CLASSES[dataset]).mirrors
+    raw = raw_folder(dataset, folder)
+    with _scratch(folder, raw) as partial:
         for stem, md5 in zip(FILES, MD5[dataset], strict=True):
             if stem in missing:
-                name = f"{stem}.gz"
-                _fetch(dataset, folder, known.mirrors, name, md5, partial)
-                (partial / name).replace(raw / name)
+                _fetch(mirrors, f"{stem}.gz", md5, folder, partial)
+                (partial / f"{stem}.gz").replace(raw / f"{stem}.gz")
 
 
 @contextlib.contextmanager
-def _made(folder: Path, raw: Path) -> Iterator[Path]:
-    """The folder, made with those above it; those that were not there and stay empty are removed again."""
+def _scratch(folder: Path, raw: Path) -> Iterator[Path]:
+    """A folder in `raw` for what is not whole yet; folders that were made for it and stay empty are removed again."""
     new = [each for each in (raw, *raw.parents) if not each.exists()]
     try:
         try:
             raw.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(prefix=".download-", dir=raw)
         except OSError as error:
-            raise _unwritable(folder, error) from None
-        yield raw
+            advice = "give another with --data_dir or MNIST_DIR"
+            raise DataError(f"data_dir {folder} cannot be written ({error}); {advice}") from None
+        with scratch as partial:
+            yield Path(partial)
     finally:
         for each in new:
             with contextlib.suppress(OSError):
                 each.rmdir()
 
 
-@contextlib.contextmanager
-def _scratch(folder: Path, raw: Path) -> Iterator[Path]:
-    try:
-        made = tempfile.TemporaryDirectory(prefix=".download-", dir=raw)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    with made as partial:
-        yield Path(partial)
-
-
-def _unwritable(folder: Path, error: OSError) -> DataError:
-    return DataError(f"data_dir {folder} cannot be written ({error}); give another with --data_dir or MNIST_DIR")
-
-
-def _fetch(dataset: str, folder: Path, mirrors: list[str], name: str, md5: str, partial: Path) -> None:
+def _fetch(mirrors: list[str], name: str, md5: str, folder: Path, partial: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     reasons = []
@@ -82,17 +70,13 @@ def _fetch(dataset: str, folder: Path, mirrors: list[str], name: str, md5: str, 
             try:
                 download_url(mirror + name, partial, name, md5)
                 return
-            except (
-                OSError,
-                RuntimeError,
-            ) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
-                reasons.append(f"  {mirror}: {error}")
+            except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
+                reasons.append(f"  {mirror}: {error}\n")
     finally:
         socket.setdefaulttimeout(patience)
     raise DataError(
-        f"{name} is not in {folder} and no mirror gave it:\n"
-        + "\n".join(reasons)
-        + f"\nBring the four files ({', '.join(f'{each}.gz' for each in FILES)}; or Keras' mnist.npz for mnist) "
-        f"to {folder}, or point --data_dir or MNIST_DIR at the folder that holds them."
-        f"\nOr try without a network: --dataset digits"
+        f"{name} is not in {folder} and no mirror gave it:\n{''.join(reasons)}"
+        f"Bring the four files ({', '.join(f'{each}.gz' for each in FILES)}; or Keras' mnist.npz for mnist) "
+        f"to {folder}, or point --data_dir or MNIST_DIR at the folder that holds them.\n"
+        "Or try without a network: --dataset digits"
     )

@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 GZIP = b"\x1f\x8b"
 HIGHEST_RATIO = 1_100  # no gzip stream becomes so many times longer
 IDX_TYPES = {
@@ -135,7 +130,8 @@ def read_idx(path: Path, dimensions: int) -> Part:
         found = f"Not a gzipped file ({stored[:2]!r})"
         raise DataError(f"{path}: {_damaged(found)}")
     try:
-        shape = _shape(path, _head(stored) if zipped else stored[:16], dimensions)
+        head = zlib.decompressobj(wbits=31).decompress(stored, 16) if zipped else stored[:16]
+        shape = _shape(path, head, dimensions)
         header, expected = 4 + 4 * dimensions, math.prod(shape)
         content = bytearray(_gunzip(stored, header + expected) if zipped else stored)  # torch takes it as it lies
     except (EOFError, zlib.error) as error:
@@ -158,20 +154,13 @@ def _damaged(reason: object) -> str:
 
 def _shape(path: Path, head: bytes, dimensions: int) -> tuple[int, ...]:
     """The sizes that an IDX header tells."""
-    header, magic = 4 + 4 * dimensions, bytes([0, 0, 8, dimensions])
-    if head[:4] != magic or len(head) < header:
-        found = f"0x{head[:4].hex()}" if len(head) >= 4 else f"{len(head)} bytes"
-        words = ""
-        if len(head) >= 4 and head[:2] == b"\0\0" and head[2] in IDX_TYPES:
-            words = f" ({IDX_TYPES[head[2]]} in {head[3]} dimensions)"
-        if head[:4] == magic:
-            found, words = f"{len(head)} bytes", ""
-        raise DataError(f"{path}: found {found} at the start{words}, expected the IDX header 0x{magic.hex()}")
-    return tuple(int(size) for size in np.frombuffer(head, ">u4", dimensions, offset=4))
-
-
-def _head(stored: bytes) -> bytes:
-    return zlib.decompressobj(wbits=31).decompress(stored, 16)
+    magic = bytes([0, 0, 8, dimensions])
+    if head[:4] == magic and len(head) >= 4 + 4 * dimensions:
+        return tuple(int(size) for size in np.frombuffer(head, ">u4", dimensions, offset=4))
+    found = f"{len(head)} bytes" if len(head) < 4 or head[:4] == magic else f"0x{head[:4].hex()}"
+    kind = IDX_TYPES.get(head[2]) if len(head) >= 4 and head[:2] == b"\0\0" else None
+    words = f" ({kind} in {head[3]} dimensions)" if kind else ""
+    raise DataError(f"{path}: found {found} at the start{words}, expected the IDX header 0x{magic.hex()}")
 
 
 def _gunzip(stored: bytes, size: int) -> bytes:
@@ -189,9 +178,6 @@ def _gunzip(stored: bytes, size: int) -> bytes:
         stream = zlib.decompressobj(wbits=31)
         part = stream.decompress(rest, size + 1 - len(content))
         content = content + part if content else part
-        if len(content) <= size and not stream.eof:
-            part = stream.flush()  # what the limit held back; the checksum comes with the end
-            content += part
         if len(content) <= size and not stream.eof:
             raise EOFError("Compressed file ended before the end-of-stream marker was reached")
         rest = stream.unused_data.lstrip(b"\0")

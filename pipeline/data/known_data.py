@@ -48,16 +48,13 @@ Identity = tuple[str, str]
 
 def identity(part: Part) -> Identity | None:
     """The known data set and file whose content this is, told by its checksums."""
-    return _owner(MD5, part.md5) or _owner(SHA256, _sha256(part))
+    content = np.ascontiguousarray(part.values).data
+    return _owner(MD5, part.md5) or _owner(SHA256, hashlib.sha256(content).hexdigest())
 
 
 def _owner(table: Mapping[str, tuple[str, ...]], checksum: str) -> Identity | None:
-    entries = ((name, file, each) for name, sums in table.items() for file, each in zip(FILES, sums, strict=True))
-    return next(((name, file) for name, file, each in entries if checksum and each == checksum), None)
-
-
-def _sha256(part: Part) -> str:
-    return hashlib.sha256(np.ascontiguousarray(part.values).data).hexdigest()
+    owners = [(name, FILES[sums.index(checksum)]) for name, sums in table.items() if checksum and checksum in sums]
+    return owners[0] if owners else None
 
 
 def check_name(dataset: str, data_name: str, parts: list[Part], where: str) -> None:
@@ -73,8 +70,7 @@ def check_name(dataset: str, data_name: str, parts: list[Part], where: str) -> N
         DataError: saying whose data they are and what to do.
     """
     found = [identity(part) for part in parts]
-    owners = {each[0] if each else "" for each in found}
-    whole = owners.pop() if len(owners) == 1 and [each and each[1] for each in found] == list(FILES) else ""
+    whole = next((name for name in MD5 if found == [(name, file) for file in FILES]), "")
     if data_name:
         if whole:
             raise DataError(

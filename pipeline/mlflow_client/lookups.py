@@ -13,6 +13,7 @@ import os
 import re
 import sqlite3
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
@@ -108,22 +109,19 @@ def schema_versions() -> tuple[str, frozenset[str]]:
     return (heads.pop() if len(heads) == 1 else ""), frozenset(before)
 
 
+@dataclass
 class ServerStore:
-    """A tracking server, asked once and briefly."""
+    """A tracking server, asked once and briefly, for what `SqliteStore` tells."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    uri: str
 
     def run(self, run_id: str) -> str:
-        """The lifecycle stage of a run."""
         return _stage_of(self._ask("runs/get", run_id=run_id), "run", "info")
 
     def experiment(self, experiment_id: str) -> str:
-        """The lifecycle stage of an experiment."""
         return _stage_of(self._ask("experiments/get", experiment_id=experiment_id), "experiment")
 
     def experiment_named(self, name: str) -> str:
-        """The lifecycle stage of the experiment of that name."""
         return _stage_of(self._ask("experiments/get-by-name", experiment_name=name), "experiment")
 
     def _ask(self, path: str, **query: str) -> dict[str, Any] | None:
