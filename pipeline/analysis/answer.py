@@ -30,9 +30,7 @@ def compare(
     Args:
         words: MLflow experiments, run ids or run names; none: everything.
         filter_text: MLflow's filter language.
-        baseline: the group that the others are compared with.
-        metric: the final value that decides.
-        smallest: the smallest difference of interest.
+        baseline, metric, smallest: see `comparison.compare`.
         out: folder for the HTML report, pictures, CSV and JSON; None: none are written.
 
     Raises:

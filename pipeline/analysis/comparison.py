@@ -209,11 +209,11 @@ def _contrasts(groups: Sequence[Group], baseline: str, metric: str, smallest: fl
     contrasts = {
         each.label: Contrast(each.label, verdict=each.fate or f"not judged: {baseline} {base.fate}") for each in others
     }
-    for group, found, p in zip(whole, tested, corrected([each.p for each in tested]), strict=True):
+    for other, found, p in zip(whole, tested, corrected([each.p for each in tested]), strict=True):
         needed = found.needed(smallest, (1 - CONFIDENCE) / len(whole))
         verdict = _verdict(found.difference, p, found.n, needed, higher_is_better(metric))
         numbers = (found.difference, found.low, found.high, p)
-        contrasts[group.label] = Contrast(group.label, *numbers, found.name, verdict, needed)
+        contrasts[other.label] = Contrast(other.label, *numbers, found.name, verdict, needed)
     return list(contrasts.values())
 
 

@@ -21,11 +21,6 @@ def raw_folder(dataset: str, folder: Path) -> Path:
 def download(dataset: str, folder: Path, missing: list[str]) -> None:
     """Fetch the missing files with torchvision, check them, and move each into place whole.
 
-    Args:
-        dataset: a known data set.
-        folder: the data folder.
-        missing: of FILES.
-
     Raises:
         DataError: if the folder cannot be written or no mirror gives a file; no empty folder is left behind.
     """

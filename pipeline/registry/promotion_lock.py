@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,6 +11,7 @@ import mlflow
 from filelock import FileLock
 
 from pipeline.mlflow_client.tracking_uri import sqlite_path
+from pipeline.terminal.account import own_folder
 
 
 @contextmanager
@@ -34,13 +34,5 @@ def _lock_path(name: str) -> Path | None:
     uri = mlflow.get_registry_uri()
     if path := sqlite_path(uri):
         return path.with_name(f"{path.name}.promote.lock")
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"pipeline-{user}")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        about = folder.lstat()
-    except OSError:
-        return None
-    if not stat.S_ISDIR(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != user):
-        return None  # somebody else has made it, to be in the way or to be written through
-    return folder / f"promote-{hashlib.sha256(f'{uri} {name}'.encode()).hexdigest()[:16]}.lock"
+    folder = own_folder(Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"pipeline-{os.getuid()}"))
+    return folder and folder / f"promote-{hashlib.sha256(f'{uri} {name}'.encode()).hexdigest()[:16]}.lock"

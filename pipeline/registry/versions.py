@@ -78,14 +78,7 @@ def version_by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> Any:
 
 
 def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded:
-    """Fetch a model into the folder, open it on one thread and let it answer once.
-
-    Args:
-        uri: `models:/NAME/VERSION`, or a logged model's.
-        name: what to call it.
-        version: what to call it.
-        run_id: the run that made it.
-        folder: gets the files.
+    """Fetch a model (`models:/NAME/VERSION`, or a logged one) into the folder, open it on one thread, try it once.
 
     Raises:
         NotServableError: if it is not one of this project's models, or does not answer as one.

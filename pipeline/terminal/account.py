@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -21,11 +22,11 @@ def settle() -> None:
     try:
         home = Path.home()
     except RuntimeError:
-        os.environ["HOME"] = str(_own_folder())
+        os.environ["HOME"] = _home_of_ones_own()
         return
     if "MPLCONFIGDIR" not in os.environ and not _is_writable(Path(os.environ.get("XDG_CONFIG_HOME", home))):
         with contextlib.suppress(OSError):  # without it matplotlib takes a folder for this process alone, and says so
-            os.environ["MPLCONFIGDIR"] = str(_own_folder())
+            os.environ["MPLCONFIGDIR"] = _home_of_ones_own()
 
 
 def _is_writable(folder: Path) -> bool:
@@ -35,11 +36,18 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _own_folder() -> Path:
-    """A folder of this user alone in the temporary folder, the same for every process."""
-    folder = Path(tempfile.gettempdir()) / f"pipeline-home-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or folder.is_symlink() or found.st_mode & 0o022:  # somebody else put it there
-        return Path(tempfile.mkdtemp(prefix="pipeline-home-"))
-    return folder
+def _home_of_ones_own() -> str:
+    """A folder in the temporary folder, the same for every process."""
+    folder = own_folder(Path(tempfile.gettempdir()) / f"pipeline-home-{os.getuid()}")
+    return str(folder or tempfile.mkdtemp(prefix="pipeline-home-"))
+
+
+def own_folder(folder: Path) -> Path | None:
+    """The folder, made if it is not there, if it is this user's alone; None where somebody else has put it there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if is_own else None
