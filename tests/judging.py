@@ -76,7 +76,7 @@ def world(registry, monkeypatch, tmp_path):
 
 
 def promote(target="newest", *, dry_run=False, force=""):
-    return promotion.promote(target, "m", "runs", "data", dry_run=dry_run, force=force)
+    return promotion.promote(target, "m", runs_dir="runs", data_dir="data", dry_run=dry_run, force=force)
 
 
 def breaks(version):

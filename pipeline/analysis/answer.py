@@ -68,7 +68,7 @@ def _write(found: Comparison, folder: Path) -> Path:
     uri = without_secrets(mlflow.get_tracking_uri())
     page = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"  # where `make ui` shows a file
     try:
-        report.write_files(found, folder.absolute(), page)
+        report.write_files(found, folder.absolute(), links=page)
     except OSError as error:
         raise ValueError(f"--out {folder} cannot be written ({error.strerror}); give another folder") from None
     return folder.absolute()

@@ -18,7 +18,7 @@ RUN_METRICS = ("val_accuracy", "val_loss", "train_loss", "test_accuracy", tables
 
 
 def write_files(
-    comparison: Comparison, folder: Path, links: str = "", made: str = "", only: Sequence[str] = ALL_FILES
+    comparison: Comparison, folder: Path, *, links: str = "", made: str = "", only: Sequence[str] = ALL_FILES
 ) -> list[Path]:
     """Write the comparison into the folder; returns the files.
 

@@ -75,12 +75,12 @@ def check_store(experiment_name: str, run_id: str = "", run_name: str = "") -> N
         if problem := address_problem(address):
             raise ValueError(f"{name} {quoted(without_secrets(address))} {problem}")
     try:
-        _check_content(uri, experiment_name, run_id, run_name)
+        _check_content(uri, experiment_name, known_run=run_id, run_name=run_name)
     except StoreFileError as error:
         raise ValueError(f"{error}; or set MLFLOW_TRACKING_URI to record elsewhere") from None
 
 
-def _check_content(uri: str, experiment_name: str, known_run: str, run_name: str) -> None:
+def _check_content(uri: str, experiment_name: str, *, known_run: str, run_name: str) -> None:
     path = sqlite_path(uri)
     if path is None and urlsplit(uri).scheme not in ("http", "https"):
         return

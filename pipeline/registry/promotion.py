@@ -81,7 +81,7 @@ def judge(labels: NDArray[Any], champion: NDArray[Any], candidate: NDArray[Any])
 
 
 @asking(AGAIN)
-def promote(target: str, name: str, runs_dir: str, data_dir: str, *, dry_run: bool = False, force: str = "") -> int:
+def promote(target: str, name: str, *, runs_dir: str, data_dir: str, dry_run: bool = False, force: str = "") -> int:
     """Let a version take the alias `champion`, if it earns it; returns 0 if it did or would, 1 if it is refused.
 
     Args:

@@ -215,7 +215,7 @@ def test_two_at_once_leave_one_champion_and_the_one_before(client):
     versions = ("2", "3")
 
     def forced(version):
-        promotion.promote(version, "digits-mlp", "runs", "data", dry_run=False, force="a test")
+        promotion.promote(version, "digits-mlp", runs_dir="runs", data_dir="data", force="a test")
 
     threads = [threading.Thread(target=forced, args=(version,)) for version in versions]
     for thread in threads:
