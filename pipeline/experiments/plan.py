@@ -34,8 +34,7 @@ def plan(
         question: what is asked.
         digests: `data_of` a config -> digest of the data that lie there now.
         runs_dir: where runs lie.
-        parent: the question's own run, to which all belong.
-        uploader: what delivers them.
+        parent, uploader: the question's own run, to which all belong, and what delivers them.
 
     Raises:
         RunIsAliveError: if one of them is being trained by another process.

@@ -44,9 +44,7 @@ def address() -> str:
 def connect(uri: str | None = None, *, looking_for: str = "") -> mlflow.MlflowClient:
     """A client of the tracking server. MLflow's own retries are cut short: the sender has its own.
 
-    Args:
-        uri: where to; None: see `address`.
-        looking_for: what is to be there already, `runs` or `models`; a database is made for nobody who only looks.
+    For who only looks for something, `runs` or `models`, no database is made.
 
     Raises:
         ValueError: if there is no file in which that could be.

@@ -34,11 +34,8 @@ class ToldError(RuntimeError):
 def asking(afterwards: str = "try again when it does") -> Iterator[None]:
     """Turn the errors of asking MLflow on a person's behalf into the command's: one line and the exit code it means.
 
-    Args:
-        afterwards: what to do once the server answers.
-
     Raises:
-        UnreachableError: if the server, or what stands before it, does not answer as MLflow.
+        UnreachableError: if the server, or what stands before it, does not answer as MLflow; with what to do then.
         ValueError: if MLflow itself refuses.
     """
     try:

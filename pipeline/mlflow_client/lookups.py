@@ -6,6 +6,7 @@ not to train: it is `UNKNOWN`.
 
 import base64
 import configparser
+import contextlib
 import functools
 import importlib.util
 import json
@@ -69,11 +70,9 @@ class SqliteStore:
         if not self.path.exists():
             return []
         try:
-            connection = sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True, timeout=PATIENCE_S)
-            try:
-                return connection.execute(question, values).fetchall()
-            finally:
-                connection.close()
+            uri = f"file:{quote(str(self.path))}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=PATIENCE_S)) as database:
+                return database.execute(question, values).fetchall()
         except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 raise StoreFileError(f"{self.path} is no database that can be read ({error})") from None

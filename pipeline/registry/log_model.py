@@ -29,13 +29,9 @@ SIGNATURE = ModelSignature(
 
 
 def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: Path) -> str:
-    """Store the network as the run's MLflow model, once however often it is called; returns the model id.
+    """Store an ONNX file as the run's MLflow model, once however often it is called; returns the model id.
 
-    Args:
-        client: where to.
-        run_id: the run that made it.
-        network: the ONNX file.
-        example: an .npy file of images (N, 28, 28), the input example.
+    The example is an .npy file of images (N, 28, 28).
     """
     model = only_model(client, run_id)
     if model is None:

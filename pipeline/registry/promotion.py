@@ -87,9 +87,8 @@ def promote(target: str, name: str, *, runs_dir: str, data_dir: str, dry_run: bo
     Args:
         target: a version, a run (id, folder name, `last`), or `newest`: the newest version.
         name: the registered model.
-        runs_dir: where runs lie, to find one by its folder's name.
-        data_dir: where the data lies.
-        dry_run: compare and tell only.
+        runs_dir, data_dir: where runs and data lie.
+        dry_run: compare and tell only, and leave nothing behind.
         force: a reason to promote whatever the comparison says, or nothing.
 
     Raises:

@@ -4,11 +4,5 @@ DATASET, DIGEST = "dataset", "data_digest"
 
 
 def version_tags(test_accuracy: float | None, dataset: str, data_digest: str) -> dict[str, str]:
-    """What a version tells of the run that made it.
-
-    Args:
-        test_accuracy: share of the test images that were recognised, if it is known.
-        dataset: the data's name.
-        data_digest: which content the data had; empty: not known.
-    """
+    """What a version tells of the run that made it; None and empty: not known."""
     return {"test_accuracy": repr(test_accuracy), DATASET: dataset, DIGEST: data_digest}

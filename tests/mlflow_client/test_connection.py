@@ -154,6 +154,18 @@ def test_its_folder_is_made_and_one_that_is_there_is_left_alone(migrating, tmp_p
     assert not (tmp_path / "new/er/mlflow.db.lock").exists()  # it may be another user's
 
 
+def test_for_who_only_looks_no_database_is_made_and_one_that_is_there_is_opened(migrating, tmp_path):
+    uri = sqlite_uri(tmp_path / "mlflow.db")
+    with pytest.raises(ValueError, match="the file does not exist") as caught:
+        connection.connect(uri, looking_for="runs")
+    words = "the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI"
+    assert str(caught.value) == f"no runs in {uri}: {words}"
+    assert (list(tmp_path.iterdir()), migrating.made) == ([], ())
+    connection.connect(uri)
+    assert isinstance(connection.connect(uri, looking_for="runs"), Migrating)
+    assert isinstance(connection.connect("http://mlflow.test", looking_for="runs"), Migrating)
+
+
 def test_of_two_first_users_one_makes_the_database(migrating, tmp_path):
     path = tmp_path / "mlflow.db"
     lock = FileLock(f"{path}.lock")

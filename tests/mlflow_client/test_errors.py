@@ -14,7 +14,17 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.db.utils import _get_managed_session_maker
 
-from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
+from pipeline.mlflow_client.errors import (
+    ToldError,
+    asking,
+    in_words,
+    is_answer,
+    is_final,
+    is_not_there,
+    is_refusal,
+    is_silence,
+)
+from pipeline.terminal.shell import UnreachableError
 from tests.fake_mlflow import refusal
 
 PAGE = b"<html><body>the gateway says no</body></html>"
@@ -132,6 +142,37 @@ def test_what_passes_is_never_final(server, uri, tmp_path, method, status):
 def test_a_code_of_mlflows_that_speaks_of_now_is_not_final(server, uri, tmp_path, method, status, code):
     server.answer = status, mlflows(code)
     assert not is_final(asked(method, uri, tmp_path))
+
+
+REFUSALS = {"PERMISSION_DENIED", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+
+
+@pytest.mark.parametrize("code", ErrorCode.keys())
+def test_what_mlflow_refuses_is_told_from_what_it_does_not_have(code):
+    for error in (MlflowException("no", ErrorCode.Value(code)), RestException({"error_code": code, "message": "no"})):
+        assert is_refusal(error) is (code in REFUSALS | NOT_THERE)
+        assert is_not_there(error) is (code in NOT_THERE)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])
+def test_a_gateways_page_is_no_refusal_of_mlflows_whatever_its_client_makes_of_it(server, uri, tmp_path, status):
+    server.answer = status, PAGE
+    error = asked("get_run", uri, tmp_path)
+    assert (is_refusal(error), is_not_there(error)) == (False, False)
+    with pytest.raises(UnreachableError) as caught, asking("run it again"):
+        raise error
+    who = " (MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, say who asks)" * (status in (401, 403))
+    assert str(caught.value) == f"{uri} answers {status}, not as MLflow does{who}; run it again"
+
+
+def test_what_mlflow_refuses_ends_as_the_users_to_mend_in_one_line():
+    with pytest.raises(ValueError, match=r"^MLflow refuses: a param has another value$"), asking():
+        raise refusal(words="a  param\nhas another value")
+    with pytest.raises(UnreachableError, match=r"; try again when it does$"), asking():
+        raise requests.ConnectionError("refused")
+    with pytest.raises(KeyError), asking():
+        raise KeyError("ours")
 
 
 def test_a_page_with_a_good_status_is_neither_final_nor_silence(server, uri, tmp_path):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 
 from pipeline.analysis import store
@@ -77,6 +78,19 @@ def test_runs_are_found_by_their_whole_name_wherever_they_stand():
     client = Store(*[run(number, "other") for number in range(1000)], run(1000, "mine"), run(1001, "mine too"))
     assert [each.info.run_id for each in searches.runs_named(client, ["1"], "mine")] == ["id1000"]
     assert client.asked[0][:2] == (["1"], "attributes.run_name = 'mine'")
+
+
+def test_a_run_is_found_by_its_id_and_one_that_mlflow_does_not_have_is_none(monkeypatch):
+    def dead(run_id):
+        raise MlflowException("API request to http://here failed with exception Connection refused")
+
+    registry = FakeRegistry()
+    run = registry.add_run("r")
+    assert searches.run_of_id(registry, "r") is run
+    assert searches.run_of_id(registry, "s") is None
+    monkeypatch.setattr(registry, "get_run", dead)
+    with pytest.raises(MlflowException, match="Connection refused"):
+        searches.run_of_id(registry, "r")
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 100])
