@@ -16,6 +16,7 @@ from mlflow.protos.databricks_pb2 import (
 
 RUN_KEY, PARENT_ID = "pipeline.run", "mlflow.parentRunId"
 LONGEST_KEY, LONGEST_TAG = 250, 8000
+FORBIDDEN = "forbidden"  # a key that begins so is one that MLflow has its own reasons never to take
 
 
 class Killed(BaseException):
@@ -158,6 +159,8 @@ class FakeMlflow:
         run = self._run(run_id, to_write=True)
         items = [*metrics, *params, *tags]
         if any(not item.key or len(item.key) > LONGEST_KEY or "?" in item.key for item in items):
+            raise refusal(words="a key is not allowed")
+        if any(item.key.startswith(FORBIDDEN) for item in items):
             raise refusal(words="a key is not allowed")
         for param in params:
             if run.data.params.get(param.key, param.value) != param.value:

@@ -47,6 +47,9 @@ class Held(RunFolder):
     def events(self):
         return list(self.held)
 
+    def read(self):
+        return list(self.held), 0
+
     def started(self):
         return next((event for event in self.held if event["kind"] == "start"), None)
 

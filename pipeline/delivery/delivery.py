@@ -11,12 +11,14 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
 from pipeline.addresses import without_secrets
+from pipeline.delivery.follower import Follower
 from pipeline.delivery.writer import Refusal, Writer
 from pipeline.mlflow_client.connection import once, wait_longer
 from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
 from pipeline.terminal.shell import command, quoted
 from pipeline.tracking.folders import LOST, Event, RunFolder
 
+TOGETHER = 1000  # metrics in one request, MLflow's own limit
 IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
 REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
 REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
@@ -62,7 +64,8 @@ class Delivery:
     def __init__(self, folder: RunFolder, client: mlflow.MlflowClient) -> None:
         """Take up where the folder's state says."""
         state = folder.state()
-        self.folder = folder
+        self.folder, self._journal = folder, Follower(folder)
+        self._one_by_one_up_to = 0
         self.writer = Writer(
             folder, client, state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
         )
@@ -105,7 +108,7 @@ class Delivery:
             LeftError: if all is delivered but what MLflow does not take for now.
             Exception: whatever the server or the network gives as a reason to try again later.
         """
-        events = _directed(self.folder.events(), self._elsewhere)
+        events = _directed(self._journal.events(), self._elsewhere)
         if retry and self.of_unknown_events:
             self.delivered, self.of_unknown_events = 0, []
         self.delivered = min(self.delivered, len(events))
@@ -134,6 +137,8 @@ class Delivery:
     def _deliver_new(self, events: list[Event]) -> None:
         in_a_row = 0
         while self.delivered < len(events):
+            if self._deliver_together(events):
+                continue
             event = events[self.delivered]
             left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
             in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
@@ -144,6 +149,24 @@ class Delivery:
             self.left += left
             self.delivered += 1
             self._save()
+
+    def _deliver_together(self, events: list[Event]) -> bool:
+        """Deliver the metrics that come next in one request; False where that is one event, or MLflow refuses."""
+        if self.delivered < self._one_by_one_up_to:
+            return False
+        together = _metrics_next(events, self.delivered)
+        if len(together) < 2:
+            return False
+        try:
+            self.writer.write_metrics(together)
+        except MlflowException as error:
+            if not self._is_of_the_event(error, True):
+                raise
+            self._one_by_one_up_to = self.delivered + len(together)
+            return False
+        self.delivered += len(together)
+        self._save()
+        return True
 
     def _deliver_left(self, events: list[Event], retry: bool) -> None:
         again = [left for left in self.left if (retry or not left.final) and left.event < len(events)]
@@ -163,6 +186,8 @@ class Delivery:
         try:
             refusals = self.writer.write(_without_overwritten(events[index], later), names, status)
         except FileNotFoundError as error:
+            if _is_removed_later(index, events):
+                return []
             return [Left(index, f"{kind}: {error}", True)]
         except (MlflowException, HTTPError) as error:
             if kind == "start" or not self._is_of_the_event(error, may_pass):
@@ -269,6 +294,21 @@ def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
     named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
     kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
     return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
+
+
+def _metrics_next(events: list[Event], start: int) -> list[Event]:
+    """The events of metrics from there on that go into one request."""
+    room, end = TOGETHER, start
+    while end < len(events) and events[end]["kind"] == "metrics" and len(events[end]["values"]) <= room:
+        room -= len(events[end]["values"])
+        end += 1
+    return events[start:end]
+
+
+def _is_removed_later(index: int, events: list[Event]) -> bool:
+    """Whether the artifact of the event is one that the run has taken back since."""
+    path = events[index].get("path")
+    return any(each["kind"] == "removal" and each["path"] == path for each in events[index + 1 :])
 
 
 def _deleted_experiment(

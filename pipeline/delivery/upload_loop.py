@@ -31,13 +31,13 @@ INSIST, INSIST_S = "--insist", 15.0
 
 
 def _log(text: str) -> None:
-    """A line for the sender's log, which may lie on a full disk; `print` would keep it and fail with it again."""
+    """A line for the uploader's log, which may lie on a full disk; `print` would keep it and fail with it again."""
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode())
 
 
 class UploadLoop:
-    """The sender's own side: deliver, wait for news, and deliver again, until all is delivered or nobody waits."""
+    """The uploader's own side: deliver, wait for news, and deliver again, until all is delivered or nobody waits."""
 
     def __init__(self, *folders: RunFolder) -> None:
         """Nothing is imported or sent before `run`."""
@@ -45,6 +45,7 @@ class UploadLoop:
         self.locks: dict[Path, FileLock] = {}
         self.trouble: dict[Path, dict[str, Any]] = {}
         self.pause_s = FIRST_PAUSE_S
+        self.rested_at = 0.0
         self.folders = {folder.path: folder for folder in folders}
         self.waiting = dict.fromkeys(self.folders)
         self._input = b""
@@ -73,6 +74,7 @@ class UploadLoop:
 
     def _deliver(self) -> bool:
         """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder."""
+        began = time.monotonic()
         for path in list(self.waiting):
             try:
                 self._deliver_one(self.folders[path])
@@ -80,6 +82,8 @@ class UploadLoop:
                 self._note_trouble(self.folders[path], error)
             else:
                 del self.waiting[path]
+        now = time.monotonic()
+        self.rested_at = now + min(now - began, FIRST_PAUSE_S)
         self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S) if self.trouble else FIRST_PAUSE_S
         return not self.trouble
 
@@ -89,7 +93,7 @@ class UploadLoop:
             lock = FileLock(path / DELIVERING)
             lock.acquire(timeout=0)
             self.locks[path] = lock
-        if folder.events():
+        if folder.started() or folder.events():
             if path not in self.deliveries:
                 from pipeline.delivery.delivery import Delivery
                 from pipeline.mlflow_client.connection import connect
@@ -117,21 +121,27 @@ class UploadLoop:
 
     @staticmethod
     def _show_trouble(folder: RunFolder, trouble: dict[str, Any] | None) -> None:
-        """Let the training see the trouble, or that it is over; a full disk must not end the sender."""
+        """Let the training see the trouble, or that it is over; a full disk must not end the uploader."""
         with contextlib.suppress(OSError):
             folder.write_state({**folder.state(), "trouble": trouble})
 
     def _wait_for_news(self) -> bool:
-        """Wait for a line, in trouble for the pause; False at the input's end: all trainings closed it or died."""
-        until = time.monotonic() + self.pause_s
+        """Wait for a line, in trouble for the pause; False at the input's end: all trainings closed it or died.
+
+        After a delivery it rests as long as that took: a training that logs every step has the processor to itself half
+        of the time, and the next delivery takes many lines at once.
+        """
+        until = enough = time.monotonic() + self.pause_s
         while True:
-            ready, _, _ = select.select([sys.stdin.fileno()], [], [], max(0.0, until - time.monotonic()))
+            ready, _, _ = select.select([sys.stdin.fileno()], [], [], max(0.0, enough - time.monotonic()))
             if ready:
                 news = os.read(sys.stdin.fileno(), 65536)
                 if not news:
                     return False
                 self._take(news)
-            if not self.trouble or time.monotonic() >= until:
+            if self.waiting and not self.trouble:
+                enough = min(until, self.rested_at)
+            if time.monotonic() >= enough:
                 return True
 
     def _take(self, news: bytes) -> None:
@@ -143,7 +153,7 @@ class UploadLoop:
 
 
 def main(path: str) -> int:
-    """Be the sender of a run folder, and of whatever folders are named to it later."""
+    """Be the uploader of a run folder, and of whatever folders are named to it later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = RunFolder(path)
     _wait_for_former(first)
@@ -162,7 +172,7 @@ def main(path: str) -> int:
 
 
 def _wait_for_former(folder: RunFolder) -> None:
-    """Let the sender of the run's former process end; a disk that takes no lock file is waited for later."""
+    """Let the uploader of the run's former process end; a disk that takes no lock file is waited for later."""
     with contextlib.suppress(OSError), FileLock(folder.path / DELIVERING):
         pass
 

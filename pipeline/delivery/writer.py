@@ -9,9 +9,11 @@ from typing import Any
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils import mlflow_tags
 
 from pipeline.delivery import ui
+from pipeline.delivery.keys import key_of
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import once
 from pipeline.mlflow_client.errors import in_words, is_final
@@ -81,14 +83,16 @@ class Writer:
         self.run_id = self.run_id or event["mlflow_run_id"] or self._find(event) or self._create(event)
         run = self.client.get_run(self.run_id)
         self.experiment_id = str(run.info.experiment_id)
-        params = {name: str(value) for name, value in event["params"].items() if name not in run.data.params}
+        params = [
+            Param(name, str(value)) for name, value in event["params"].items() if key_of(name) not in run.data.params
+        ]
         tags = {**event["tags"], RUN_KEY: event["run_key"]}
         if event["mlflow_run_id"]:
             tags = {name: value for name, value in tags.items() if not name.startswith("mlflow.source.")}
             if not _is_random_name(run.info.run_name):
                 tags.pop(mlflow_tags.MLFLOW_RUN_NAME, None)
         self._show_as_training(run.info.experiment_id)
-        refused = self._log("params", [Param(name, text) for name, text in params.items()], names)
+        refused = self._log("params", params, names)
         return refused + self._tags({"tags": tags}, names) + self._parent(event, names)
 
     def _parent(self, event: Event, names: Collection[str], status: bool = True) -> list[Refusal]:
@@ -158,9 +162,21 @@ class Writer:
         self.client.log_inputs(self.run_id, inputs)
         return []
 
+    def _params(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
+        return self._log("params", [Param(name, str(value)) for name, value in event["params"].items()], names)
+
     def _metrics(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
-        metrics = [Metric(name, value, event["time"], event["step"]) for name, value in event["values"].items()]
-        return self._log("metrics", metrics, names)
+        return self._log("metrics", _metrics_of(event), names)
+
+    def write_metrics(self, events: Iterable[Event]) -> None:
+        """Write the metrics of several events in one request.
+
+        Raises:
+            MlflowException: if any of it is refused, or all for now.
+        """
+        metrics = [metric for event in events for metric in _metrics_of(event)]
+        if metrics:
+            self.client.log_batch(self.run_id, [_with_key(metric) for metric in metrics])
 
     def _tags(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:
         tags = {name: str(value)[:8000] for name, value in event["tags"].items()}
@@ -181,7 +197,7 @@ class Writer:
         for start in range(0, len(wanted), CHUNK):
             chunk = wanted[start : start + CHUNK]
             try:
-                self.client.log_batch(self.run_id, **{kind: chunk})  # type: ignore[arg-type]
+                self.client.log_batch(self.run_id, **{kind: [_with_key(item) for item in chunk]})  # type: ignore[arg-type]
             except MlflowException as error:
                 if not is_final(error) or not self.is_open():
                     raise
@@ -203,6 +219,11 @@ class Writer:
         path = Path(event["path"])
         parent = str(path.parent) if path.parent != Path() else None
         self.client.log_artifact(self.run_id, str(self._there(self.folder.artifacts / path)), parent)
+        return []
+
+    def _removal(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
+        repository: Any = get_artifact_repository(self.client.get_run(self.run_id).info.artifact_uri)
+        repository.delete_artifacts(event["path"])
         return []
 
     def _model(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
@@ -233,6 +254,15 @@ class Writer:
     def close(self, event: Event, status: str) -> None:
         """Give the run its last status, with the time of the event that ended it."""
         self.client.set_terminated(self.run_id, status, event["time"])
+
+
+def _metrics_of(event: Event) -> list[Metric]:
+    return [Metric(name, value, event["time"], event["step"]) for name, value in event["values"].items()]
+
+
+def _with_key(item: Item) -> Any:
+    """The item under a name that MLflow takes."""
+    return item if key_of(item.key) == item.key else type(item)(**{**dict(item), "key": key_of(item.key)})
 
 
 def _is_random_name(name: str | None) -> bool:

@@ -138,7 +138,7 @@ def fit_and_record(
         DivergedError: if the training diverged and stopped; its epoch and the end are recorded.
     """
     from pipeline.recording.results import record_results
-    from pipeline.tracking.logger import RunLogger
+    from pipeline.tracking.logger import OpenRunLogger
     from pipeline.training import fit
     from pipeline.training.news import EpochNews, StepNews
 
@@ -149,7 +149,7 @@ def fit_and_record(
         result = fit.fit(
             config,
             data=data,
-            logger=RunLogger(run),
+            logger=OpenRunLogger(run),
             folder=run.folder.checkpoints,
             resume_from=resume_from,
             callbacks=[*told, *news],

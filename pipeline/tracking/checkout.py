@@ -42,7 +42,7 @@ SECRET = (
 )
 SECRET_WORDS = r"(secret|credential|password|passwd|token)"
 CODE = (".py", ".ipynb")
-RUN_FILES = ("journal.jsonl", "delivery.json")  # a folder with both is a run's
+RUN_FILES = ("journal.jsonl", "lock")  # a folder with both is a run's
 
 
 class GitError(Exception):
@@ -81,9 +81,9 @@ class Checkout:
 
 
 @functools.cache
-def checkout() -> Checkout:
+def checkout(here: Path = HERE) -> Checkout:
     """The tree that this process took its code from; read once, when it is first asked for."""
-    return read(HERE)
+    return read(here)
 
 
 def read(here: Path) -> Checkout:

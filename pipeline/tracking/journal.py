@@ -7,11 +7,9 @@ What the run is and how it ended stands in `vital.jsonl` once more. `pipeline.de
 
 import contextlib
 import fcntl
-import json
 import os
 import time
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from pipeline.tracking.lines import LOST, Event
 JOURNAL, VITAL, STATE, LOCK = "journal.jsonl", "vital.jsonl", "delivery.json", "lock"
 ARTIFACTS, CHECKPOINTS, CONFIG = "artifacts", "checkpoints", "config.yaml"
 TWICE = ("start", "resume", "end")  # what vital.jsonl holds as well
-CHECKSUM = "checksum"
 ENDS_BYTES = 1 << 16
 
 
@@ -70,7 +67,7 @@ class RunFolder:
         return events[-1]["was"] in ("", "end")
 
     def state(self) -> dict[str, Any]:
-        """What the sender has said of itself: delivered events, MLflow run id, trouble, refusals.
+        """What the uploader has said of itself: delivered events, MLflow run id, trouble, refusals.
 
         Damaged, it is empty: the run is then found by its key, and what MLflow has it takes no second time.
         """
@@ -79,22 +76,17 @@ class RunFolder:
     def checked_state(self) -> tuple[dict[str, Any], bool]:
         """The state, and whether the file is as it was written (or was never written)."""
         try:
-            state = json.loads((self.path / STATE).read_bytes())
+            content = (self.path / STATE).read_bytes()
         except FileNotFoundError:
             return {}, True
-        except (OSError, ValueError, RecursionError):
+        except OSError:
             return {}, False
-        if not isinstance(state, dict) or state.pop(CHECKSUM, None) not in (None, _checksum(state)):
-            return {}, False
-        whole = {name: value for name, value in state.items() if name not in STATE_TYPES or STATE_TYPES[name](value)}
-        if not whole.get("run_id"):  # then nothing can have been delivered
-            whole.pop("delivered", None)
-        return whole, whole == state or not state.get("run_id")
+        return lines.read_state(content)
 
     def write_state(self, state: Mapping[str, Any]) -> None:
-        """Replace the sender's state whole."""
+        """Replace the uploader's state whole."""
         with replaced_whole(self.path / STATE) as partial:
-            partial.write_text(json.dumps({**state, CHECKSUM: _checksum(state)}))
+            partial.write_bytes(lines.state_content(state))
 
     def is_alive(self) -> bool:
         """Whether a process on this machine holds the run, as far as this user may know."""
@@ -106,30 +98,6 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             pass
         return False
-
-
-def _checksum(state: Mapping[str, Any]) -> str:
-    text = json.dumps({name: value for name, value in state.items() if name != CHECKSUM}, sort_keys=True)
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _is_trouble(value: object) -> bool:
-    return value is None or (
-        isinstance(value, dict) and isinstance(value.get("since"), int) and isinstance(value.get("error"), str)
-    )
-
-
-STATE_TYPES = {
-    "run_id": lambda value: isinstance(value, str),
-    "experiment_id": lambda value: isinstance(value, str),
-    "elsewhere": lambda value: isinstance(value, dict),
-    "told": lambda value: isinstance(value, str),
-    "delivered": lambda value: type(value) is int and value >= 0,
-    "refused": lambda value: isinstance(value, list),
-    "versions": lambda value: isinstance(value, dict),
-    "tracking_uri": lambda value: isinstance(value, str),
-    "trouble": _is_trouble,
-}
 
 
 def _content(path: Path, end: int | None = None) -> bytes:
@@ -156,20 +124,29 @@ class Journal:
             OSError: if the folder cannot be written.
         """
         self.folder = folder
+        self.held: list[Event] = []
         folder.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.path.mkdir(mode=0o700)
             with contextlib.suppress(PermissionError):  # a runs_dir that may be written and not read
                 sync_to_disk(folder.path.parent)
-        self._lock = os.open(folder.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        self.acquire()
+
+    def acquire(self) -> None:
+        """Take the lock, and read what the folder holds.
+
+        Raises:
+            RunIsAliveError: if another process holds the run.
+        """
+        self._lock = os.open(self.folder.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._open()
-        except BlockingIOError:
+        except BaseException as error:
             os.close(self._lock)
-            raise RunIsAliveError(f"run {folder.path} is still running in another process") from None
-        except BaseException:
-            os.close(self._lock)
+            self._lock = -1
+            if isinstance(error, BlockingIOError):
+                raise RunIsAliveError(f"run {self.folder.path} is still running in another process") from None
             raise
 
     def _open(self) -> None:
@@ -177,14 +154,13 @@ class Journal:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         events, self.size = self.folder.read()
         os.ftruncate(self._file, self.size)
-        self.held: list[Event] = []
         self.count = len(events)
         self._last_time = max((event["time"] for event in events), default=0)
         self.is_closed = self.folder.ended() is not None
         self._make_whole(events)
         self._clamp_delivered()
-        self._metrics = {
-            (name, event["step"]) for event in events if event["kind"] == "metrics" for name in event["values"]
+        self._before = {
+            (name, event["step"]) for event in events if event["kind"] == "metrics" for name in _names(event)
         }
         sync_to_disk(self.folder.path)
 
@@ -258,26 +234,50 @@ class Journal:
             finally:
                 os.close(twice)
 
-    def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
-        """Record the values that do not stand at this step already: a resumed epoch repeats none."""
-        new = {name: value for name, value in values.items() if (name, step) not in self._metrics}
-        if new:
-            time = {"time": time_ms} if time_ms else {}
-            self.append_or_hold("metrics", values=new, step=step, **time)
-            self._metrics |= {(name, step) for name in new}
+    def metrics(
+        self, values: Mapping[str, float], step: int, time_ms: int | None = None, not_finite: Mapping[str, float] = {}
+    ) -> None:
+        """Record the values that did not stand at this step before the journal was opened: a resumed run repeats none.
 
-    def artifact(self, path: Path) -> None:
-        """Record a file or folder below `artifacts/` that is complete."""
+        Args:
+            values: for MLflow.
+            step: of all of them.
+            time_ms: when they were measured; None: now.
+            not_finite: NaN and infinities that are kept here, and not for MLflow.
+        """
+        apart = {name: value for name, value in not_finite.items() if (name, step) not in self._before}
+        new = {name: value for name, value in values.items() if (name, step) not in self._before}
+        if new or apart:
+            more = {**({"time": time_ms} if time_ms else {}), **({"not_finite": apart} if apart else {})}
+            self.append_or_hold("metrics", values=new, step=step, **more)
+
+    def artifact(self, path: Path, source: str = "") -> None:
+        """Record a file or folder below `artifacts/` that is complete, and where it was taken from, if it was."""
         inside = path.rglob("*") if path.is_dir() else ()
         above = (self.folder.path / each for each in path.relative_to(self.folder.path).parents)
         for each in (path, *inside, *above):
             sync_to_disk(each)
-        self.append("artifact", path=str(path.relative_to(self.folder.artifacts)))
+        more = {"source": source} if source else {}
+        self.append("artifact", path=str(path.relative_to(self.folder.artifacts)), **more)
+
+    def forget_before(self) -> None:
+        """Take every value from now on: what stands was recorded by the very run that goes on, not by one before."""
+        self._before.clear()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the folder's lock is held here."""
+        return self._lock >= 0
 
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._file)
         os.close(self._lock)
+        self._file = self._lock = -1
+
+
+def _names(event: Event) -> Iterable[str]:
+    return (*event["values"], *event.get("not_finite", ()))
 
 
 class RunIsAliveError(ValueError):

@@ -1,4 +1,6 @@
-"""The journal's file format: one event a line, `checksum json`; a damaged line costs its own event and no other.
+"""The formats of a run's files, above all the journal's: one event a line, `checksum json`.
+
+A damaged line costs its own event and no other.
 
 Every event carries its number `n`, so that a line that is torn apart, or two that have run together, shift none of the
 others: where an event is missing a placeholder of kind `lost` stands, with what can still be read of it.
@@ -7,12 +9,13 @@ others: where an event is missing a placeholder of kind `lost` stands, with what
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 Event = dict[str, Any]
 
 LOST = "lost"
+CHECKSUM = "checksum"
 
 _BEGIN = re.compile(rb"(?=[0-9a-f]{8} \{\"[^,:}\]])")  # and not the end of a text that looks like it
 _KIND = re.compile(rb'"kind":"([a-z]+)"')
@@ -132,3 +135,46 @@ def _standing(content: bytes) -> int:
     if len(parts) > 1:  # all but the last of those that have run together were whole lines once
         return len(content) - len(parts[-1])
     return end
+
+
+def state_content(state: Mapping[str, Any]) -> bytes:
+    """The uploader's state as its file holds it."""
+    return json.dumps({**state, CHECKSUM: _checksum(state)}).encode()
+
+
+def read_state(content: bytes) -> tuple[dict[str, Any], bool]:
+    """The state, and whether it is as it was written; what is not of its type is left out."""
+    try:
+        state = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}, False
+    if not isinstance(state, dict) or state.pop(CHECKSUM, None) not in (None, _checksum(state)):
+        return {}, False
+    whole = {name: value for name, value in state.items() if name not in STATE_TYPES or STATE_TYPES[name](value)}
+    if not whole.get("run_id"):  # then nothing can have been delivered
+        whole.pop("delivered", None)
+    return whole, whole == state or not state.get("run_id")
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    text = json.dumps({name: value for name, value in state.items() if name != CHECKSUM}, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _is_trouble(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict) and isinstance(value.get("since"), int) and isinstance(value.get("error"), str)
+    )
+
+
+STATE_TYPES = {
+    "run_id": lambda value: isinstance(value, str),
+    "experiment_id": lambda value: isinstance(value, str),
+    "elsewhere": lambda value: isinstance(value, dict),
+    "told": lambda value: isinstance(value, str),
+    "delivered": lambda value: type(value) is int and value >= 0,
+    "refused": lambda value: isinstance(value, list),
+    "versions": lambda value: isinstance(value, dict),
+    "tracking_uri": lambda value: isinstance(value, str),
+    "trouble": _is_trouble,
+}

@@ -1,5 +1,6 @@
 """What a run's record says of where its numbers came from: commit, code, packages, machine."""
 
+import contextlib
 import math
 import os
 import platform
@@ -22,7 +23,10 @@ def machine_tags() -> dict[str, str]:
     """Host, processor, device, threads and package versions."""
     import torch
 
-    versions = {f"package.{name}": metadata.version(name) for name in PACKAGES}
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[f"package.{name}"] = metadata.version(name)
     return {
         "host": platform.node(),
         "cpu": cpu_name(),

@@ -1,5 +1,6 @@
 """What a run's folder says of how it ended: who died, what is damaged, what may be gone on with."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def mark_dead_runs(runs_dir: str | Path) -> list[RunFolder]:
     for folder in never_begun(runs_dir):
         remove(folder)
     return [folder for folder in all_folders(runs_dir) if mark_if_dead(folder)]
+
+
+def waiting(runs_dir: str | Path) -> list[RunFolder]:
+    """The runs that are over and that MLflow did not answer for; what needs a person first is not among them."""
+    found = []
+    for folder in all_folders(runs_dir):
+        trouble = folder.state().get("trouble")
+        if trouble and not trouble.get("advice") and os.access(folder.path, os.W_OK) and not folder.is_alive():
+            found.append(folder)
+    return found
 
 
 def losses(folder: RunFolder) -> list[str]:

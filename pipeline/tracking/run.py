@@ -5,6 +5,7 @@ Nothing here waits for a server or imports MLflow: everything goes into the run'
 
 import contextlib
 import os
+import shutil
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from pipeline.addresses import without_secrets
 from pipeline.signals import Interrupted, last_words, uninterrupted
-from pipeline.tracking.checkout import checkout
+from pipeline.tracking.checkout import Checkout, checkout
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.provenance import git_tags, installed
 from pipeline.tracking.uploader import Uploader
@@ -49,6 +50,8 @@ class Run:
         *,
         parent: str = "",
         datasets: Sequence[Mapping[str, Any]] = (),
+        code: Checkout | None = None,
+        adopt: bool = True,
     ) -> None:
         """Open the record.
 
@@ -58,18 +61,20 @@ class Run:
             tags: what it is; what git says of the code is added.
             parent: name of the folder of the run that this one belongs to, or nothing.
             datasets: MLflow's dataset inputs.
+            code: the tree of the code that runs; None: of this package.
+            adopt: whether it is the run that `mlflow run` has created for this process, if there is one.
         """
         environ = os.environ
         self.began = True
         self._append(
             "start",
             run_key=uuid.uuid4().hex,
-            mlflow_run_id=environ.get("MLFLOW_RUN_ID"),
+            mlflow_run_id=environ.get("MLFLOW_RUN_ID") if adopt else None,
             experiment_id=environ.get("MLFLOW_EXPERIMENT_ID"),
             experiment_name=environ.get("MLFLOW_EXPERIMENT_NAME") or experiment_name,
             params=dict(params),
             parent=parent,
-            tags={**git_tags(), **tags},
+            tags={**(code.tags() if code else git_tags()), **tags},
         )
         if datasets:
             self._append("dataset", inputs=list(datasets))
@@ -79,23 +84,47 @@ class Run:
         self.began = True
         self._append("resume", params=dict(params), tags=dict(tags))
 
-    def provenance(self) -> None:
-        """Record the packages, and as a diff what the commit does not hold."""
+    def provenance(self, code: Checkout | None = None) -> None:
+        """Record the packages, and as a diff what the commit (of this package, or of the given code) does not hold."""
         self.text_artifact("packages.txt", "".join(f"{line}\n" for line in installed()))
-        if diff := checkout().diff:
+        if diff := (code or checkout()).diff:
             path = self.folder.artifacts / "uncommitted.diff"
             path.write_bytes(diff)
             self.artifact(path)
 
-    def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
-        """Record metrics of a step (of ours: an epoch, from 1), those that do not stand already."""
-        self.journal.metrics(values, step, time_ms)
+    def params(self, params: Mapping[str, str]) -> None:
+        """Record params that turn up on the way; one that has a value already keeps it in MLflow."""
+        self._append("params", params=dict(params))
+
+    def metrics(
+        self, values: Mapping[str, float], step: int, time_ms: int | None = None, not_finite: Mapping[str, float] = {}
+    ) -> None:
+        """Record metrics of a step, those that did not stand when the journal was opened; see `Journal.metrics`."""
+        self.journal.metrics(values, step, time_ms, not_finite)
         self.uploader.notify()
 
-    def artifact(self, path: Path) -> None:
-        """Record a finished file or folder below the folder's `artifacts`."""
-        self.journal.artifact(path)
+    def artifact(self, path: Path, source: str = "") -> None:
+        """Record a finished file or folder below the folder's `artifacts`, and where it was taken from, if it was."""
+        self.journal.artifact(path, source)
         self.uploader.notify()
+
+    def copied_artifact(self, source: Path, name: str = "") -> None:
+        """Copy a file or folder below `artifacts`, under its own name or the one given, and record it.
+
+        Raises:
+            ValueError: if the name leads out of there.
+        """
+        target = self.folder.artifacts / (name or source.name)
+        if not target.resolve().is_relative_to(self.folder.artifacts.resolve()):
+            raise ValueError(f"name {name!r} leads out of the run's artifacts; give one like figures/curve.png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, target)
+        self.artifact(target)
+
+    def remove_artifact(self, path: Path) -> None:
+        """Take an artifact back, here and in MLflow."""
+        self._append("removal", path=str(path.relative_to(self.folder.artifacts)))
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def text_artifact(self, name: str, text: str) -> None:
         """Write and record a text file."""
@@ -125,6 +154,17 @@ class Run:
         if self.is_open:
             self._append("end", status=status, tags={"failure_reason": reason} if reason else {})
 
+    def end_by(self, error: BaseException | None) -> None:
+        """Close the record, if it is open, as what ended the work says; None: nothing did but its end."""
+        if error is None:
+            self.end("FINISHED")
+        elif isinstance(error, Interrupted | KeyboardInterrupt):
+            self.end("KILLED", str(error) or "Ctrl-C")
+        elif self.is_open:
+            with contextlib.suppress(OSError):  # a full disk may be the very reason
+                self.text_artifact("traceback.txt", without_secrets("".join(traceback.format_exception(error))))
+            self.end("FAILED", without_secrets(f"{type(error).__name__}: {error}"))
+
     def __enter__(self) -> "Run":
         """Be responsible for the end, also should a second signal leave no time for more."""
         self._last_words.enter_context(last_words(lambda reason: self.end("KILLED", reason)))
@@ -136,21 +176,11 @@ class Run:
         with self._last_words:
             try:
                 with uninterrupted():
-                    self._close(error)
+                    self.end_by(error)
             except Interrupted as interruption:  # a signal in this very moment
                 self.end("KILLED", str(interruption))
                 if error is None:
                     raise
-
-    def _close(self, error: BaseException | None) -> None:
-        if error is None:
-            self.end("FINISHED")
-        elif isinstance(error, Interrupted | KeyboardInterrupt):
-            self.end("KILLED", str(error) or "Ctrl-C")
-        elif self.is_open:
-            with contextlib.suppress(OSError):  # a full disk may be the very reason
-                self.text_artifact("traceback.txt", without_secrets("".join(traceback.format_exception(error))))
-            self.end("FAILED", without_secrets(f"{type(error).__name__}: {error}"))
 
     def _append(self, kind: str, **content: Any) -> None:
         self.journal.append_or_hold(kind, **content)

@@ -10,10 +10,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.journal import RunFolder
 
 LOOP, LOG = "pipeline.delivery.upload_loop", "sender.log"
 
@@ -32,20 +33,27 @@ class Uploader(Protocol):
 
 
 class UploaderProcess:
-    """A handle on a sender of one's own."""
+    """A handle on an uploader of one's own."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        """Start the process; it begins to import MLflow at once."""
+    def __init__(self, folder: RunFolder, cwd: Path | None = None) -> None:
+        """Start the process, which begins to import MLflow at once.
+
+        Args:
+            folder: the run's.
+            cwd: where `mlflow.db` lies, if no address is given; None: in this process' working directory.
+        """
         self.folder = folder
         with (folder.path / LOG).open("ab") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-m", LOOP, str(folder.path)],
+                [sys.executable, "-P", "-m", LOOP, str(folder.path)],  # -P: a queue.py beside the script is not ours
+                cwd=cwd,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env=importable(),
-                start_new_session=True,  # Ctrl-C is for the training; the sender has to deliver the news of it
+                start_new_session=True,  # Ctrl-C is for the training; the uploader has to deliver the news of it
             )
+        os.set_blocking(self.descriptor, False)  # a training does not wait for an uploader that has much to do
 
     @property
     def descriptor(self) -> int:
@@ -61,7 +69,7 @@ class UploaderProcess:
         """Say that nothing more comes, wait for the rest to be delivered; returns whether it was.
 
         Args:
-            patience_s: longest wait; None: as long as the sender gets on.
+            patience_s: longest wait; None: as long as the uploader gets on.
         """
         self.close()
         try:
@@ -83,15 +91,24 @@ class UploaderProcess:
 
 
 class SharedUploader:
-    """A handle on the sender of an experiment, in the process of one of its runs."""
+    """A handle on the uploader of an experiment, in the process of one of its runs."""
 
     def __init__(self, folder: RunFolder, descriptor: int) -> None:
-        """Tell of the folder's news through the inherited input of the sender."""
+        """Tell of the folder's news through the inherited input of the uploader."""
         self.folder, self.descriptor = folder, descriptor
 
     def notify(self) -> None:
         with contextlib.suppress(OSError):
             _tell(self.descriptor, self.folder)
+
+
+def deliver_in_background(folders: Sequence[RunFolder]) -> None:
+    """Let one process deliver what runs that are over have left."""
+    if folders:
+        uploader = UploaderProcess(folders[0])
+        for folder in folders[1:]:
+            SharedUploader(folder, uploader.descriptor).notify()
+        uploader.close()
 
 
 def _tell(descriptor: int, folder: RunFolder) -> None:

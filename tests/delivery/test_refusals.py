@@ -10,7 +10,7 @@ from pipeline.delivery.delivery import REFUSED_REASON, Delivery, Left, LeftError
 from tests.fake_mlflow import gateway, refusal
 from tests.recorded import Held, artifact, end, metrics, model, resume, start, tags
 
-BAD = "what?"
+BAD, WORSE = "forbidden", "forbidden too"
 WORDS = "MlflowException: a key is not allowed"
 pytestmark = pytest.mark.usefixtures("address")
 
@@ -56,12 +56,12 @@ def refuses(fake, name, error, times=10**9):
 
 
 def test_of_a_batch_only_what_is_bad_is_refused_for_good_and_the_run_says_so(fake, held):
-    folder = held(metrics(1, train_loss=0.5, **{BAD: 1.0, "x" * 300: 2.0}), tags(good="1", **{BAD: "2"}), end())
+    folder = held(metrics(1, train_loss=0.5, **{BAD: 1.0, WORSE: 2.0}), tags(good="1", **{BAD: "2"}), end())
     delivery = Delivery(folder, fake)
     delivery.deliver()
-    words = f"metrics {BAD}, {'x' * 300}: {WORDS}", f"tags {BAD}: {WORDS}"
+    words = f"metrics {BAD}, {WORSE}: {WORDS}", f"tags {BAD}: {WORDS}"
     assert delivery.left == delivery.refused
-    assert delivery.refused == [Left(1, words[0], True, [BAD, "x" * 300]), Left(2, words[1], True, [BAD])]
+    assert delivery.refused == [Left(1, words[0], True, [BAD, WORSE]), Left(2, words[1], True, [BAD])]
     assert (delivery.delivered, delivery.done) == (4, 2)
     run = the_run(fake)
     assert (run["status"], run["end_time"]) == ("FAILED", folder.events()[-1]["time"])

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -105,20 +106,30 @@ def test_metrics_bear_the_time_at_which_they_were_measured(folder, clock):
     assert folder.events()[0]["values"] == {"loss": 1.0}
 
 
-def test_of_metrics_only_what_is_new_at_its_step_is_recorded(folder):
+def test_of_metrics_only_what_did_not_stand_when_the_journal_was_opened_is_recorded(folder):
     journal = Journal(folder)
     journal.metrics({}, 1)
     assert folder.events() == []
     journal.metrics({"a": 1.0, "b": 2.0}, 1)
     journal.metrics({"a": 9.0, "c": 3.0}, 1)
-    journal.metrics({"a": 1.0}, 2)
-    journal.metrics({"a": 1.0, "c": 3.0}, 1)
+    journal.metrics({}, 2, not_finite={"e": math.inf})
     journal.close()
     again = Journal(folder)
     again.metrics({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, 1)
+    again.metrics({"b": 5.0, "e": 1.0}, 2, not_finite={"e": math.inf, "f": -math.inf})
     again.metrics({"b": 5.0}, 2)
-    found = [(event["step"], event["values"]) for event in folder.events()]
-    assert found == [(1, {"a": 1.0, "b": 2.0}), (1, {"c": 3.0}), (2, {"a": 1.0}), (1, {"d": 4.0}), (2, {"b": 5.0})]
+    again.forget_before()
+    again.metrics({"a": 1.0}, 1)
+    found = [(event["step"], event["values"], event.get("not_finite")) for event in folder.events()]
+    assert found == [
+        (1, {"a": 1.0, "b": 2.0}, None),
+        (1, {"a": 9.0, "c": 3.0}, None),
+        (2, {}, {"e": math.inf}),
+        (1, {"d": 4.0}, None),
+        (2, {"b": 5.0}, {"f": -math.inf}),
+        (2, {"b": 5.0}, None),
+        (1, {"a": 1.0}, None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def test_what_the_diff_does_not_hold_is_said(repository, monkeypatch):
     (repository / "nested/x.py").write_bytes(b"x")
     run = repository / "results/20260101-000000-abc"
     (run / "artifacts").mkdir(parents=True)
-    for name in ("journal.jsonl", "delivery.json", "artifacts/x.txt"):
+    for name in ("journal.jsonl", "lock", "artifacts/x.txt"):
         (run / name).write_bytes(b"of a run")
     found = checkout.read(repository)
     assert found.left_out == (

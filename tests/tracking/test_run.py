@@ -247,7 +247,7 @@ def test_a_signal_in_the_moment_of_leaving_ends_it_as_killed(record, monkeypatch
     def at_once(error):
         raise Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(record, "_close", at_once)
+    monkeypatch.setattr(record, "end_by", at_once)
     with pytest.raises(type(error) if error else Interrupted):
         leave(record, error)
     assert end_of(record) == ("KILLED", "SIGTERM")
@@ -280,8 +280,8 @@ def test_an_end_has_its_status_and_a_reason_where_there_is_one(record, status):
     assert (second["status"], second["tags"]) == (status, {"failure_reason": "why"})
 
 
-def test_a_value_is_recorded_once_a_step_with_the_time_that_was_given(record):
+def test_each_value_is_recorded_with_the_time_that_was_given(record):
     record.metrics({"loss": 1.0}, 2, 77)
     record.metrics({"loss": 1.0}, 2, 78)
-    (event,) = record.folder.events()
-    assert (event["step"], event["time"], event["values"]) == (2, 77, {"loss": 1.0})
+    found = [(event["step"], event["time"], event["values"]) for event in record.folder.events()]
+    assert found == [(2, 77, {"loss": 1.0}), (2, 78, {"loss": 1.0})]

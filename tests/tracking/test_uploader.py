@@ -53,7 +53,7 @@ def handle(folder, monkeypatch):
 
 def test_it_is_a_process_of_its_own_that_ctrl_c_does_not_reach(handle, folder, monkeypatch):
     process = handle._process
-    assert process.command == [sys.executable, "-m", "pipeline.delivery.upload_loop", str(folder.path)]
+    assert process.command == [sys.executable, "-P", "-m", "pipeline.delivery.upload_loop", str(folder.path)]
     assert (process.options["stdin"], process.options["start_new_session"]) == (subprocess.PIPE, True)
     assert process.options["stdout"] is process.options["stderr"]
     assert process.options["stdout"].name == str(folder.path / "sender.log")
