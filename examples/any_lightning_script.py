@@ -1,4 +1,4 @@
-"""Any Lightning script, here a CNN on scikit-learn's digits, with its record: none of it is this project's but the logger.
+"""Any Lightning script, here a CNN on scikit-learn's digits, with its record: only the logger is this project's.
 
 python examples/any_lightning_script.py            # again with --resume last: goes on in the same record
 mlflow ui --backend-store-uri sqlite:///mlflow.db
@@ -17,6 +17,8 @@ from pipeline.tracking import RunLogger
 
 
 class CNN(LightningModule):
+    """One convolution and one linear layer."""
+
     def __init__(self, channels: int = 16, learning_rate: float = 0.01) -> None:
         super().__init__()
         self.save_hyperparameters()

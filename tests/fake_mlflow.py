@@ -16,7 +16,7 @@ from mlflow.protos.databricks_pb2 import (
 
 RUN_KEY, PARENT_ID = "pipeline.run", "mlflow.parentRunId"
 LONGEST_KEY, LONGEST_TAG = 250, 8000
-FORBIDDEN = "forbidden"  # a key that begins so is one that MLflow has its own reasons never to take
+NEVER = "never"  # a key that begins so is one that MLflow has its own reasons never to take
 
 
 class Killed(BaseException):
@@ -129,6 +129,7 @@ class FakeMlflow:
             start_time=start_time,
             end_time=None,
             lifecycle_stage="active",
+            artifact_uri=f"mlflow-artifacts:/{identity}/artifacts",
         )
         data = SimpleNamespace(params={}, metrics={}, tags={**tags, "mlflow.runName": run_name})
         self.runs[identity] = SimpleNamespace(info=info, data=data, history={}, datasets={}, outputs=None, artifacts={})
@@ -160,7 +161,7 @@ class FakeMlflow:
         items = [*metrics, *params, *tags]
         if any(not item.key or len(item.key) > LONGEST_KEY or "?" in item.key for item in items):
             raise refusal(words="a key is not allowed")
-        if any(item.key.startswith(FORBIDDEN) for item in items):
+        if any(item.key.startswith(NEVER) for item in items):
             raise refusal(words="a key is not allowed")
         for param in params:
             if run.data.params.get(param.key, param.value) != param.value:

@@ -21,9 +21,9 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.recording import record, resuming
+from pipeline.recording.epoch_logger import EpochLogger
 from pipeline.tracking import folders, lines, recovery
 from pipeline.tracking.folders import Journal, RunFolder, all_folders
-from pipeline.tracking.logger import OpenRunLogger
 from pipeline.tracking.run import Run
 from pipeline.training import building, checkpoints, fit
 
@@ -48,7 +48,7 @@ def make_runs(folder):
     data.setup()
     run = Run(Journal(finished), Silent())
     record.start(config, run, data, {})
-    fit.fit(config, data=data, logger=OpenRunLogger(run), folder=finished.checkpoints)
+    fit.fit(config, data=data, logger=EpochLogger(run), folder=finished.checkpoints)
     run.journal.close()
     interrupted = RunFolder(folder / "interrupted")
     shutil.copytree(finished.path, interrupted.path)

@@ -40,7 +40,7 @@ ONLY = {
     "argparse": {"commands", "tracking"},  # tracking: the type of Lightning's log_hyperparams
     "fastapi": {"serving"},
     "rich": {"terminal", "experiments", "registry", "analysis"},
-    "pytorch_lightning": {"data", "fast_cpu", "training", "tracking"},
+    "pytorch_lightning": {"data", "fast_cpu", "training", "tracking", "recording"},
     "torch": {"data", "networks", "optim", "fast_cpu", "tracking", "training"},
 }
 MOST_MODULES = 12

@@ -10,26 +10,17 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
-from pipeline.addresses import without_secrets
+from pipeline.delivery.blocked import BlockedError, told_tracking_uri, why_blocked
 from pipeline.delivery.follower import Follower
 from pipeline.delivery.writer import Refusal, Writer
 from pipeline.mlflow_client.connection import once, wait_longer
 from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
-from pipeline.terminal.shell import command, quoted
 from pipeline.tracking.folders import LOST, Event, RunFolder
 
 TOGETHER = 1000  # metrics in one request, MLflow's own limit
 IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
 REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
 REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
-
-
-class BlockedError(ToldError):
-    """MLflow answers, and will not take the run until somebody does something: what, its `advice` says."""
-
-    def __init__(self, reason: str, advice: str) -> None:
-        super().__init__(reason)
-        self.advice = advice
 
 
 class LeftError(ToldError):
@@ -95,7 +86,7 @@ class Delivery:
     @property
     def tracking_uri(self) -> str:
         """Where it goes, as it may be told."""
-        return without_secrets(mlflow.get_tracking_uri())
+        return told_tracking_uri()
 
     def deliver(self, retry: bool = False) -> None:
         """Deliver every event that the journal has, then again what was refused for now.
@@ -235,39 +226,9 @@ class Delivery:
         except (MlflowException, HTTPError, Timeout) as error:
             if is_silence(error):
                 wait_longer()
-            if isinstance(error, MlflowException) and (blocked := self._blocked(error, events)):
+            if isinstance(error, MlflowException) and (blocked := why_blocked(error, self.writer, events)):
                 raise blocked from None
             raise
-
-    def _blocked(self, error: MlflowException, events: list[Event]) -> BlockedError | None:
-        """Why the run cannot be delivered and what to do, if MLflow has said so."""
-        if not is_final(error):
-            return None
-        client, name = self.writer.client, str(self.folder.path.name)
-        place = str(self.folder.path.parent)
-        again = f"then: {command('sync', name, runs_dir=place)}; or send it as a new run: "
-        again += command("sync", name, "--as-new", runs_dir=place)
-        try:
-            experiment = _deleted_experiment(client, self.run_id, events)
-            if experiment:
-                restore = f"mlflow experiments restore -x {quoted(experiment.experiment_id)}"
-                return BlockedError(f"experiment {experiment.name!r} is deleted in MLflow", f"{restore}, {again}")
-            if self.run_id and not self.writer.is_open():
-                restore = f"mlflow runs restore --run-id {self.run_id}"
-                return BlockedError(f"run {self.run_id} is deleted in MLflow", f"{restore}, {again}")
-        except MlflowException as other:
-            if not is_final(other):
-                return None
-            error = other
-        if self.run_id and error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            before = self.folder.state().get("tracking_uri", self.tracking_uri)
-            went = f"; it went to {before}" if before != self.tracking_uri else " (any more)"
-            return BlockedError(
-                f"{self.tracking_uri} does not know run {self.run_id}{went}",
-                f"send it as a new run: {command('sync', name, '--as-new', runs_dir=place)}",
-            )
-        elsewhere = command("sync", name, "--experiment_name", "NAME", runs_dir=place)
-        return BlockedError(f"MLflow does not take the run: {in_words(error)}", f"send it elsewhere: {elsewhere}")
 
     def _save(self) -> None:
         """Write down how far it is. A full disk is no reason to stop: what is not written down is delivered again."""
@@ -309,21 +270,6 @@ def _is_removed_later(index: int, events: list[Event]) -> bool:
     """Whether the artifact of the event is one that the run has taken back since."""
     path = events[index].get("path")
     return any(each["kind"] == "removal" and each["path"] == path for each in events[index + 1 :])
-
-
-def _deleted_experiment(
-    client: mlflow.MlflowClient, run_id: str, events: list[Event]
-) -> mlflow.entities.Experiment | None:
-    """The experiment of the run, or that it was to come into, if it is deleted."""
-    start = events[0] if events else {}
-    experiment: mlflow.entities.Experiment | None
-    if run_id:
-        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
-    elif start.get("experiment_id"):
-        experiment = client.get_experiment(start["experiment_id"])
-    else:
-        experiment = client.get_experiment_by_name(start.get("experiment_name", ""))
-    return experiment if experiment and experiment.lifecycle_stage == "deleted" else None
 
 
 def _without_overwritten(event: Event, later: list[Event]) -> Event:

@@ -6,7 +6,8 @@ import re
 
 LONGEST = 250
 _NOT_TAKEN = re.compile(r"[^/\w.\- :]")
-_LIKE_AN_ESCAPE = re.compile(r"_(?=x[0-9a-f]*(?:_|[^/\w.\- :]))")
+_LIKE_AN_ESCAPE = re.compile(r"_(?=x[0-9a-f]+(?:_|[^/\w.\- :]))")
+_NOTHING = "_x00_"  # between two slashes; a NUL is `_x0_`
 
 
 def key_of(name: str) -> str:
@@ -16,7 +17,7 @@ def key_of(name: str) -> str:
     """
     key = _NOT_TAKEN.sub(_escaped, _LIKE_AN_ESCAPE.sub("_x5f_", name))
     if posixpath.normpath(key) != key or key.startswith(("/", "..")) or key == ".":  # it would be another name's path
-        key = "/".join(part if part.strip(".") else part.replace(".", "_x2e_") or "_x_" for part in key.split("/"))
+        key = "/".join(part if part.strip(".") else part.replace(".", "_x2e_") or _NOTHING for part in key.split("/"))
         key = f"_x2e_{key[1:]}" if key.startswith("..") else key
     if len(key) > LONGEST:
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]

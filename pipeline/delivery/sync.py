@@ -9,7 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.delivery.delivery import BlockedError, Delivery, LeftError
+from pipeline.delivery.blocked import BlockedError
+from pipeline.delivery.delivery import Delivery, LeftError
 from pipeline.delivery.resend import parent_of, send_elsewhere
 from pipeline.delivery.upload_loop import DELIVERING
 from pipeline.mlflow_client.connection import connect

@@ -137,8 +137,8 @@ def fit_and_record(
     Raises:
         DivergedError: if the training diverged and stopped; its epoch and the end are recorded.
     """
+    from pipeline.recording.epoch_logger import EpochLogger
     from pipeline.recording.results import record_results
-    from pipeline.tracking.logger import OpenRunLogger
     from pipeline.training import fit
     from pipeline.training.news import EpochNews, StepNews
 
@@ -149,7 +149,7 @@ def fit_and_record(
         result = fit.fit(
             config,
             data=data,
-            logger=OpenRunLogger(run),
+            logger=EpochLogger(run),
             folder=run.folder.checkpoints,
             resume_from=resume_from,
             callbacks=[*told, *news],

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class LiveRun:
                 f"save_dir {folder.path.parent} cannot be written ({error.strerror}); give RunLogger another save_dir"
             ) from None
         # The store of a folder that nobody may write into, `mlflow.db` there, would be none.
-        elsewhere = None if os.access(Path.cwd(), os.W_OK) else folder.path.parent
+        elsewhere = None if _is_writable(Path.cwd()) else folder.path.parent
         self.uploader = UploaderProcess(folder, elsewhere)
         self.run = Run(journal, self.uploader)
         self.ending = Ending(self.run, self.uploader)
@@ -160,6 +161,14 @@ def _tell_waiting(run: Run) -> None:
     if trouble:
         again = trouble.get("advice") or f"when it answers: {command('sync', runs_dir=run.folder.path.parent)}"
         print(f"records wait for MLflow in {shown(run.folder.path)} ({trouble['error']}); {again}", file=sys.stderr)
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def script_folder() -> Path:

@@ -1,4 +1,4 @@
-"""A run's record as Lightning's Trainer takes it: of any script, and of a run that is open already."""
+"""The record of any Lightning script: what its Trainer logs, into a run's folder and from there into MLflow."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -259,35 +259,6 @@ class RunLogger(CSVLogger):
 def _is_helper() -> bool:
     """Whether this process is another than rank 0, as far as it knows by now."""
     return bool(getattr(rank_zero_only, "rank", 0))
-
-
-class OpenRunLogger(Logger):
-    """Logs to a run that somebody else has opened and will end: the epochs of our own trainings."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.run = run
-
-    @property
-    def name(self) -> str:
-        """The folder's parent, as Lightning asks for one."""
-        return self.run.folder.path.parent.name
-
-    @property
-    def version(self) -> str:
-        """The run folder's name."""
-        return self.run.folder.path.name
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Record metrics at the epoch given as step; `time_ms` among them is when they were measured."""
-        values = dict(metrics)
-        time_ms = values.pop("time_ms", None)
-        self.run.metrics(values, step or 0, int(time_ms) if time_ms else None)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the record got every knob when it was opened."""
 
 
 def _sorted_out(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:

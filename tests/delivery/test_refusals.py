@@ -1,16 +1,18 @@
 """What MLflow refuses of a record, for good or for now: what becomes of it, of the rest, and of the run's status."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow.exceptions import RestException
 from requests import HTTPError, Response
 
+from pipeline.delivery import writer
 from pipeline.delivery.delivery import REFUSED_REASON, Delivery, Left, LeftError
 from tests.fake_mlflow import gateway, refusal
 from tests.recorded import Held, artifact, end, metrics, model, resume, start, tags
 
-BAD, WORSE = "forbidden", "forbidden too"
+BAD, WORSE = "never", "never too"
 WORDS = "MlflowException: a key is not allowed"
 pytestmark = pytest.mark.usefixtures("address")
 
@@ -261,3 +263,50 @@ def test_a_status_that_waited_does_not_overwrite_a_later_one(fake, held, events,
     assert run["status"] == status
     if ended:
         assert run["end_time"] == folder.events()[ended]["time"]
+
+
+def test_metrics_one_after_the_other_go_in_one_request_each_at_its_step_and_time(fake, held):
+    folder = held(
+        *(metrics(step, loss=1.0 / step, other=2.0) for step in range(1, 601)), tags(a="1"), metrics(601), end()
+    )
+    Delivery(folder, fake).deliver()
+    sent = [
+        options["metrics"] if "metrics" in options else words[1]
+        for name, words, options in fake.calls
+        if name == "log_batch" and ("metrics" in options or len(words) > 1)
+    ]
+    assert [len(each) for each in sent] == [1000, 200, 2]
+    times = {event["step"]: event["time"] for event in folder.events() if event["kind"] == "metrics"}
+    assert the_run(fake)["metrics"]["loss"] == [(step, 1.0 / step, times[step]) for step in range(1, 601)]
+
+
+def test_of_metrics_that_go_together_only_what_is_bad_is_refused(fake, held):
+    folder = held(metrics(1, loss=1.0), metrics(2, loss=0.5, **{BAD: 1.0}), metrics(3, loss=0.25), end())
+    delivery = Delivery(folder, fake)
+    delivery.deliver()
+    assert [(left.event, left.names) for left in delivery.left] == [(2, [BAD])]
+    assert [step for step, _, _ in the_run(fake)["metrics"]["loss"]] == [1, 2, 3]
+
+
+def test_metrics_that_nobody_answers_for_wait_all_of_them(fake, held):
+    folder = held(metrics(1), metrics(2), end())
+    delivery = Delivery(folder, fake)
+    fake.refuse = lambda name, words, options: ConnectionError("refused") if "log_batch" in name else None
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            delivery.deliver()
+    fake.refuse = lambda name, words, options: None
+    delivery.deliver()
+    assert (delivery.delivered, the_run(fake)["status"]) == (4, "FINISHED")
+
+
+def test_an_artifact_that_was_taken_back_before_it_could_be_sent_is_no_loss(fake, held, monkeypatch):
+    deleted = []
+    monkeypatch.setattr(writer, "get_artifact_repository", lambda uri: SimpleNamespace(delete_artifacts=deleted.append))
+    folder = held(artifact("first.txt"), artifact("second.txt"), ("removal", {"path": "first.txt"}), end())
+    (folder.artifacts / "first.txt").unlink()
+    (folder.artifacts / "second.txt").unlink()
+    delivery = Delivery(folder, fake)
+    delivery.deliver()
+    assert [left.event for left in delivery.left] == [2]
+    assert deleted == ["first.txt"]

@@ -218,10 +218,12 @@ def test_of_a_start_only_the_named_parts_are_written(make, fake):
 
 
 def test_the_parts_that_are_bad_are_named_and_the_others_are_written(make, fake):
-    params = {f"knob {number}": number for number in range(150)} | {"forbidden": 1}
-    refused = make().write(event(*start(params=params, tags={"mlflow.runName": "a run", "forbidden too": "1", "good": "1"})))
+    params = {f"knob {number}": number for number in range(150)} | {"never": 1}
+    refused = make().write(
+        event(*start(params=params, tags={"mlflow.runName": "a run", "never too": "1", "good": "1"}))
+    )
     words = "MlflowException: a key is not allowed"
-    assert refused == [Refusal("forbidden", words), Refusal("forbidden too", words)]
+    assert refused == [Refusal("never", words), Refusal("never too", words)]
     assert (len(the_run(fake)["params"]), the_run(fake)["tags"]["good"]) == (150, "1")
     assert Refusal("x", "y").final is True
 
@@ -410,3 +412,22 @@ def test_a_parent_whose_folder_is_not_there_is_named(make, fake):
     missing = "the record of parent, which this run belongs to, is not beside its folder"
     assert make().write(event(*start(parent="parent"))) == [Refusal(PARENT, missing, False)]
     assert PARENT == "(parent)"
+
+
+def test_names_that_mlflow_does_not_take_are_written_under_ones_that_it_takes(make, fake):
+    writer = make()
+    writer.write(event(*start(params={"p?": 1}, tags={"mlflow.runName": "a run", "t?": "x"})))
+    writer.write(event(*start(params={"p?": 1}, tags={"mlflow.runName": "a run", "t?": "x"})))
+    writer.write(event("params", {"params": {"q?": "2", "q": "3"}}))
+    assert writer.write(event(*metrics(3, **{"m?": 1.0}))) == []
+    writer.write_metrics([event(*metrics(4, **{"m?": 2.0})), event(*metrics(4, **{"m@": 3.0}))])
+    run = the_run(fake)
+    assert run["params"] == {"p_x3f_": "1", "q_x3f_": "2", "q": "3"}
+    assert run["tags"]["t_x3f_"] == "x"
+    assert run["metrics"] == {"m_x3f_": [(3, 1.0, 7), (4, 2.0, 7)], "m_x40_": [(4, 3.0, 7)]}
+
+
+def test_no_metrics_are_no_request(writer, fake):
+    before = len(fake.calls)
+    writer.write_metrics([event("metrics", {"values": {}, "not_finite": {"loss": 1.0}, "step": 1})])
+    assert len(fake.calls) == before

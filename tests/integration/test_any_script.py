@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
-import pwd
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -234,7 +231,7 @@ def test_sigterm_outside_of_a_fit_ends_the_process_as_ever_and_the_run_is_killed
     [
         ((), {"strategy": "ddp"}),
         ((), {"strategy": "ddp_spawn"}),
-        (("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"), {"strategy": "ddp"}),
+        (("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"), {"strategy": "ddp"}),
     ],
     ids=["ddp", "ddp_spawn", "torchrun"],
 )
@@ -252,32 +249,19 @@ def test_two_ranks_have_one_run_and_one_folder(tmp_path, launcher, given):
         assert len([event for event in folder.events() if event["kind"] == "start"]) == 1
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="a folder that not even root may write into")
 def test_in_a_folder_that_nobody_may_write_into_everything_lies_beside_the_runs(tmp_path):
-    place, runs = tmp_path / "read only", Path("/tmp") / f"runs-{os.getpid()}"
-    place.mkdir()
-    nobody = pwd.getpwnam("nobody")
-    runs.mkdir(mode=0o777)
-    runs.chmod(0o777)
-    try:
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid} if os.geteuid() == 0 else {}
-        place.chmod(0o555)
-        for each in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            each.chmod(0o755)
-        done = subprocess.run(
-            [sys.executable, str(SCRIPT), json.dumps({"epochs": 1, "save_dir": str(runs)})],
-            cwd=place,
-            env=environment(OMP_NUM_THREADS="1", HOME="/nonexistent", PYTHONDONTWRITEBYTECODE="1"),
-            capture_output=True,
-            text=True,
-            timeout=DELIVERED_WITHIN_S,
-            **user,
-        )
-        assert done.returncode == 0, done.stderr
-        delivered(runs.parent, runs.name)
-        with store(local(runs)) as client:
-            run = the_run(client)
-            assert run.info.status == "FINISHED"
-            assert "checkpoints/last.ckpt" in files(client, run)
-        assert list(place.iterdir()) == []
-    finally:
-        shutil.rmtree(runs, ignore_errors=True)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), json.dumps({"epochs": 1, "save_dir": str(tmp_path / "runs")})],
+        cwd="/proc",
+        env=environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        timeout=DELIVERED_WITHIN_S,
+    )
+    assert done.returncode == 0, done.stderr
+    delivered(tmp_path)
+    with store(local(tmp_path / "runs")) as client:
+        run = the_run(client)
+        assert run.info.status == "FINISHED"
+        assert "checkpoints/last.ckpt" in files(client, run)

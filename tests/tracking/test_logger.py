@@ -25,10 +25,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pipeline.tracking import RunLogger, identity, live_run, run
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
-from pipeline.tracking.logger import LONGEST_PARAM, OpenRunLogger
+from pipeline.tracking.logger import LONGEST_PARAM
 from pipeline.tracking.run import Run
 from tests.conftest import environment
-from tests.fuzz_runs import Silent
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -382,8 +381,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 def test_where_the_working_directory_cannot_be_written_the_database_lies_beside_the_runs(tmp_path, monkeypatch):
     logger = RunLogger("flowers", save_dir=tmp_path / "runs")
     assert logger.experiment.uploader.cwd is None
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
+    monkeypatch.chdir("/proc")
     other = RunLogger("flowers", save_dir=tmp_path / "runs")
     assert other.experiment.uploader.cwd == tmp_path / "runs"
 
@@ -867,32 +865,3 @@ def test_the_package_gives_the_logger_without_importing_lightning_before():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment())
     assert done.stdout == "False\n"
     assert "has no attribute 'nothing'" in done.stderr
-
-
-# a run that is open already
-
-
-@pytest.fixture
-def record(tmp_path):
-    return Run(Journal(RunFolder(tmp_path / "runs" / "run")), Silent())
-
-
-def test_an_open_run_gets_epochs_with_the_time_at_which_they_were_measured(record):
-    logger = OpenRunLogger(record)
-    logged = {"loss": 1.0, "time_ms": 512.0}
-    logger.log_metrics(logged, 3)
-    logger.log_metrics({"loss": 2.0})
-    logger.log_hyperparams({"epochs": 3})
-    first, second = record.folder.events()
-    assert (first["values"], first["step"], first["time"]) == ({"loss": 1.0}, 3, 512)
-    assert type(first["time"]) is int
-    assert (second["values"], second["step"]) == ({"loss": 2.0}, 0)
-    assert second["time"] > 512
-    assert logged == {"loss": 1.0, "time_ms": 512.0}
-    assert (logger.name, logger.version) == ("runs", "run")
-
-
-def test_only_the_first_rank_logs_to_an_open_run(record, monkeypatch):
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    OpenRunLogger(record).log_metrics({"loss": 1.0}, 1)
-    assert record.folder.events() == []

@@ -120,3 +120,36 @@ def test_who_has_no_patience_left_ends_it(handle):
     assert handle.wait(7.5) is False
     assert (handle._process.waited, handle._process.killed) == ([7.5, None], 1)
     assert handle._process.heard() == b""
+
+
+def test_an_uploader_that_reads_nothing_keeps_nobody_waiting(folder):
+    process = UploaderProcess.__new__(UploaderProcess)
+    process.folder, process._process = folder, Process([])
+    os.set_blocking(process.descriptor, False)
+    for _ in range(10_000):
+        process.notify()
+    assert set(process._process.heard().splitlines(keepends=True)[:-1]) == {
+        json.dumps(str(folder.path)).encode() + b"\n"
+    }
+
+
+def test_the_input_of_the_process_never_blocks(handle):
+    assert not os.get_blocking(handle.descriptor)
+
+
+def test_one_process_delivers_what_several_runs_have_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    made = []
+    monkeypatch.setattr(Process, "kill", lambda self: None)
+    original = Process.__init__
+    monkeypatch.setattr(Process, "__init__", lambda self, *a, **b: (original(self, *a, **b), made.append(self))[0])
+    folders = [RunFolder(tmp_path / name) for name in ("a", "b", "c")]
+    for each in folders:
+        each.path.mkdir()
+    uploader.deliver_in_background(folders)
+    uploader.deliver_in_background([])
+    (process,) = made
+    assert process.command[-1] == str(folders[0].path)
+    heard = [json.loads(line) for line in process.heard().splitlines()]
+    assert heard == [str(each.path) for each in folders[1:]]
+    assert process.heard() == b""

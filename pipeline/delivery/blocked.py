@@ -1,0 +1,69 @@
+"""Why MLflow takes a run no more, or not yet, and what somebody has to do before it does."""
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from pipeline.addresses import without_secrets
+from pipeline.delivery.writer import Writer
+from pipeline.mlflow_client.errors import ToldError, in_words, is_final
+from pipeline.terminal.shell import command, quoted
+from pipeline.tracking.lines import Event
+
+
+class BlockedError(ToldError):
+    """MLflow answers, and will not take the run until somebody does something: what, its `advice` says."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(reason)
+        self.advice = advice
+
+
+def told_tracking_uri() -> str:
+    """Where records go, as it may be told."""
+    return without_secrets(mlflow.get_tracking_uri())
+
+
+def why_blocked(error: MlflowException, writer: Writer, events: list[Event]) -> BlockedError | None:
+    """Why the run cannot be delivered and what to do, if MLflow has said so."""
+    if not is_final(error):
+        return None
+    folder, client, name, uri = writer.folder, writer.client, writer.folder.path.name, told_tracking_uri()
+    place = str(folder.path.parent)
+    again = f"then: {command('sync', name, runs_dir=place)}; or send it as a new run: "
+    again += command("sync", name, "--as-new", runs_dir=place)
+    try:
+        experiment = _deleted_experiment(client, writer.run_id, events)
+        if experiment:
+            restore = f"mlflow experiments restore -x {quoted(experiment.experiment_id)}"
+            return BlockedError(f"experiment {experiment.name!r} is deleted in MLflow", f"{restore}, {again}")
+        if writer.run_id and not writer.is_open():
+            restore = f"mlflow runs restore --run-id {writer.run_id}"
+            return BlockedError(f"run {writer.run_id} is deleted in MLflow", f"{restore}, {again}")
+    except MlflowException as other:
+        if not is_final(other):
+            return None
+        error = other
+    if writer.run_id and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        before = folder.state().get("tracking_uri", uri)
+        went = f"; it went to {before}" if before != uri else " (any more)"
+        return BlockedError(
+            f"{uri} does not know run {writer.run_id}{went}",
+            f"send it as a new run: {command('sync', name, '--as-new', runs_dir=place)}",
+        )
+    elsewhere = command("sync", name, "--experiment_name", "NAME", runs_dir=place)
+    return BlockedError(f"MLflow does not take the run: {in_words(error)}", f"send it elsewhere: {elsewhere}")
+
+
+def _deleted_experiment(
+    client: mlflow.MlflowClient, run_id: str, events: list[Event]
+) -> mlflow.entities.Experiment | None:
+    """The experiment of the run, or that it was to come into, if it is deleted."""
+    start = events[0] if events else {}
+    experiment: mlflow.entities.Experiment | None
+    if run_id:
+        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    elif start.get("experiment_id"):
+        experiment = client.get_experiment(start["experiment_id"])
+    else:
+        experiment = client.get_experiment_by_name(start.get("experiment_name", ""))
+    return experiment if experiment and experiment.lifecycle_stage == "deleted" else None
