@@ -6,7 +6,7 @@ from pipeline.terminal.shell import home
 
 def main(parser: Parser, arguments: list[str]) -> int:
     parser.with_runs_dir().add_argument(
-        "runs", nargs="*", type=home, metavar="RUN", help="run folder, name or MLflow run id (default: all)"
+        "runs", nargs="*", type=home, metavar="RUN", help="`last`, run folder, name or MLflow run id (default: all)"
     )
     parser.add_argument("--retry", action="store_true", help="send again also what MLflow has refused for good")
     parser.add_argument("--experiment_name", default="", help="send the RUNs to this MLflow experiment instead")

@@ -75,7 +75,7 @@ def check_record(folder: RunFolder) -> None:
     start, state = folder.started() or {}, folder.state()
     keep_store(state)
     run_id = state.get("run_id") or start.get("mlflow_run_id") or ""
-    preflight.check_store(start.get("experiment_name", ""), run_id, folder.path.name)
+    preflight.check_store(start.get("experiment_name", ""), run_id, folder.path)
 
 
 def local_run_of_mlflow(runs_dir: str) -> str | None:

@@ -84,7 +84,7 @@ def _open_parent(question: Question, runs_dir: str) -> Journal:
             raise RunIsAliveError(f"experiment {question.name} is running already, in another process ({folder.path})")
         if chosen in (None, start["mlflow_run_id"], folder.state().get("run_id")):
             keep_store(folder.state())
-            preflight.check_store(question.name, folder.state().get("run_id", ""), folder.path.name)
+            preflight.check_store(question.name, folder.state().get("run_id", ""), folder.path)
             recovery.mark_if_dead(folder)
             return Journal(folder)
     preflight.check_store(os.environ.get("MLFLOW_EXPERIMENT_NAME") or question.name)

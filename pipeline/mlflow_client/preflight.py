@@ -56,13 +56,13 @@ def check_names(params: Mapping[str, object]) -> None:
         raise ConfigError(problems)
 
 
-def check_store(experiment_name: str, run_id: str = "", run_name: str = "") -> None:
+def check_store(experiment_name: str, run_id: str = "", folder: Path | None = None) -> None:
     """Make sure that the store can be opened, and has the run and the experiment that are meant.
 
     Args:
         experiment_name: where a new run goes, unless the environment says otherwise; it need not exist.
         run_id: the run to go on with, unless the record is new.
-        run_name: the name of its folder.
+        folder: where its record lies.
 
     Raises:
         ValueError: if it is known that it is not so.
@@ -75,12 +75,12 @@ def check_store(experiment_name: str, run_id: str = "", run_name: str = "") -> N
         if problem := address_problem(address):
             raise ValueError(f"{name} {quoted(without_secrets(address))} {problem}")
     try:
-        _check_content(uri, experiment_name, known_run=run_id, run_name=run_name)
+        _check_content(uri, experiment_name, known_run=run_id, folder=folder)
     except StoreFileError as error:
         raise ValueError(f"{error}; or set MLFLOW_TRACKING_URI to record elsewhere") from None
 
 
-def _check_content(uri: str, experiment_name: str, *, known_run: str, run_name: str) -> None:
+def _check_content(uri: str, experiment_name: str, *, known_run: str, folder: Path | None) -> None:
     path = sqlite_path(uri)
     if path is None and urlsplit(uri).scheme not in ("http", "https"):
         return
@@ -88,7 +88,7 @@ def _check_content(uri: str, experiment_name: str, *, known_run: str, run_name: 
     run_id = known_run or os.environ.get("MLFLOW_RUN_ID", "")
     experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", "")
     if run_id:
-        _check_run(store, uri, run_id, "" if not known_run else run_name)
+        _check_run(store, uri, run_id, folder if known_run else None)
     elif experiment_id:
         _check_experiment_id(store, uri, experiment_id)
     elif not os.environ.get("MLFLOW_ENABLE_WORKSPACES") and store.experiment_named(experiment_name) == DELETED:
@@ -98,15 +98,16 @@ def _check_content(uri: str, experiment_name: str, *, known_run: str, run_name: 
         )
 
 
-def _check_run(store: SqliteStore | ServerStore, uri: str, run_id: str, run_name: str) -> None:
+def _check_run(store: SqliteStore | ServerStore, uri: str, run_id: str, folder: Path | None) -> None:
     stage = store.run(run_id) if RUN_ID.fullmatch(run_id) else MISSING
     if stage not in (DELETED, MISSING):
         return
-    what = f"run {run_id}" if run_name else f"MLFLOW_RUN_ID {run_id!r}"
+    what = f"run {run_id}" if folder else f"MLFLOW_RUN_ID {run_id!r}"
     fault, advice = "is no run of", "set MLFLOW_TRACKING_URI to the store that has it"
     if stage == DELETED:
         fault, advice = "has been deleted in", f"restore it (mlflow runs restore --run-id {run_id})"
-    other = f"send the record elsewhere: {command('sync', run_name, '--as-new')}" if run_name else "unset it"
+    again = command("sync", folder.name, "--as-new", runs_dir=folder.parent) if folder else ""
+    other = f"send the record elsewhere: {again}" if folder else "unset it"
     raise ValueError(f"{what} {fault} {without_secrets(uri)}: {advice}, or {other}")
 
 

@@ -316,6 +316,17 @@ def test_mlflows_own_word_that_there_is_no_such_run_is_believed(server, status, 
     assert [path for path, _ in server.asked] == [f"/api/2.0/mlflow/runs/get?run_id={'0' * 32}"]
 
 
+def test_the_command_that_sends_a_record_elsewhere_finds_the_run_where_it_lies(server):
+    server.answer = (404, not_there())
+    for folder, words in (
+        (Path("runs/one"), "sync one --as-new"),
+        (Path("my runs/one"), "sync one --as-new --runs_dir 'my runs'"),
+    ):
+        with pytest.raises(ValueError, match="is no run of") as caught:
+            preflight.check_store("any", "0" * 32, folder)
+        assert str(caught.value).endswith(f"or send the record elsewhere: python -m pipeline {words}")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
