@@ -52,27 +52,15 @@ def _html(comparison: Comparison, pictures: Mapping[str, bytes], links: str, mad
     """The page: needs no network and no other file."""
     environment = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape())
     runs = [run for group in comparison.groups for run in group.everyone]
-    shown = [name for name in RUN_METRICS if any(name in run.metrics for run in runs)]
     return environment.get_template("report.html").render(
-        title=comparison.title or "Comparison",
+        comparison=comparison,
         answer=tables.sentence(comparison),
-        notes=comparison.notes,
         header=tables.header(comparison),
         rows=tables.rows(comparison),
         facts=[*tables.how_tested(comparison), tables.in_common(comparison)],
-        metric=comparison.metric.replace("_", " "),
         **{path.removesuffix(".png"): base64.b64encode(picture).decode() for path, picture in pictures.items()},
-        run_metrics=[name.replace("_", " ") for name in shown],
-        runs=[
-            {
-                "group": group.label,
-                "name": f"{run.name} (diverged in epoch {run.tags[divergence.TAG]})" if run.diverged else run.name,
-                "seed": run.seed,
-                "link": f"{links}/#/experiments/{run.experiment_id}/runs/{run.run_id}" if links and run.run_id else "",
-                "metrics": [f"{run.metrics[name]:.4f}" if name in run.metrics else "" for name in shown],
-            }
-            for group in comparison.groups
-            for run in group.everyone
-        ],
+        run_metrics=[name for name in RUN_METRICS if any(name in run.metrics for run in runs)],
+        diverged=divergence.TAG,
+        links=links,
         made=made or time.strftime("made on %Y-%m-%d"),
     )
