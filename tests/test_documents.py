@@ -158,7 +158,7 @@ def test_every_picture_is_shown_somewhere():
 
 def test_the_rooms_are_all_named():
     tree = README.read_text().split("## The rooms")[1].split("\n## ")[0]
-    for folder in (ROOT / "pipeline").iterdir():
+    for folder in [*(ROOT / "pipeline").iterdir(), ROOT / "examples", ROOT / "experiments", ROOT / "benchmarks"]:
         if folder.is_dir() and folder.name != "__pycache__":
             assert re.search(rf"^.*\b{folder.name}/", tree, re.MULTILINE), folder.name
     assert len(tree.splitlines()) <= 25
