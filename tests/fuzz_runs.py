@@ -23,7 +23,8 @@ from pipeline.config import RunConfig
 from pipeline.recording import record, resuming
 from pipeline.recording.epoch_logger import EpochLogger
 from pipeline.tracking import folders, lines, recovery
-from pipeline.tracking.folders import Journal, RunFolder, all_folders
+from pipeline.tracking.folders import all_folders
+from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 from pipeline.training import building, checkpoints, fit
 

@@ -7,7 +7,7 @@ import mlflow
 import numpy as np
 
 from pipeline.registry import log_model
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 
 FIRST_MS = 1_700_000_000_000
 START = {

@@ -20,7 +20,7 @@ from pipeline.delivery.writer import Writer
 from pipeline.experiments.plan import _deciding
 from pipeline.recording import resuming
 from pipeline.tracking import lines
-from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.journal import RunFolder
 from tests.conftest import ROOT
 
 MAIN = load_project(str(ROOT)).get_entry_point("main")

@@ -12,7 +12,7 @@ import pytest
 from pipeline import signals
 from pipeline.signals import Interrupted, interruptions, last_words, uninterrupted
 from pipeline.tracking import folders
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 from tests.conftest import environment
 
 

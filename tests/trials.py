@@ -11,7 +11,8 @@ from pipeline.analysis import report
 from pipeline.config import RunConfig
 from pipeline.experiments import experiment, plan
 from pipeline.tracking import run
-from pipeline.tracking.folders import Journal, new_folder
+from pipeline.tracking.folders import new_folder
+from pipeline.tracking.journal import Journal
 
 TRIAL = """
 question: Does dropout help?

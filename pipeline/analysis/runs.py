@@ -6,7 +6,8 @@ from pipeline import divergence
 from pipeline.analysis.comparison import Run
 from pipeline.config import as_recorded
 from pipeline.recording.resuming import recorded_config
-from pipeline.tracking.folders import RunFolder, data_digest, values_of
+from pipeline.tracking.folders import data_digest, values_of
+from pipeline.tracking.journal import RunFolder
 
 
 def of_mlflow(run: Any) -> Run:

@@ -19,7 +19,8 @@ from pipeline.recording.resuming import resumed_config
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import DONE, NOT_ALL, command
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import Journal, RunFolder, all_folders, find_folder, new_folder, remove
+from pipeline.tracking.folders import all_folders, find_folder, new_folder, remove
+from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess
 

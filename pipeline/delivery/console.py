@@ -9,7 +9,7 @@ from pipeline.delivery.ui import HOST, PORT, run_list
 from pipeline.mlflow_client.tracking_uri import DATABASE, sqlite_path
 from pipeline.terminal.bars import EpochBar
 from pipeline.terminal.shell import command, quoted, shown, standing_here
-from pipeline.tracking.folders import Journal, RunFolder, now_ms
+from pipeline.tracking.journal import Journal, RunFolder, now_ms
 
 TOLD = 5  # refusals that are told one by one
 

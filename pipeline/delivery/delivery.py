@@ -15,7 +15,8 @@ from pipeline.delivery.follower import Follower
 from pipeline.delivery.writer import Refusal, Writer
 from pipeline.mlflow_client.connection import once, wait_longer
 from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
-from pipeline.tracking.folders import LOST, Event, RunFolder
+from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.lines import LOST, Event
 
 TOGETHER = 1000  # metrics in one request, MLflow's own limit
 IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs

@@ -11,7 +11,8 @@ from pipeline.mlflow_client.errors import asking, is_not_there
 from pipeline.mlflow_client.naming import experiment_problem
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import command, shown
-from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError, all_folders
+from pipeline.tracking.folders import all_folders
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 
 PATIENCE_S = 30.0
 

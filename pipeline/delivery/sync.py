@@ -18,7 +18,8 @@ from pipeline.mlflow_client.errors import in_words, is_silence
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import RunFolder, all_folders, copies, find_folder, original_of, refusal_of_copy
+from pipeline.tracking.folders import all_folders, copies, find_folder, original_of, refusal_of_copy
+from pipeline.tracking.journal import RunFolder
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 IDLE_ROUNDS, PAUSE_S = 2, 1.0

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pipeline.imports import gc_paused
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.outputs import make_safe
-from pipeline.tracking.folders import RunFolder, now_ms
+from pipeline.tracking.journal import RunFolder, now_ms
 from pipeline.tracking.recovery import mark_if_dead
 from pipeline.tracking.uploader import LOOP
 

@@ -18,7 +18,8 @@ from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import once
 from pipeline.mlflow_client.errors import in_words, is_final
 from pipeline.registry import log_model
-from pipeline.tracking.folders import LOST, Event, RunFolder
+from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.lines import LOST, Event
 
 RUN_KEY = "pipeline.run"
 KIND = "mlflow.experimentKind"

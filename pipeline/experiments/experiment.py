@@ -21,7 +21,8 @@ from pipeline.recording.resuming import QUESTION
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import command, shown
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError, all_folders, new_folder
+from pipeline.tracking.folders import all_folders, new_folder
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.provenance import cores, git_tags
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess

@@ -12,7 +12,9 @@ from pipeline.experiments.trial import Trial
 from pipeline.recording.code_digest import code_digest
 from pipeline.recording.resuming import QUESTION, recorded_knobs
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import Event, Journal, RunFolder, RunIsAliveError, all_folders, data_digest, values_of
+from pipeline.tracking.folders import all_folders, data_digest, values_of
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.lines import Event
 from pipeline.tracking.uploader import SharedUploader, UploaderProcess
 
 ALIVE_PATIENCE_S = 20.0

@@ -15,7 +15,8 @@ from typing import Any
 from pipeline.experiments.trial import Trial
 from pipeline.terminal.bars import EpochLine
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import RunFolder, new_folder
+from pipeline.tracking.folders import new_folder
+from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.uploader import UploaderProcess, importable
 
 STOPPING_S = 8.0

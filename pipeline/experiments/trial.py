@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from pipeline.config import RunConfig
 from pipeline.terminal.bars import EpochLine
-from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.journal import RunFolder
 
 
 @dataclass

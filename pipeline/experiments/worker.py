@@ -21,7 +21,7 @@ from pipeline.recording import record
 from pipeline.recording.record import fit_and_record, open_journal, ready
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.outputs import make_safe
-from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import SharedUploader
 

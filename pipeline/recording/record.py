@@ -19,7 +19,7 @@ from pipeline.recording.resuming import config_text, recorded_config
 from pipeline.signals import leave_signals_to_the_first_process
 from pipeline.terminal.shell import DONE, NOT_ALL
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import CONFIG, Journal, RunFolder
+from pipeline.tracking.journal import CONFIG, Journal, RunFolder
 from pipeline.tracking.provenance import git_tags, machine_tags
 from pipeline.tracking.run import Run
 

@@ -9,7 +9,8 @@ from pipeline.data.datamodule import MNISTDataModule
 from pipeline.data.datasets import ImageData
 from pipeline.divergence import DivergedError
 from pipeline.recording.resuming import recorded_config
-from pipeline.tracking.folders import RunFolder, data_digest, find_folder, values_of
+from pipeline.tracking.folders import data_digest, find_folder, values_of
+from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.provenance import git_tags, machine_tags
 from pipeline.training import building, fit
 

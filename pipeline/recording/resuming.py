@@ -7,7 +7,8 @@ from typing import Any
 from pipeline import divergence
 from pipeline.config import ROLES, ConfigError, RunConfig
 from pipeline.terminal.shell import command
-from pipeline.tracking.folders import CONFIG, Event, RunFolder, RunIsAliveError
+from pipeline.tracking.journal import CONFIG, RunFolder, RunIsAliveError
+from pipeline.tracking.lines import Event
 from pipeline.tracking.recovery import check_open
 
 QUESTION = "question"  # the tag that tells an experiment's own run from its runs

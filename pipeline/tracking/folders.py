@@ -15,46 +15,8 @@ from pathlib import Path
 
 from pipeline.terminal.shell import command
 from pipeline.tracking import lines
-from pipeline.tracking.journal import (
-    ARTIFACTS,
-    CHECKPOINTS,
-    CONFIG,
-    JOURNAL,
-    LOCK,
-    STATE,
-    VITAL,
-    Journal,
-    RunFolder,
-    RunIsAliveError,
-    now_ms,
-)
+from pipeline.tracking.journal import CHECKPOINTS, CONFIG, JOURNAL, LOCK, STATE, VITAL, RunFolder, now_ms
 from pipeline.tracking.lines import LOST, Event
-
-__all__ = [
-    "ARTIFACTS",
-    "CHECKPOINTS",
-    "CONFIG",
-    "JOURNAL",
-    "LOCK",
-    "LOST",
-    "STATE",
-    "Event",
-    "Journal",
-    "RunFolder",
-    "RunIsAliveError",
-    "all_folders",
-    "copies",
-    "data_digest",
-    "find_folder",
-    "never_begun",
-    "new_folder",
-    "now_ms",
-    "original_of",
-    "refusal_of_copy",
-    "remove",
-    "tell_once",
-    "values_of",
-]
 
 _TIME = re.compile(rb'"time":(\d{1,15})')
 _last_name_ms = 0

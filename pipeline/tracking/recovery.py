@@ -5,13 +5,6 @@ import platform
 from pathlib import Path
 
 from pipeline.tracking.folders import (
-    JOURNAL,
-    LOST,
-    STATE,
-    Event,
-    Journal,
-    RunFolder,
-    RunIsAliveError,
     all_folders,
     data_digest,
     never_begun,
@@ -20,6 +13,8 @@ from pipeline.tracking.folders import (
     remove,
     tell_once,
 )
+from pipeline.tracking.journal import JOURNAL, STATE, Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.lines import LOST, Event
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
 TOLD_LOSSES = 10

@@ -19,7 +19,7 @@ from pipeline.delivery.delivery import BlockedError, Delivery, LeftError
 from pipeline.delivery.upload_loop import UploadLoop
 from pipeline.mlflow_client import connection, errors
 from pipeline.registry import log_model
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 from tests import faults
 from tests.proxy import FAULTS, Proxy
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline import cli
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.tracking_uri import sqlite_uri
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 
 NOTE = "mlflow.note.content"
 

@@ -9,7 +9,7 @@ from pipeline.delivery import resend
 from pipeline.delivery.delivery import Delivery
 from pipeline.delivery.resend import children_of, parent_of, send_elsewhere
 from pipeline.terminal.shell import UnreachableError
-from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from tests.fake_mlflow import FakeMlflow, gateway, refusal
 from tests.recorded import end, metrics, run_of, start
 

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from pipeline.delivery import upload_loop
 from pipeline.delivery.upload_loop import DELIVERING, UploadLoop
-from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.journal import RunFolder
 from tests.recorded import end, metrics, run_of, start
 from tests.senders import BLOCKED, NO, World
 

@@ -11,7 +11,8 @@ from pipeline.analysis import runs
 from pipeline.config import ConfigError
 from pipeline.experiments import experiment
 from pipeline.signals import Interrupted
-from pipeline.tracking.folders import Journal, RunIsAliveError, all_folders
+from pipeline.tracking.folders import all_folders
+from pipeline.tracking.journal import Journal, RunIsAliveError
 from tests.trials import ALL, DIVERGED, TRIAL, HandPool, HeldJournal, NotedSender, record, trial
 
 __all__ = ["trial"]

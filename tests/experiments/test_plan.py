@@ -9,7 +9,8 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.experiments import plan as planning
 from pipeline.experiments.spec import read_question
-from pipeline.tracking.folders import Journal, RunIsAliveError, new_folder
+from pipeline.tracking.folders import new_folder
+from pipeline.tracking.journal import Journal, RunIsAliveError
 from pipeline.tracking.recovery import DIED
 from tests.trials import ALL, BASE, CODE, DIGEST, DIVERGED, TRIAL, WHY, NotedSender, record, trial
 

@@ -11,7 +11,8 @@ from pipeline.config import RunConfig
 from pipeline.experiments import pool
 from pipeline.experiments.pool import WorkerPool
 from pipeline.experiments.trial import Trial
-from pipeline.tracking.folders import Journal, RunFolder, new_folder
+from pipeline.tracking.folders import new_folder
+from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.recovery import DIED
 
 PARENT = RunFolder(Path("runs/parent"))

@@ -15,7 +15,7 @@ from pipeline.divergence import DivergedError
 from pipeline.experiments import worker
 from pipeline.experiments.worker import Worker
 from pipeline.signals import Interrupted
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 
 CONFIG = RunConfig(epochs=3, learning_rate=0.1 + 0.2)
 

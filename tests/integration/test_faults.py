@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline.tracking.folders import Journal
+from pipeline.tracking.journal import Journal
 from tests import faults
 from tests.conftest import environment, run_pipeline
 
@@ -320,7 +320,7 @@ def test_the_death_of_a_rank_ends_the_run_as_failed_and_it_can_be_resumed(tmp_pa
 
 
 def test_a_clock_that_jumps_back_does_not_put_an_event_before_its_forerunners(tmp_path, monkeypatch):
-    from pipeline.tracking.folders import RunFolder
+    from pipeline.tracking.journal import RunFolder
 
     journal = Journal(RunFolder(tmp_path / "run"))
     first = journal.append("start")

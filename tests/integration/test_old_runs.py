@@ -18,7 +18,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline.tracking.folders import RunFolder, values_of
+from pipeline.tracking.folders import values_of
+from pipeline.tracking.journal import RunFolder
 from tests.conftest import run_pipeline
 
 ARCHIVE = Path(__file__).parent / "runs_of_0.1.0.tar.xz"

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 
 from pipeline.addresses import without_secrets
-from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.journal import RunFolder
 from tests import faults
 from tests.conftest import Service, run_pipeline
 

@@ -11,7 +11,7 @@ from pipeline.recording import record as recording
 from pipeline.recording import resuming
 from pipeline.recording.code_digest import code_digest
 from pipeline.tracking import recovery, run
-from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.run import Run
 
 OTHER = {

@@ -10,7 +10,8 @@ from pipeline.data.datasets import ImageData, Split
 from pipeline.recording import record as recording
 from pipeline.recording import reproduction
 from pipeline.tracking import recovery
-from pipeline.tracking.folders import Journal, RunFolder, data_digest
+from pipeline.tracking.folders import data_digest
+from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 
 

@@ -7,7 +7,7 @@ import yaml
 from pipeline.config import RunConfig
 from pipeline.recording import record as recording
 from pipeline.recording import resuming
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 from pipeline.training import checkpoints, fit
 from pipeline.training.news import EpochNews

@@ -346,7 +346,7 @@ def test_a_champion_whose_files_are_gone_is_told_and_can_be_replaced(promote, cl
 
 
 def test_a_run_of_another_store_is_told(promote, tmp_path):
-    from pipeline.tracking.folders import Journal, RunFolder
+    from pipeline.tracking.journal import Journal, RunFolder
 
     folder = RunFolder(tmp_path / "runs/elsewhere")
     journal = Journal(folder)

@@ -12,7 +12,7 @@ from pipeline.commands import flags
 from pipeline.config import RunConfig
 from pipeline.delivery import console, ui
 from pipeline.terminal import shell
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 from tests.conftest import ROOT
 
 ODD = "my 'dir $HOME #1"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.tracking import journal as journal_module
 from pipeline.tracking import lines
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 
 
 class KilledError(BaseException):

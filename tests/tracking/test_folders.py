@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.tracking import folders, journal, lines
-from pipeline.tracking.folders import (
-    Journal,
-    RunFolder,
-    all_folders,
-    copies,
-    find_folder,
-    never_begun,
-    new_folder,
-    original_of,
-)
+from pipeline.tracking.folders import all_folders, copies, find_folder, never_begun, new_folder, original_of
+from pipeline.tracking.journal import Journal, RunFolder
 
 
 @pytest.fixture(autouse=True)

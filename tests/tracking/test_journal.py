@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.tracking import journal as journal_module
 from pipeline.tracking import lines
-from pipeline.tracking.folders import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.delivery.delivery import Delivery
 from pipeline.delivery.writer import Writer
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 
 
 class Page(list):

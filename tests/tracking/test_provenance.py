@@ -324,7 +324,7 @@ def test_a_checkout_of_another_owner_is_read(repository):
 
 def test_the_diff_is_an_artifact_of_the_run_byte_for_byte(tmp_path, monkeypatch):
     from pipeline.tracking import run
-    from pipeline.tracking.folders import Journal, RunFolder
+    from pipeline.tracking.journal import Journal, RunFolder
 
     class Nobody:
         def notify(self):

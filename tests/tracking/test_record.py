@@ -6,17 +6,8 @@ import time
 import pytest
 
 from pipeline.tracking import folders, lines
-from pipeline.tracking.folders import (
-    Journal,
-    RunFolder,
-    RunIsAliveError,
-    all_folders,
-    copies,
-    find_folder,
-    never_begun,
-    new_folder,
-    values_of,
-)
+from pipeline.tracking.folders import all_folders, copies, find_folder, never_begun, new_folder, values_of
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 
 
 @pytest.fixture

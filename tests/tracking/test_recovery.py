@@ -9,7 +9,8 @@ from pipeline.commands import workflow
 from pipeline.config import RunConfig
 from pipeline.recording import resuming
 from pipeline.tracking import folders, lines, recovery
-from pipeline.tracking.folders import Journal, RunFolder, all_folders, find_folder, original_of
+from pipeline.tracking.folders import all_folders, find_folder, original_of
+from pipeline.tracking.journal import Journal, RunFolder
 
 
 def begun(path, **more):

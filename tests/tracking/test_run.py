@@ -9,7 +9,7 @@ import pytest
 from pipeline import signals
 from pipeline.signals import Interrupted, interruptions
 from pipeline.tracking import run
-from pipeline.tracking.folders import Journal, RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.tracking import uploader
-from pipeline.tracking.folders import RunFolder
+from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.uploader import SharedUploader, UploaderProcess
 from tests.conftest import ROOT
 
