@@ -81,27 +81,18 @@ def _belongs(run: Run, question: Question) -> bool:
 
 
 def _section(question: Question, found: Comparison) -> str:
-    where = f"{RESULTS}/{question.name}"
-    facts = [*tables.how_tested(found), *tables.notes(found)]
-    return "\n".join(
-        [
-            f"## {question.name}: {question.question}",
-            "",
-            f"`python -m pipeline experiment experiments/{question.name}.yaml`",
-            "",
-            f"**Answer.** {tables.sentence(found)}",
-            "",
-            tables.markdown(found),
-            "",
-            *[f"{line}. " for line in facts],
-            _hardware(found),
-            "",
-            f"![final values of {question.name}]({where}/intervals.png)",
-            "",
-            f"![learning curves of {question.name}]({where}/curves.png)",
-            "",
-        ]
-    )
+    name, where = question.name, f"{RESULTS}/{question.name}"
+    facts = [f"{line}. " for line in (*tables.how_tested(found), *tables.notes(found))]
+    paragraphs = [
+        f"## {name}: {question.question}",
+        f"`python -m pipeline experiment experiments/{name}.yaml`",
+        f"**Answer.** {tables.sentence(found)}",
+        tables.markdown(found),
+        "\n".join([*facts, _hardware(found)]),
+        f"![final values of {name}]({where}/intervals.png)",
+        f"![learning curves of {name}]({where}/curves.png)",
+    ]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _hardware(found: Comparison) -> str:
