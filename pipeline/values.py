@@ -75,4 +75,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that nobody knows."""
-    return f"unknown {kind} {short(repr(name))}{did_you_mean(name[:80].lstrip('-').replace('-', '_'), known)}"
+    return f"unknown {kind} {short(repr(name))}{did_you_mean(name.lstrip('-').replace('-', '_'), known)}"

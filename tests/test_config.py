@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import DATASETS, KNOBS, ConfigError, RunConfig, as_recorded, choices_of, kind_of, range_text
+from pipeline import config
+from pipeline.config import DATASETS, KNOBS, ROLES, ConfigError, RunConfig, as_recorded, choices_of, kind_of, range_text
 from pipeline.mlflow_client.naming import problems_of as mlflow_problems
 from pipeline.values import did_you_mean, exactly, unknown_name
 
@@ -100,6 +101,25 @@ def test_a_number_is_taken_at_the_edge_of_its_range_and_refused_one_step_past(na
 )
 def test_a_range_is_told_in_words(name, words):
     assert range_text(name) == words
+
+
+def test_the_largest_whole_number_is_told_to_whoever_went_beyond_it_alone():
+    for value, words in ((None, "at least 1"), (WHOLE, "at least 1"), (WHOLE + 1, "at least 1, at most 9.0072e+15")):
+        assert range_text("epochs", *([] if value is None else [value])) == words
+    assert range_text("hidden_layers", WHOLE + 1) == "at least 0, at most 1000"
+
+
+def test_what_is_wrong_can_be_asked_without_making_a_config():
+    assert config.problems_of({"epochs": 3}) == []
+    assert config.problems_of({"epochs": 0, "epoch": 3}) == problems_of(epochs=0, epoch=3)
+
+
+def test_every_knob_has_its_role():
+    assert list(ROLES) == list(KNOBS)
+    assert {name for name, role in ROLES.items() if role.resumes == "larger"} == {"epochs"}
+    assert not [
+        name for name, role in ROLES.items() if role.groups and not role.decides
+    ]  # another group is another run
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
