@@ -35,6 +35,15 @@ DECIDING = (
 
 @functools.cache
 def code_digest() -> str:
-    """Twelve hex digits of the code (comments and layout left out) and of the torch version that decide the numbers."""
-    parts = [ast.unparse(ast.parse((PACKAGE / f"{name}.py").read_text())) for name in DECIDING]
+    """Twelve hex digits of the code that decides the numbers, words and layout left out, and of the torch version."""
+    parts = [_without_words((PACKAGE / f"{name}.py").read_text()) for name in DECIDING]
     return hashlib.sha256("\0".join([metadata.version("torch"), *parts]).encode()).hexdigest()[:12]
+
+
+def _without_words(source: str) -> str:
+    """The code without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

@@ -1,0 +1,54 @@
+"""The digest of the code that decides a training's numbers: other words change nothing, other code does."""
+
+import pytest
+
+from pipeline.recording import code_digest as digests
+
+CODE = '''"""What it is."""
+
+def step(w: int) -> int:
+    """Go on."""
+    return w + 1  # by one
+'''
+
+
+@pytest.fixture
+def digest_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "PACKAGE", tmp_path)
+    monkeypatch.setattr(digests, "DECIDING", ("one", "two"))
+
+    def of(one, two=""):
+        (tmp_path / "one.py").write_text(one)
+        (tmp_path / "two.py").write_text(two)
+        return digests.code_digest.__wrapped__()
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        CODE.replace("Go on.", "Take a step."),
+        CODE.replace('"""What it is."""', ""),
+        CODE.replace('    """Go on."""\n', ""),
+        CODE.replace("  # by one", ""),
+        CODE.replace("\n\n", "\n\n\n# a step\n"),
+        CODE.replace("w + 1", "(w + 1)"),
+    ],
+)
+def test_words_and_layout_leave_finished_runs_what_they_are(digest_of, other):
+    assert digest_of(other) == digest_of(CODE)
+
+
+@pytest.mark.parametrize(
+    "other", [CODE.replace("1", "2"), CODE.replace("+", "-"), CODE.replace("step", "leap"), "", "'x' + 'y'"]
+)
+def test_other_code_is_told(digest_of, other):
+    assert digest_of(other) != digest_of(CODE)
+
+
+def test_each_module_counts_in_its_place_and_torch_with_them(digest_of, monkeypatch):
+    assert len({digest_of("a = 1", "b = 2"), digest_of("b = 2", "a = 1"), digest_of("a = 1\nb = 2")}) == 3
+    here = digest_of("a = 1")
+    monkeypatch.setattr(digests.metadata, "version", lambda name: f"another {name}")
+    assert digest_of("a = 1") != here
