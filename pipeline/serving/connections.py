@@ -5,6 +5,7 @@ answers everybody 503. Here a connection that only waits makes room for one that
 """
 
 from asyncio import TimerHandle, Transport
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,58 +54,50 @@ class Limits:
 
 
 class Room:
-    """Counts the connections of each address, and knows which of them only wait, the longest first."""
+    """Counts the connections of each address, and knows which of them only wait, the longest first.
+
+    `ended` is called with the reason for which a connection was closed early.
+    """
 
     def __init__(self, limits: Limits, ended: Callable[[str], None]) -> None:
-        """Hold the limits; `ended` is called with the reason for which a connection was closed early."""
         self.limits, self.ended = limits, ended
-        self.total = 0
-        self._of: dict[str, int] = {}
-        self._waiting: dict[str, dict[Connection, None]] = {}
+        self.held: Counter[str] = Counter()
+        self.waiting: dict[Connection, None] = {}
 
-    def enter(self, new: "Connection", address: str) -> bool:
+    @property
+    def total(self) -> int:
+        return self.held.total()
+
+    def enter(self, new: "Connection") -> bool:
         """Let a connection in, crowded or not; False: there is no room for it at all."""
-        if self.total >= self.limits.files and not self._makes_room(address):
+        if self.total >= self.limits.files and not self._makes_room(new.address):
             self.ended("turned away")
             return False
-        self.total += 1
-        self._of[address] = self._of.get(address, 0) + 1
-        over = self._of[address] > self.limits.per_address or self.total > self.limits.most
-        new.crowded = over and not self._makes_room(address)
-        self.waits(new, address)
+        self.held[new.address] += 1
+        over = self.held[new.address] > self.limits.per_address or self.total > self.limits.most
+        new.crowded = over and not self._makes_room(new.address)
+        new.inside = True
+        self.waiting[new] = None
         return True
 
     def _makes_room(self, address: str) -> bool:
         """End the connection that waits longest: the newcomer's neighbour if their share is full, or any."""
-        if self._of.get(address, 0) <= self.limits.per_address:
-            address = max((each for each, waiting in self._waiting.items() if waiting), key=self._held, default=address)
-        for longest in self._waiting.get(address, ()):
-            self.leave(longest, address)
-            longest.end("made room")
-            return True
+        if self.held[address] <= self.limits.per_address:
+            address = max((each.address for each in self.waiting), key=self.held.__getitem__, default=address)
+        for longest in self.waiting:
+            if longest.address == address:
+                self.leave(longest)
+                longest.end("made room")
+                return True
         return False
 
-    def _held(self, address: str) -> int:
-        return self._of.get(address, 0)
-
-    def leave(self, connection: "Connection", address: str) -> None:
+    def leave(self, connection: "Connection") -> None:
         if connection.inside:
             connection.inside = False
-            self.total -= 1
-            self._of[address] -= 1
-            self.works(connection, address)
-            if not self._of[address]:
-                del self._of[address]
-                self._waiting.pop(address, None)
-
-    def waits(self, connection: "Connection", address: str) -> None:
-        """A connection has no request under way; it waits longer than those that come after it."""
-        connection.inside = True
-        self._waiting.setdefault(address, {})[connection] = None
-
-    def works(self, connection: "Connection", address: str) -> None:
-        """A connection has a request under way: it is not ended for others."""
-        self._waiting[address].pop(connection, None)
+            self.waiting.pop(connection, None)
+            self.held[connection.address] -= 1
+            if not self.held[connection.address]:
+                del self.held[connection.address]
 
 
 class Connection(HttpToolsProtocol):
@@ -123,7 +116,7 @@ class Connection(HttpToolsProtocol):
         """Find room, or close at once; then the headers' time begins."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
-        if not self.room.enter(self, self.address):
+        if not self.room.enter(self):
             transport.abort()
             return
         if self.crowded:
@@ -135,7 +128,7 @@ class Connection(HttpToolsProtocol):
             if timer:
                 timer.cancel()
         self.deadline = self.untaken = None
-        self.room.leave(self, self.address)
+        self.room.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -159,8 +152,7 @@ class Connection(HttpToolsProtocol):
         if self.deadline:
             self.deadline.cancel()
             self.deadline = None
-        if self.inside:
-            self.room.works(self, self.address)
+        self.room.waiting.pop(self, None)  # it is not ended for others
         super().on_headers_complete()
         if self.crowded or self.ending:
             self.cycle.keep_alive = False
@@ -176,7 +168,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             self._last_bytes()
         elif self.cycle.response_complete and self.inside:
-            self.room.waits(self, self.address)
+            self.room.waiting[self] = None  # the last of those
             if self.in_headers and self.deadline is None:  # they began while the answer was under way
                 self.deadline = self.loop.call_later(self.limits.headers_within, self._late)
 

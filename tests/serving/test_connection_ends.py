@@ -75,7 +75,7 @@ def test_of_a_client_that_has_left_nothing_is_left(said):
         wire.connection.pause_writing()
         wire.connection.connection_lost(None)
         wire.lost = True
-        assert (served.room.total, served.room._of, served.state.connections) == (0, {}, set())
+        assert (served.room.total, served.room.held, served.state.connections) == (0, {}, set())
         await until(1000)
         assert not wire.aborted
 
@@ -98,7 +98,7 @@ def test_a_connection_without_an_address_is_served():
         wire = served.connect(PING, address=None)
         await turns()
         assert answers(wire) == [(OK, "/ping")]
-        assert served.room._of == {"": 1}
+        assert served.room.held == {"": 1}
 
     assert scenario(play) == []
 

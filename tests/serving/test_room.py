@@ -30,12 +30,20 @@ class Rooms(Room):
     def come(self, address="a", works=False):
         """The visitor, and whether there was room."""
         new = Visitor(address)
-        entered = self.enter(new, address)
+        entered = self.enter(new)
         assert entered == new.inside
         if entered and works:
-            self.works(new, address)
+            self.works(new)
         self.came.append(new)
         return new
+
+    def works(self, visitor):
+        """A request of it is under way."""
+        self.waiting.pop(visitor, None)
+
+    def waits(self, visitor):
+        """Its request is answered."""
+        self.waiting[visitor] = None
 
 
 def test_the_limits_are_those_that_are_documented():
@@ -82,8 +90,8 @@ def test_beyond_all_places_the_longest_waiting_of_the_largest_address_makes_room
 def test_who_waits_anew_waits_less_long_than_those_who_have_waited_on():
     room = Rooms()
     first, second, *_ = [room.come() for _ in range(4)]
-    room.works(first, "a")
-    room.waits(first, "a")
+    room.works(first)
+    room.waits(first)
     room.come()
     assert (first.ends, second.ends) == ([], ["made room"])
 
@@ -124,7 +132,7 @@ def test_beyond_the_spare_places_a_newcomer_is_turned_away_unless_somebody_waits
     assert (room.total, room.said) == (8, [])
     assert not room.come("d").inside
     assert (room.total, room.said) == (8, ["turned away"])
-    room.waits(busy[0], "a")
+    room.waits(busy[0])
     assert room.come("d").inside
     assert (busy[0].ends, room.total, room.said) == (["made room"], 8, ["turned away"])
 
@@ -134,7 +142,7 @@ def test_one_address_beyond_its_share_is_turned_away_though_others_wait():
     for _ in range(5):
         room.come("a", works=True)
     other, *_ = [room.come("b", works=True) for _ in range(3)]
-    room.waits(other, "b")
+    room.waits(other)
     assert not room.come("a").inside
     assert (room.total, room.said, other.ends) == (8, ["turned away"], [])
 
@@ -145,10 +153,10 @@ def test_who_has_left_leaves_nothing_behind_and_leaves_once():
         room.come(address)
     for visitor in room.came:
         for _ in range(2):
-            room.leave(visitor, visitor.address)
-    assert (room.total, room._of, room._waiting) == (0, {}, {})
+            room.leave(visitor)
+    assert (room.total, room.held, room.waiting) == (0, {}, {})
     assert not any(visitor.inside for visitor in room.came)
-    room.leave(Visitor("x"), "x")
+    room.leave(Visitor("x"))
     assert room.total == 0
 
 
@@ -162,19 +170,18 @@ def test_whoever_comes_and_goes_all_are_counted_and_nobody_at_work_is_ended(even
         elif inside:
             visitor = inside[number % len(inside)]
             if event == "works":
-                room.works(visitor, visitor.address)
+                room.works(visitor)
                 at_work.add(visitor)
             elif event == "waits":
-                room.waits(visitor, visitor.address)
+                room.waits(visitor)
                 at_work.discard(visitor)
             else:
-                room.leave(visitor, visitor.address)
+                room.leave(visitor)
                 at_work.discard(visitor)
         inside = [visitor for visitor in room.came if visitor.inside]
         assert room.total == len(inside) <= FEW.files
-        assert room._of == {key: n for key in "abc" if (n := sum(visitor.address == key for visitor in inside))}
-        waiting = {visitor for visitors in room._waiting.values() for visitor in visitors}
-        assert waiting == set(inside) - at_work
+        assert room.held == {key: n for key in "abc" if (n := sum(visitor.address == key for visitor in inside))}
+        assert set(room.waiting) == set(inside) - at_work
         assert not any(visitor.ends for visitor in at_work)
         assert all(visitor.ends in ([], ["made room"]) for visitor in room.came)
         well = [visitor for visitor in inside if not visitor.crowded]
