@@ -107,9 +107,10 @@ async def ask(app, method="GET", path="/", headers=(), body=b"", messages=None, 
     return Answered(status, raw, content)
 
 
-def counted(gate, name):
+def counted(service, name):
     """The counters of that name that are not zero, without their prefix."""
-    only = gate.telemetry.registry.restricted_registry([f"pipeline_{name}"])
-    lines = (generate_latest(only) or gate.telemetry.exposition()).decode().splitlines()
+    registry = service.telemetry.registry
+    told = generate_latest(registry.restricted_registry([f"pipeline_{name}"])) or generate_latest(registry)
+    lines = told.decode().splitlines()
     found = (line.rsplit(" ", 1) for line in lines if line.startswith(f"pipeline_{name}"))
     return {labels.removeprefix(f"pipeline_{name}"): float(value) for labels, value in found if float(value)}

@@ -52,14 +52,13 @@ def file_of(mark):
 
 
 def service_of(model=None, token="", hosts=None, trouble=None):
-    """The service with its follower in `follower` and its log lines in `lines`."""
-    calls = []
-    follower = SimpleNamespace(current=model, trouble=trouble, alias="champion", calls=calls)
-    follower.start, follower.stop = lambda: calls.append("start"), lambda: calls.append("stop")
+    """The service with its follower in `follower`, its log lines in `lines`, FastAPI in `framework`."""
+    follower = SimpleNamespace(current=model, trouble=trouble, alias="champion")
     telemetry = Telemetry()
     service = make_app(follower, telemetry, token, hosts)
     service.follower, service.lines = follower, []
-    telemetry.access = SimpleNamespace(write=service.lines.append, flush=lambda: calls.append("flush"))
+    service.framework = service.app.app.app.app  # behind Admission, WholeBody and ShortCut
+    telemetry.access = SimpleNamespace(write=service.lines.append)
     return service
 
 

@@ -85,6 +85,8 @@ TESTS = {
     "serving/preprocessing": ["serving/test_image_decoding", "serving/test_image_steps", "serving/test_preprocessing"],
     "serving/metrics": ["serving/test_metrics"],
     "serving/middleware": ["serving/test_middleware", "serving/test_middleware_body"],
+    "serving/refusals": ["serving/test_routes_facts", "serving/test_middleware"],
+    "serving/schemas": ["serving/test_protocol", "serving/test_routes_facts"],
     "serving/protocol": ["serving/test_protocol", "serving/test_protocol_files"],
     "serving/alias_watcher": ["serving/test_alias_watcher_looks", "serving/test_alias_watcher_trouble"],
     "tracking/run": ["tracking/test_run"],

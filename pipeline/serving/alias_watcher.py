@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import threading
-import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,26 +38,23 @@ def identity_of(entry: Any) -> Identity:
 
 
 class Follower:
-    """Looks at the alias every so often and exchanges the version that serves.
+    """Looks at the alias `models:/NAME@ALIAS` every so often and exchanges the version that serves.
 
     A request takes `current` once and keeps it, so none is answered by two versions. A registry that does not answer,
     or a version that does not open, leaves the old one serving; `trouble` says so.
     """
 
     def __init__(self, client: mlflow.MlflowClient, name: str, alias: str, poll_s: float, telemetry: Telemetry) -> None:
-        """Follow `models:/NAME@ALIAS`; nothing is loaded before `look` or `start`."""
         self.client, self.name, self.alias, self.poll_s = client, name, alias, poll_s
         self.telemetry = telemetry
         self.current: Loaded | None = None
         self.trouble: str | None = None
-        self.looked_at = 0.0
         self._serving: Identity | None = None
-        self._open: dict[Identity, Loaded] = {}
+        self._opened = lru_cache(KEPT_OPEN)(self._load)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        threading.Thread(target=self._follow, name="follower", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -71,18 +68,13 @@ class Follower:
             Exception: what the registry gives as a reason not to answer.
         """
         identity = identity_of(version_by_alias(self.client, self.name, self.alias))
-        if self._serving != identity:
-            loaded = self._open.get(identity) or self._load(identity)
-            self._open[identity] = loaded
-            before = self.current.version if self.current else None
-            self.current, self._serving = loaded, identity
-            self.telemetry.serving(self.name, identity.version)
-            facts = {"model": self.name, "version": identity.version, "run_id": identity.run_id, "before": before}
-            log.info("model exchanged", extra={"facts": facts})
-            for old in list(self._open)[:-KEPT_OPEN]:
-                if old != identity:
-                    del self._open[old]
-        self.looked_at = time.time()
+        if self._serving == identity:
+            return
+        loaded = self._opened(identity)
+        facts = {"model": self.name, "version": identity.version, "run_id": identity.run_id}
+        log.info("model exchanged", extra={**facts, "before": self.current.version if self.current else None})
+        self.current, self._serving = loaded, identity
+        self.telemetry.serving(self.name, identity.version)
 
     def _load(self, identity: Identity) -> Loaded:
         """Fetch and open a version; the registry is asked again, as it may have changed while files were fetched."""
@@ -113,16 +105,15 @@ class Follower:
 
     def note(self, error: Exception | None) -> None:
         """Say how a look went, where it can be seen: health, metrics, log."""
-        if isinstance(error, NotServableError | UnknownModelError):
-            kind, words = "version", without_secrets(str(error))
-        else:
-            kind, words = "registry", in_words(error) if error else ""
+        trouble = None
         if error is not None:
-            self.telemetry.follow_failed(kind)
-        if (words or None) != self.trouble:
-            self.trouble = words or None
-            log.warning("following the alias", extra={"facts": {"trouble": self.trouble}})
-        self.telemetry.follow_ok(error is None)
+            is_versions = isinstance(error, NotServableError | UnknownModelError)
+            trouble = without_secrets(str(error)) if is_versions else in_words(error)
+            self.telemetry.follow_failures.labels("version" if is_versions else "registry").inc()
+        if trouble != self.trouble:
+            self.trouble = trouble
+            log.warning("following the alias", extra={"trouble": trouble})
+        self.telemetry.following.set(error is None)
 
 
 def _is_gone(error: Exception) -> bool:

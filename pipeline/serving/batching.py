@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.registry.versions import Loaded
 from pipeline.serving.alias_watcher import Follower
-from pipeline.serving.middleware import RefusalError
+from pipeline.serving.refusals import RefusalError
 
 Images = NDArray[np.float32]
 Answered = tuple[Loaded, NDArray[np.float32]]
@@ -20,7 +20,6 @@ class Batcher:
     """
 
     def __init__(self, follower: Follower) -> None:
-        """Answer by the version that the follower holds when a batch begins."""
         self.follower = follower
         self._waiting: list[tuple[Images, asyncio.Future[Answered]]] = []
 
@@ -63,7 +62,6 @@ class Batcher:
         """
         if self.follower.current is None:
             reason = self.follower.trouble or "it is being loaded"
-            raise RefusalError(
-                503, "TEMPORARILY_UNAVAILABLE", f"no model serves yet ({reason}); ask /ready, try again later"
-            )
+            words = f"no model serves yet ({reason}); ask /ready, try again later"
+            raise RefusalError(503, "TEMPORARILY_UNAVAILABLE", words)
         return self.follower.current

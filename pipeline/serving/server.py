@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import cast
 
 import uvicorn
@@ -36,15 +35,6 @@ def serve(
 ) -> int:
     """Serve the version that has the alias until SIGTERM or Ctrl-C; returns the exit code.
 
-    Args:
-        model: the registered model.
-        alias: which of its versions.
-        host: the address to listen at; loopback unless the user says otherwise.
-        port: the port; 0: a free one.
-        poll_s: seconds between looks at the alias.
-        log_level: debug, info, warning, error.
-        allowed_hosts: names that a request may give as its Host, besides those that are safe anyway.
-
     Raises:
         ValueError: if there is no such model or alias, it does not open, or the port is taken.
     """
@@ -55,14 +45,14 @@ def serve(
     follower = Follower(connect(), model, alias, poll_s, telemetry)
     try:
         follower.look()
-        telemetry.follow_ok(True)
+        follower.note(None)
     except (UnknownModelError, NotServableError):
         listening.close()
         raise
     except Exception as error:  # the registry does not answer: begin all the same, not ready until it does
         follower.note(error)
     app = make_app(follower, telemetry, os.environ.get(TOKEN, ""), hosts)
-    room = Room(Limits().scaled_to(_files_for(Limits().files)), telemetry.ended)
+    room = Room(Limits().scaled_to(_files_for(Limits().files)), lambda reason: telemetry.ends.labels(reason).inc())
     telemetry.connections.set_function(lambda: room.total)
     _tell(host, listening.getsockname()[1], follower)
     config = uvicorn.Config(
@@ -73,13 +63,17 @@ def serve(
         timeout_graceful_shutdown=FINISH_WITHIN_S,
         http=cast("type[asyncio.Protocol]", functools.partial(Connection, room=room)),
         ws="none",
+        lifespan="off",
         timeout_keep_alive=room.limits.idle,  # type: ignore[arg-type]
     )
     gc.freeze()
     sys.setswitchinterval(GIVE_WAY_S)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end_well)
+        signal.signal(number, lambda *_: None)  # uvicorn raises it again when all is answered
+    follower.start()
     uvicorn.Server(config).run(sockets=[listening])
+    follower.stop()
+    telemetry.access.flush()
     return 0
 
 
@@ -95,22 +89,15 @@ def _files_for(connections: int) -> int:
     return max(0, soft - OWN_FILES)
 
 
-def _end_well(number: int, frame: FrameType | None) -> None:
-    """Nothing: uvicorn has finished what was in flight when it raises the signal that stopped it again."""
-
-
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens, so that a port that is taken is told before anything is loaded."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    is_six = ":" in host
+    family = socket.AF_INET6 if is_six else socket.AF_INET
     try:
-        listening.bind((host, port))
+        return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=is_six)
     except OSError as error:
-        listening.close()
-        raise ValueError(f"cannot listen at {host}:{port} ({error.strerror}); give another with --port") from None
-    listening.listen(1024)
-    return listening
+        reason = str(error.strerror).partition(" (while")[0]
+        raise ValueError(f"cannot listen at {host}:{port} ({reason}); give another with --port") from None
 
 
 def _tell(host: str, port: int, follower: Follower) -> None:

@@ -23,7 +23,7 @@ def registry(monkeypatch):
 
 def test_nothing_serves_before_the_first_look(registry):
     follower = follower_of(registry)
-    assert (follower.current, follower.trouble, follower.looked_at) == (None, None, 0)
+    assert (follower.current, follower.trouble) == (None, None)
     assert (follower.name, follower.alias, follower.poll_s) == ("digits", "champion", 1.0)
 
 
@@ -85,10 +85,9 @@ def test_the_version_of_the_alias_is_opened_once_and_told(registry, caplog):
     follower.look()
     assert (follower.current.version, registry.opened) == ("2", ["run1", "run2"])
     assert counted(follower, "model_exchanges_total") == {"": 2}
-    assert [(record.getMessage(), record.facts) for record in caplog.records] == [
-        ("model exchanged", {"model": "digits", "version": "1", "run_id": "run1", "before": None}),
-        ("model exchanged", {"model": "digits", "version": "2", "run_id": "run2", "before": "1"}),
-    ]
+    assert {record.getMessage() for record in caplog.records} == {"model exchanged"}
+    told = [(record.model, record.version, record.run_id, record.before) for record in caplog.records]
+    assert told == [("digits", "1", "run1", None), ("digits", "2", "run2", "1")]
 
 
 def test_a_request_that_has_taken_a_version_keeps_it(registry):
@@ -138,20 +137,16 @@ def test_three_versions_stay_open_and_a_fourth_closes_the_first(registry):
         follower.look()
         assert follower.current.version == version
     assert registry.opened == ["run1", "run2", "run3", "run4", "run1"]
-    assert [identity.version for identity in follower._open] == ["3", "4", "1"]
 
 
-def test_the_version_that_serves_stays_open_however_many_came_between(registry):
-    for version in "12345":
+def test_the_versions_that_served_last_stay_open(registry):
+    for version in "1234":
         registry.new(version)
     follower = follower_of(registry)
-    for version in "1231":
+    for version in "12314121":
         registry.champion = version
         follower.look()
-    follower._open |= {identity_of(registry.entries[version]): version for version in "45"}
-    registry.champion = "2"
-    follower.look()
-    assert [identity.version for identity in follower._open] == ["2", "3", "4", "5"]
+    assert registry.opened == ["run1", "run2", "run3", "run4", "run2"]
 
 
 def test_a_version_that_was_made_anew_while_it_was_fetched_does_not_serve(registry):

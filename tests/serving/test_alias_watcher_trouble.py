@@ -56,7 +56,7 @@ def test_files_that_are_gone_are_the_versions_fault(registry, error):
     with pytest.raises(NotServableError) as told:
         follower.look()
     assert str(told.value) == f"the files of digits version 1 are missing ({error})"
-    assert follower.looked_at == 0
+    assert follower.current is None
 
 
 @pytest.mark.parametrize("error", OTHER, ids=repr)
@@ -85,15 +85,6 @@ def test_why_files_are_gone_is_said_in_one_short_line_without_a_password(registr
         follower_of(registry).look()
     reason = ("http://host/x y " + "z" * 200)[:160]
     assert str(told.value) == f"the files of digits version 1 are missing ({reason})"
-
-
-def test_the_instant_of_a_look_that_went_well_is_kept(registry, monkeypatch):
-    monkeypatch.setattr(module.time, "time", lambda: 123.0)
-    registry.new("1")
-    registry.champion = "1"
-    follower = follower_of(registry)
-    follower.look()
-    assert follower.looked_at == 123.0
 
 
 PAUSES = {
@@ -146,7 +137,7 @@ def test_how_a_look_went_is_told_in_health_metrics_and_log_once_while_it_lasts(r
     for _ in range(2):
         follower.note(None)
         assert (follower.trouble, counted(follower, "following")) == (None, {"": 1})
-    told = [(record.levelname, record.getMessage(), record.facts["trouble"]) for record in caplog.records]
+    told = [(record.levelname, record.getMessage(), record.trouble) for record in caplog.records]
     assert [trouble for _, _, trouble in told] == [words, told[1][2], None]
     assert {each[:2] for each in told} == {("WARNING", "following the alias")}
     assert {record.name for record in caplog.records} == {"pipeline.serving"}
@@ -157,8 +148,8 @@ def test_it_follows_in_a_thread_of_its_own_that_holds_up_no_end_until_it_is_stop
     follower.look = looked.set
     follower.start()
     assert looked.wait(20)
-    assert (follower._thread.name, follower._thread.daemon) == ("follower", True)
-    assert follower._thread.is_alive()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "follower"]
+    assert thread.daemon
     follower.stop()
-    follower._thread.join(20)
-    assert not follower._thread.is_alive()
+    thread.join(20)
+    assert not thread.is_alive()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.serving.batching import Batcher
-from pipeline.serving.middleware import RefusalError
+from pipeline.serving.refusals import RefusalError
 
 
 class Model:

@@ -5,13 +5,15 @@ import io
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from prometheus_client.exposition import generate_latest
 
 from pipeline.serving import metrics
-from pipeline.serving.metrics import AccessLog, JsonLines, Predictions, Telemetry, log_as_json
+from pipeline.serving.metrics import AccessLog, JsonLines, Telemetry, log_as_json
 
 DESCRIBED = [
     "# HELP pipeline_requests_total Requests by route and status.",
@@ -42,7 +44,7 @@ DESCRIBED = [
 
 
 def lines_of(watched, beginning):
-    return [line for line in watched.exposition().decode().splitlines() if line.startswith(beginning)]
+    return [line for line in generate_latest(watched.registry).decode().splitlines() if line.startswith(beginning)]
 
 
 def test_every_metric_has_its_name_kind_and_meaning():
@@ -75,7 +77,7 @@ def test_errors_are_counted_by_kind_and_connections_by_what_ended_them():
     watched = Telemetry()
     watched.errors.labels(kind="too_large").inc()
     for reason in ("slow", "slow", "idle"):
-        watched.ended(reason)
+        watched.ends.labels(reason).inc()
     watched.connections.set(3)
     assert lines_of(watched, "pipeline_errors_total") == ['pipeline_errors_total{kind="too_large"} 1.0']
     assert lines_of(watched, "pipeline_connections_ended_total") == [
@@ -117,21 +119,19 @@ def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
     assert lines_of(watched, "pipeline_batch_images_sum") == ["pipeline_batch_images_sum 4.0"]
     assert 'pipeline_batch_images_bucket{le="2.0"} 1.0' in lines_of(watched, "pipeline_batch_images_bucket")
     assert len(lines_of(watched, "pipeline_batch_images_bucket")) == 12
-    assert len(Predictions().digits) == 10
 
 
-def test_counts_are_whole_numbers_and_the_least_sure_prediction_is_in_the_last_bucket_too():
-    counted = Predictions()
-    assert (counted.digits.dtype, counted.confidences.dtype) == (np.int64, np.int64)
-    sure = np.zeros((2, 10), np.float32)
-    sure[[0, 1], [1, 2]] = 1.0, 0.15
-    counted.add(sure)
-    digits, confidence = counted.collect()
-    assert [sample.value for sample in digits.samples][:3] == [0, 1, 1]
-    buckets = {s.labels["le"]: s.value for s in confidence.samples if s.name == "pipeline_confidence_bucket"}
-    assert list(buckets) == [str(bound) for bound in metrics.CONFIDENCES[:-1]] + ["+Inf"]
-    assert (buckets["0.2"], buckets["0.999"], buckets["+Inf"]) == (1, 1, 2)
-    assert {s.name: s.value for s in confidence.samples}["pipeline_confidence_count"] == 2
+def test_a_bound_is_its_buckets_also_where_float32_is_above_it_and_the_least_sure_are_counted():
+    watched = Telemetry()
+    sure = np.zeros((4, 10), np.float32)
+    sure[[0, 1, 2, 3], [1, 2, 2, 3]] = 1.0, 0.15, 0.3, 0.6
+    watched.predicted(sure)
+    buckets = {line.split('"')[1]: line.split()[1] for line in lines_of(watched, "pipeline_confidence_bucket")}
+    assert list(buckets) == [str(bound) for bound in metrics.CONFIDENCES] + ["+Inf"]
+    at_most = {"0.2": 1, "0.3": 2, "0.5": 2, "0.6": 3, "0.999": 3, "+Inf": 4}
+    assert {bound: float(buckets[bound]) for bound in at_most} == at_most
+    assert lines_of(watched, "pipeline_confidence_count") == ["pipeline_confidence_count 4.0"]
+    assert lines_of(watched, "pipeline_predicted_digit_total")[2].endswith(" 2.0")
 
 
 def test_only_the_version_that_serves_is_1_and_exchanges_are_counted():
@@ -144,10 +144,10 @@ def test_only_the_version_that_serves_is_1_and_exchanges_are_counted():
 
 def test_looks_at_the_alias_are_watched():
     watched = Telemetry()
-    watched.follow_ok(True)
+    watched.following.set(True)
     assert lines_of(watched, "pipeline_following") == ["pipeline_following 1.0"]
-    watched.follow_ok(False)
-    watched.follow_failed("registry")
+    watched.following.set(False)
+    watched.follow_failures.labels("registry").inc()
     assert lines_of(watched, "pipeline_following") == ["pipeline_following 0.0"]
     assert lines_of(watched, "pipeline_follow_failures_total") == [
         'pipeline_follow_failures_total{reason="registry"} 1.0'
@@ -164,7 +164,8 @@ def access_level():
 
 def access_log(monkeypatch):
     """An access log that writes into memory, at a fixed instant."""
-    monkeypatch.setattr(metrics.time, "time", lambda: 1_795_450_588.25)
+    now = datetime.fromtimestamp(1_795_450_588.25, UTC)
+    monkeypatch.setattr(metrics, "datetime", SimpleNamespace(now=lambda zone: now.astimezone(zone)))
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(buffer=io.BytesIO()))
     return AccessLog()
 
@@ -176,7 +177,7 @@ def test_access_lines_are_written_together_soon_after_the_first(monkeypatch, acc
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "call_later", lambda seconds, flush: asked.append((seconds, flush)))
         for status in (200, 404):
-            log.write({"message": "request", "status": status})
+            log.write({"status": status})
         assert log.stream.getvalue() == b""
         asked[0][1]()
 
@@ -192,8 +193,9 @@ def test_access_lines_are_written_together_soon_after_the_first(monkeypatch, acc
 
 @pytest.mark.parametrize("second", [1_795_450_588, 1_795_450_589])
 def test_an_instant_is_told_to_the_millisecond_below_it(second):
-    assert metrics._instant(second + 0.9999) == f"2026-11-23T16:16:{second - 1_795_450_560}.999Z"
-    assert metrics._instant(second) == f"2026-11-23T16:16:{second - 1_795_450_560}.000Z"
+    for fraction, shown in ((0.9999, "999"), (0, "000")):
+        told = metrics._instant(datetime.fromtimestamp(second + fraction, UTC))
+        assert told == f"2026-11-23T16:16:{second - 1_795_450_560}.{shown}Z"
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError])
@@ -208,20 +210,20 @@ def test_a_log_that_nobody_takes_stops_nothing_and_its_lines_are_gone(monkeypatc
     log.stream = Refusing()
     loop = SimpleNamespace(call_later=lambda seconds, flush: asked.append(flush))
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
-    log.write({"message": "one"})
-    log.write({"message": "two"})
+    log.write({"path": "one"})
+    log.write({"path": "two"})
     assert asked == [log.flush]
     log.flush()
     log.flush()
     assert [content.count(b"\n") for content in asked[1:]] == [2]
-    log.write({"message": "three"})
+    log.write({"path": "three"})
     assert asked[-1] == log.flush
 
 
 def test_an_access_line_is_not_made_where_the_level_keeps_it_back(monkeypatch, access_level):
     log = access_log(monkeypatch)
     access_level.setLevel(logging.WARNING)
-    log.write({"message": "request"})  # would need an event loop
+    log.write({"path": "/"})  # would need an event loop
     log.flush()
     assert log.stream.getvalue() == b""
 
@@ -229,8 +231,7 @@ def test_an_access_line_is_not_made_where_the_level_keeps_it_back(monkeypatch, a
 def record(level=logging.WARNING, error=None, **facts):
     made = logging.LogRecord("pipeline", level, __file__, 1, "moved to %s", ("2",), error)
     made.created = 1_795_450_588.5
-    if facts:
-        made.facts = facts
+    vars(made).update(facts)
     return made
 
 
@@ -250,21 +251,21 @@ def test_a_log_line_is_one_json_object_with_the_facts_and_the_traceback():
 
 
 def test_every_logger_writes_such_lines_to_the_error_output(monkeypatch):
-    root = logging.getLogger()
-    servers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
-    before = root.handlers, root.level, [(each.handlers, each.propagate) for each in servers]
-    stream = io.StringIO()
+    root, stream = logging.getLogger(), io.StringIO()
+    before = root.handlers, root.level
+    root.handlers = [logging.NullHandler()]
     monkeypatch.setattr(sys, "stderr", stream)
-    for each in servers:
-        each.handlers, each.propagate = [logging.StreamHandler(io.StringIO())], False
     try:
         log_as_json("warning")
         assert (root.level, len(root.handlers)) == (logging.WARNING, 1)
-        root.handlers[0].emit(record(logging.INFO))
-        for each in servers:
-            each.handle(record())
+        for name in ("", "uvicorn", "uvicorn.error", "pipeline.serving"):
+            logging.getLogger(name).warning("moved to %s", "2", extra={"version": "2"})
+        logging.getLogger("pipeline.serving").info("not told")
     finally:
-        root.handlers, root.level = before[:2]
-        for each, (handlers, propagate) in zip(servers, before[2], strict=True):
-            each.handlers, each.propagate = handlers, propagate
-    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["moved to 2"] * 3
+        root.handlers, root.level = before
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["message"], line["version"]) for line in lines] == [("moved to 2", "2")] * 4
+
+
+def test_uvicorns_copy_of_a_message_for_terminals_is_no_fact():
+    assert "color_message" not in json.loads(JsonLines().format(record(color_message="\x1b[36mmoved")))

@@ -8,23 +8,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.serving import middleware as module
-from pipeline.serving.middleware import Answer
 from tests.asgi import LEFT, ask, counted, parts_of, run_fast
-from tests.serving.test_middleware import direct_of, gate_of, one
+from tests.serving.test_middleware import one, stack_of
 
 MIB = 1 << 20
 TOO_LARGE = (413, "BAD_REQUEST", "the body is larger than 16 MiB; send fewer images at a time")
 TOO_SLOW = (408, "REQUEST_TIMEOUT", "the body did not come within 15 s; send it at once")
-FINE = Answer(b"{}", {}, {})
 
 
-def gate_and_asked():
-    direct, asked = direct_of(FINE)
-    return gate_of(direct=direct), asked
+def answering(answer):
+    """An application that answers what `answer` makes of content type and body, with status 200."""
+
+    async def app(scope, receive, send):
+        body = (await receive())["body"]
+        content = await answer(dict(scope["headers"]).get(b"content-type", b"").decode(), body)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": content})
+
+    return app
 
 
-def post(gate, headers=(), **keywords):
-    return one(gate, "POST", "/invocations", headers, **keywords)
+def stack_and_asked():
+    asked = []
+
+    async def fine(kind, body):
+        asked.append((kind, body))
+        return b"{}"
+
+    return stack_of(answering(fine)), asked
+
+
+def post(stack, headers=(), **keywords):
+    return one(stack, "POST", "/invocations", headers, **keywords)
 
 
 @settings(max_examples=30)
@@ -32,8 +47,8 @@ def post(gate, headers=(), **keywords):
 def test_a_body_arrives_whole_and_in_order_however_it_is_cut(body, cuts):
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     parts = [body[start:end] for start, end in itertools.pairwise(edges)]
-    gate, asked = gate_and_asked()
-    assert post(gate, messages=parts_of(*parts)).status == 200
+    stack, asked = stack_and_asked()
+    assert post(stack, messages=parts_of(*parts)).status == 200
     assert asked == [("", body)]
 
 
@@ -44,11 +59,11 @@ def test_bodies_that_come_at_the_same_time_are_not_mixed(clients):
 
     async def echo(kind, body):
         await asyncio.sleep(len(body) % 3)
-        return Answer(f"{kind} {body.hex()}".encode(), {}, {})
+        return f"{kind} {body.hex()}".encode()
 
     async def client(number, parts, pauses):
         kind = [("Content-Type", f"client/{number}")]
-        answer = await ask(gate, "POST", "/invocations", kind, messages=parts_of(*parts), pauses=pauses)
+        answer = await ask(stack, "POST", "/invocations", kind, messages=parts_of(*parts), pauses=pauses)
         return answer.body
 
     async def all_of_them():
@@ -56,7 +71,7 @@ def test_bodies_that_come_at_the_same_time_are_not_mixed(clients):
             *(client(number, *zip(*drawn, strict=True)) for number, drawn in enumerate(clients))
         )
 
-    gate = gate_of(direct={("POST", "/invocations"): echo})
+    stack = stack_of(answering(echo))
     whole = [b"".join(part for part, _ in drawn).hex() for drawn in clients]
     assert run_fast(all_of_them()) == [f"client/{number} {body}".encode() for number, body in enumerate(whole)]
 
@@ -67,29 +82,29 @@ def test_the_limits_are_those_that_are_documented():
 
 @pytest.mark.parametrize("announced", [16 * MIB + 1, 10**12, 10**30])
 def test_a_body_announced_as_too_large_is_refused_before_any_of_it_is_read(announced):
-    gate, asked = gate_and_asked()
-    answer = post(gate, [("Content-Length", str(announced))], messages=[])  # nothing ever comes
+    stack, asked = stack_and_asked()
+    answer = post(stack, [("Content-Length", str(announced))], messages=[])  # nothing ever comes
     assert answer.refusal == TOO_LARGE
     assert dict(answer.headers)["connection"] == "close"
     assert asked == []
-    assert counted(gate, "errors_total") == {'{kind="bad_request"}': 1}
+    assert counted(stack, "errors_total") == {'{kind="bad_request"}': 1}
 
 
 @pytest.mark.parametrize("announced", ["16777216", "0", "5", "", "-1", "many", "1e9"])
 def test_what_is_announced_otherwise_is_read(announced):
-    gate, asked = gate_and_asked()
-    assert post(gate, [("Content-Length", announced)], body=b"12345").status == 200
+    stack, asked = stack_and_asked()
+    assert post(stack, [("Content-Length", announced)], body=b"12345").status == 200
     assert asked == [("", b"12345")]
 
 
 def test_a_body_of_16_mib_is_taken_and_one_byte_more_is_not_whatever_was_announced():
     part = bytes(MIB)
     for headers in ([], [("Content-Length", "5")]):
-        gate, asked = gate_and_asked()
-        assert post(gate, headers, messages=parts_of(*[part] * 16)).status == 200
+        stack, asked = stack_and_asked()
+        assert post(stack, headers, messages=parts_of(*[part] * 16)).status == 200
         assert len(asked[0][1]) == 16 * MIB
-        assert post(gate, headers, messages=parts_of(*[part] * 16, b"x")).refusal == TOO_LARGE
-        assert post(gate, headers, messages=parts_of(b"x", *[part] * 16)).refusal == TOO_LARGE
+        assert post(stack, headers, messages=parts_of(*[part] * 16, b"x")).refusal == TOO_LARGE
+        assert post(stack, headers, messages=parts_of(b"x", *[part] * 16)).refusal == TOO_LARGE
         assert len(asked) == 1
 
 
@@ -101,32 +116,43 @@ def test_a_chunked_body_without_end_is_read_no_further_than_the_limit():
             given.append(1)
             yield {"type": "http.request", "body": bytes(MIB), "more_body": True}
 
-    gate, asked = gate_and_asked()
-    assert post(gate, messages=endless()).refusal == TOO_LARGE
+    stack, asked = stack_and_asked()
+    assert post(stack, messages=endless()).refusal == TOO_LARGE
     assert (len(given), asked) == (17, [])
 
 
-@pytest.mark.parametrize("path", ["/invocations", "/x"])
-def test_a_body_must_come_within_15_seconds_however_it_dribbles(path):
-    gate, asked = gate_and_asked()
+def test_a_body_must_come_within_15_seconds_however_it_dribbles():
+    stack, asked = stack_and_asked()
     fine = parts_of(*[b"x"] * 14)
-    assert one(gate, "POST", path, messages=fine, pauses=itertools.repeat(1.05)).status in (200, 201)  # 14.7 s
-    before = len(asked), len(gate.app.scopes)
+    assert post(stack, messages=fine, pauses=itertools.repeat(1.05)).status == 200  # 14.7 s
     for slow in (parts_of(*[b"x"] * 15), parts_of(*[b"x"] * 100), [], parts_of(b"x", more=True)):
-        answer = one(gate, "POST", path, messages=slow, pauses=itertools.repeat(1.05))
+        answer = post(stack, messages=slow, pauses=itertools.repeat(1.05))
         assert answer.refusal == TOO_SLOW
         assert dict(answer.headers)["connection"] == "close"
-    assert (len(asked), len(gate.app.scopes)) == before
-    assert counted(gate, "errors_total") == {'{kind="request_timeout"}': 4}
+    assert len(asked) == 1
+    assert counted(stack, "errors_total") == {'{kind="request_timeout"}': 4}
+
+
+def test_a_request_that_is_broken_off_while_its_body_comes_is_no_slow_one():
+    async def scenario():
+        asking = asyncio.ensure_future(ask(stack, "POST", "/x", messages=[]))
+        await asyncio.sleep(1)
+        asking.cancel()
+        await asyncio.wait([asking])
+        return asking.cancelled()
+
+    stack = stack_of()
+    assert run_fast(scenario())
+    assert counted(stack, "errors_total") == {}
 
 
 def test_a_refusal_for_slowness_comes_after_15_seconds_and_the_answer_may_take_longer():
     async def slowly(kind, body):
         await asyncio.sleep(100)
-        return FINE
+        return b"{}"
 
     async def timed(**keywords):
-        answer = await ask(gate_of(direct={("POST", "/invocations"): slowly}), "POST", "/invocations", **keywords)
+        answer = await ask(stack_of(answering(slowly)), "POST", "/invocations", **keywords)
         return answer.status, asyncio.get_running_loop().time()
 
     status, seconds = run_fast(timed(messages=[]))
@@ -137,44 +163,44 @@ def test_a_refusal_for_slowness_comes_after_15_seconds_and_the_answer_may_take_l
 
 @pytest.mark.parametrize("messages", [[LEFT], [*parts_of(b"half", more=True), LEFT]])
 def test_who_leaves_in_the_middle_of_a_body_is_not_answered_and_counted_as_gone(messages):
-    gate, asked = gate_and_asked()
-    answer = post(gate, messages=messages)
+    stack, asked = stack_and_asked()
+    answer = post(stack, messages=messages)
     assert (answer.status, answer.body, asked) == (0, b"", [])
-    assert counted(gate, "requests_total") == {'{route="/invocations",status="499"}': 1}
-    assert counted(gate, "errors_total") == {}
-    assert gate.lines[0]["status"] == 499
+    assert counted(stack, "requests_total") == {'{route="/invocations",status="499"}': 1}
+    assert counted(stack, "errors_total") == {}
+    assert stack.lines[0]["status"] == 499
 
 
 def test_a_message_may_leave_out_what_is_empty_or_the_end():
-    gate, asked = gate_and_asked()
-    assert post(gate, messages=[{"type": "http.request"}]).status == 200
-    assert post(gate, messages=[*parts_of(b"a", more=True), {"type": "http.request"}]).status == 200
+    stack, asked = stack_and_asked()
+    assert post(stack, messages=[{"type": "http.request"}]).status == 200
+    assert post(stack, messages=[*parts_of(b"a", more=True), {"type": "http.request"}]).status == 200
     assert [body for _, body in asked] == [b"", b"a"]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_get_and_head_wait_for_no_body_and_are_one_to_the_application(method):
-    gate = gate_of()
-    answer = one(gate, method, "/x", [("Content-Length", "999999999")], messages=[])  # nothing ever comes
+    stack = stack_of()
+    answer = one(stack, method, "/x", [("Content-Length", "999999999")], messages=[])  # nothing ever comes
     assert answer.status == 201
-    assert gate.app.scopes[0]["method"] == "GET"
-    assert gate.app.messages == [{"type": "http.request", "body": b"", "more_body": False}]
-    assert gate.lines[0]["method"] == method
+    assert stack.inner.scopes[0]["method"] == "GET"
+    assert stack.inner.messages == [{"type": "http.request", "body": b"", "more_body": False}]
+    assert stack.lines[0]["method"] == method
 
 
 def test_head_changes_nothing_else_and_what_the_server_keeps():
-    gate = gate_of()
-    one(gate, "HEAD", "/x", query=b"a=1")
-    (scope,) = gate.app.scopes
+    stack = stack_of()
+    one(stack, "HEAD", "/x", query=b"a=1")
+    (scope,) = stack.inner.scopes
     assert (scope["path"], scope["query_string"], scope["type"]) == ("/x", b"a=1", "http")
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_other_methods_bodies_are_read_too(method):
-    gate = gate_of()
-    assert one(gate, method, "/x", body=b"body").status == 201
-    assert gate.app.scopes[0]["method"] == method
-    assert gate.app.messages[0]["body"] == b"body"
+    stack = stack_of()
+    assert one(stack, method, "/x", body=b"body").status == 201
+    assert stack.inner.scopes[0]["method"] == method
+    assert stack.inner.messages[0]["body"] == b"body"
 
 
 def test_after_the_body_the_application_hears_what_the_server_has_to_say():
@@ -183,5 +209,5 @@ def test_after_the_body_the_application_hears_what_the_server_has_to_say():
     async def app(scope, receive, send):
         heard.extend([await receive(), await receive()])
 
-    one(gate_of(app), "POST", "/x", messages=[*parts_of(b"a", b"b"), LEFT])
+    one(stack_of(app), "POST", "/x", messages=[*parts_of(b"a", b"b"), LEFT])
     assert heard == [{"type": "http.request", "body": b"ab", "more_body": False}, LEFT]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.registry.predictor import check_images
-from pipeline.serving import protocol
-from pipeline.serving.middleware import RefusalError
+from pipeline.serving import protocol, schemas
+from pipeline.serving.refusals import RefusalError
 
 SEND = "send raw pixels: float32 of shape (N, 28, 28), each in 0..255, 0 the background, 255 the stroke"
 SEND_JSON = f'send {{"inputs": [image, ...]}} as application/json; {SEND}'
@@ -192,7 +192,7 @@ def test_a_long_reason_is_cut_short(monkeypatch):
     def check(images):
         raise ValueError("x" * 600)
 
-    monkeypatch.setattr(protocol, "check_images", check)
+    monkeypatch.setattr(schemas, "check_images", check)
     assert refused({"inputs": 1}) == (400, INVALID, "x" * 500)
 
 
@@ -224,7 +224,7 @@ def test_whole_numbers_read_fast_are_read_as_all_others_are(count, level, change
 
 
 def test_whole_numbers_are_read_without_the_slow_check(monkeypatch):
-    monkeypatch.setattr(protocol, "check_images", None)
+    monkeypatch.setattr(schemas, "check_images", None)
     assert np.array_equal(read({"inputs": images_of(3).tolist()}), images_of(3))
 
 
@@ -241,7 +241,7 @@ def test_digits_are_written_each_with_its_name_and_what_the_model_saw(monkeypatc
     probabilities[1, [9, 1]] = 0.625, 0.375
     seen = np.float32([np.full((28, 28), 1), np.full((28, 28), 2)])
     loaded = SimpleNamespace(name="mnist-mlp", version="7")
-    answer = json.loads(protocol.digits_as_json(["a", "b"], seen, probabilities, loaded, True))
+    answer = json.loads(protocol.digits_of(["a", "b"], seen, probabilities, loaded, True).model_dump_json())
     first, second = (row.tolist() for row in probabilities.astype(float))
     url = "data:image/png;base64,"
     assert answer == {
@@ -252,37 +252,9 @@ def test_digits_are_written_each_with_its_name_and_what_the_model_saw(monkeypatc
         "model": "mnist-mlp",
         "version": "7",
     }
-    without = json.loads(protocol.digits_as_json(["a", "b"], seen, probabilities, loaded, False))
+    without = json.loads(protocol.digits_of(["a", "b"], seen, probabilities, loaded, False).model_dump_json())
     assert [list(each) for each in without["predictions"]] == [["name", "digit", "confidence", "probabilities"]] * 2
     with pytest.raises(ValueError, match="argument 2 is longer"):
-        protocol.digits_as_json(["a"], seen, probabilities, loaded, False)
+        protocol.digits_of(["a"], seen, probabilities, loaded, False)
     with pytest.raises(ValueError, match="argument 3 is longer"):
-        protocol.digits_as_json(["a", "b"], seen, probabilities[:1].repeat(3, axis=0), loaded, False)
-
-
-def test_refusals_are_described_each_in_its_words():
-    error = {"type": "object", "required": ["error_code", "message"]}
-    error["properties"] = {"error_code": {"type": "string"}, "message": {"type": "string"}}
-    words = {
-        400: "what was sent is not what the model takes",
-        401: "no or a wrong token",
-        403: "the service is not known by the name in Host",
-        408: "the body came too slowly",
-        413: "the body is too large",
-        415: "another content type",
-        503: "no model is loaded yet",
-    }
-    content = {"application/json": {"schema": error}}
-    assert protocol.refusals(*words) == {
-        status: {"description": said, "content": content} for status, said in words.items()
-    }
-    assert list(protocol.refusals(503)) == [503]
-
-
-def test_a_route_is_described_by_its_body_and_its_answer():
-    assert protocol.described({"image/png": 1}, {"type": "object"}) == {
-        "requestBody": {"required": True, "content": {"image/png": 1}},
-        "responses": {
-            "200": {"description": "the predictions", "content": {"application/json": {"schema": {"type": "object"}}}}
-        },
-    }
+        protocol.digits_of(["a", "b"], seen, probabilities[:1].repeat(3, axis=0), loaded, False)

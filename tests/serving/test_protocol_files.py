@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.requests import Request
 
 from pipeline.serving import protocol
-from pipeline.serving.middleware import RefusalError
+from pipeline.serving.refusals import RefusalError
 from tests.asgi import parts_of, scope_of
 
 SEND_FILES = "send a PNG or JPEG as the body (Content-Type: image/png or image/jpeg), or several as multipart/form-data"

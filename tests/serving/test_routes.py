@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.serving import app as module
 from pipeline.serving import protocol
+from pipeline.serving.middleware import WholeBody
 from tests.asgi import ask, counted
 from tests.fake_service import JSON, Model, file_of, form_of, image, one, pixels_of, probabilities_of, service_of
 
@@ -172,6 +173,7 @@ def test_a_flag_that_is_none_is_refused_by_its_name():
     answer = one(service, "POST", "/predict", [("Content-Type", "image/png")], file_of(123), query=b"show=perhaps")
     words = "query.show: Input should be a valid boolean, unable to interpret input"
     assert answer.refusal == (400, "INVALID_PARAMETER_VALUE", words)
+    assert counted(service, "errors_total") == {'{kind="invalid_parameter_value"}': 1}
 
 
 @pytest.mark.parametrize("path", ["/invocations", "/predict"])
@@ -184,12 +186,14 @@ def test_what_cannot_be_read_is_refused_and_counted_once(path):
     assert counted(service, "predicted_digit_total") == {}
 
 
-def test_behind_the_gate_the_route_that_is_described_answers_the_same():
+def test_the_short_cut_leads_to_the_route_that_the_framework_describes_and_knows():
     service = service_of(Model(1))
-    for app in (service, service.app):
+    (route,) = [route for route in service.framework.routes if route.path == "/invocations"]
+    for app in (service, WholeBody(service.framework), WholeBody(route.app)):
         answer = one(app, "POST", "/invocations", JSON, pixels_of([107, 204]))
         assert [row.index(max(row)) for row in answer.json["predictions"]] == [7, 4]
         assert dict(answer.headers)["content-type"] == "application/json"
         assert dict(answer.headers)["x-model-version"] == "1"
-    assert one(service.app, "POST", "/invocations", body=b"[]").status == 400
-    assert one(service.app, "POST", "/invocations", [("Content-Type", "text/x")], body=b"[]").status == 415
+    for headers, status in ((JSON, 400), ([("Content-Type", "text/x")], 415)):
+        assert one(service, "POST", "/invocations", headers, b"[]").status == status
+        assert one(WholeBody(service.framework), "POST", "/invocations", headers, b"[]").status == status

@@ -1,14 +1,13 @@
 """What the service tells of itself, what it refuses and how it describes itself, to the letter."""
 
-import asyncio
 from importlib import metadata
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from pipeline.serving import app as module
-from pipeline.serving import protocol
 from pipeline.serving.hosts import Hosts
-from pipeline.serving.middleware import RefusalError
+from pipeline.serving.refusals import RefusalError
 from tests.asgi import counted
 from tests.fake_service import Model, one, service_of
 
@@ -71,19 +70,20 @@ def test_another_method_is_refused_with_the_one_that_is_allowed(method, path):
     answer = one(service, method, path)
     assert answer.refusal == (405, "BAD_REQUEST", f"{method} {path}: use {allowed}")
     assert dict(answer.headers)["allow"] == allowed
-    assert counted(service, "errors_total") == {}
+    assert counted(service, "errors_total") == {'{kind="http_405"}': 1}
+    assert counted(service, "requests_total") == {f'{{route="{path}",status="405"}}': 1}
 
 
 def test_the_frameworks_other_refusals_have_the_form_of_all():
     service = service_of(Model(1))
 
-    @service.app.get("/teapot")
+    @service.framework.get("/teapot")
     async def teapot():
-        raise module.HTTPException(418, "short and stout")
+        raise HTTPException(418, "short and stout")
 
-    @service.app.get("/forbidden")
+    @service.framework.get("/forbidden")
     async def forbidden():
-        raise module.HTTPException(405, headers={})
+        raise HTTPException(405, headers={})
 
     assert one(service, path="/teapot").refusal == (418, "BAD_REQUEST", "short and stout")
     assert counted(service, "errors_total") == {'{kind="http_418"}': 1}
@@ -93,7 +93,7 @@ def test_the_frameworks_other_refusals_have_the_form_of_all():
 def test_a_refusal_from_within_a_route_keeps_status_and_code():
     service = service_of(Model(1))
 
-    @service.app.get("/refused")
+    @service.framework.get("/refused")
     async def refused():
         raise RefusalError(409, "SOME_CODE", "not now")
 
@@ -101,6 +101,18 @@ def test_a_refusal_from_within_a_route_keeps_status_and_code():
     assert answer.refusal == (409, "SOME_CODE", "not now")
     assert dict(answer.headers)["content-type"] == "application/json"
     assert counted(service, "errors_total") == {'{kind="some_code"}': 1}
+
+
+def test_a_fault_within_the_framework_is_told_as_all_are_and_counted_once():
+    service = service_of(Model(1))
+
+    @service.framework.get("/broken")
+    async def broken():
+        raise ZeroDivisionError
+
+    answer = one(service, path="/broken")
+    assert answer.refusal == (500, "INTERNAL_ERROR", "the service failed; its log says why")
+    assert counted(service, "errors_total") == {'{kind="internal_error"}': 1}
 
 
 def test_token_and_names_are_those_that_were_given():
@@ -120,24 +132,6 @@ def test_each_route_is_counted_under_its_own_name():
         f'{{route="{path}",status="200"}}'
         for path in ("/", "/ping", "/ready", "/health", "/version", "/metrics", "/openapi.json")
     )
-
-
-def test_the_follower_follows_while_the_service_lives_and_the_last_lines_are_written():
-    service = service_of(Model(1))
-    calls, sent = service.follower.calls, []
-    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
-
-    async def receive():
-        return next(messages)
-
-    async def send(message):
-        sent.append((message["type"], list(calls)))
-
-    asyncio.run(service({"type": "lifespan", "state": {}}, receive, send))
-    assert sent == [
-        ("lifespan.startup.complete", ["start"]),
-        ("lifespan.shutdown.complete", ["start", "stop", "flush"]),
-    ]
 
 
 def test_the_description_names_routes_refusals_and_what_they_are_for():
@@ -160,7 +154,5 @@ def test_the_description_names_routes_refusals_and_what_they_are_for():
     assert found["/metrics"] == {"get": ["200", "401", "403", "503"]}
     assert len(found) == 7
     paths = described["paths"]
-    assert paths["/invocations"]["post"]["requestBody"] == protocol.INVOCATIONS["requestBody"]
-    assert paths["/predict"]["post"]["requestBody"] == protocol.PREDICT["requestBody"]
     assert list(paths["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain; version=0.0.4; charset=utf-8"]
     assert list(paths["/ping"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
