@@ -97,11 +97,13 @@ class Ready(BaseModel):
     version: str
 
 
-class Health(Ready):
-    """It, and what is in the way of following the alias."""
+class Health(BaseModel):
+    """The version that serves, and what is in the way of following the alias."""
 
     status: Literal["following", "not following"]
+    model: str
     alias: str
+    version: str
     run_id: str
     trouble: str | None
 

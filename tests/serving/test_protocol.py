@@ -258,3 +258,11 @@ def test_digits_are_written_each_with_its_name_and_what_the_model_saw(monkeypatc
         protocol.digits_of(["a"], seen, probabilities, loaded, False)
     with pytest.raises(ValueError, match="argument 3 is longer"):
         protocol.digits_of(["a", "b"], seen, probabilities[:1].repeat(3, axis=0), loaded, False)
+
+
+def test_the_description_names_the_limits_that_hold():
+    assert f"at most {schemas.MAX_FILES};" in schemas.Files.__doc__
+    content = schemas.PIXELS_SENT["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    for key in ("inputs", "instances"):
+        assert (content[key]["minItems"], content[key]["maxItems"]) == (1, schemas.MAX_IMAGES)
+        assert content[key]["description"] == SEND
