@@ -340,7 +340,7 @@ def test_the_name_that_the_environment_gives_is_the_experiments(trial, monkeypat
     run()
     assert parent().started()["experiment_name"] == "mine"
     run()
-    assert trial.stores == [("mine",), ("trial", parent().state()["run_id"], parent().path.name)]
+    assert trial.stores == [("mine",), ("trial", parent().state()["run_id"], parent().path)]
     assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
