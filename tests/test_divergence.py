@@ -71,7 +71,7 @@ def test_the_run_is_failed_with_the_reason_cannot_be_resumed_and_is_reproduced(t
         resumed_config(folder, {})
     assert resumed_config(folder, {"on_divergence": "continue"}).on_divergence == "continue"
     again = run_pipeline("reproduce", "last", cwd=tmp_path)
-    assert "identical: all 4 values of 1 epochs" in again.stdout
+    assert "identical: all 4 values of 1 epoch of" in again.stdout
     assert again.returncode == 0
 
 

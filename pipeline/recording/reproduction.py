@@ -63,7 +63,7 @@ def _tell(folder: RunFolder, recorded: Values, again: Values, differences: list[
     different = sorted(key for key, value in recorded.items() if repr(again.get(key)) != repr(value))
     name, epochs = folder.path.name, max(step for step, _ in recorded)
     if not different:
-        print(f"identical: all {len(recorded)} values of {epochs} epochs of run {name}")
+        print(f"identical: all {len(recorded)} values of {epochs} epoch{'s' * (epochs != 1)} of run {name}")
     else:
         step, metric = different[0]
         print(f"different: {len(different)} of {len(recorded)} values of run {name}")
