@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.tracking.folders import all_folders, copies, find_folder, new_folder
 from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.provenance import script_tags
 
 FOLDERS = "PIPELINE_LOGGER_FOLDERS"  # number of a logger -> its folder, for the processes that Lightning starts
 JOB_TAG = "slurm.job"
@@ -24,11 +25,12 @@ def next_number() -> int:
     return next(_numbers)
 
 
-def chosen(save_dir: Path, resume: str, number: int) -> RunFolder:
+def chosen(save_dir: Path, experiment_name: str, resume: str, number: int) -> RunFolder:
     """The folder of a logger's run, told to the processes that this one may start to help it.
 
     Args:
         save_dir: where the runs lie.
+        experiment_name: where a new run belongs.
         resume: `last`, name, folder or MLflow run id of a run to go on with; empty: a new one, unless this is a Slurm
             job that was requeued, whose run is then gone on with.
         number: the logger's.
@@ -36,7 +38,11 @@ def chosen(save_dir: Path, resume: str, number: int) -> RunFolder:
     Raises:
         ValueError: if the run to go on with is not there, or a copy of one that is.
     """
-    folder = find_folder(save_dir, resume) if resume else _requeued(save_dir, number) or new_folder(save_dir)
+    folder = (
+        find_folder(save_dir, resume)
+        if resume
+        else _requeued(save_dir, experiment_name, number) or new_folder(save_dir)
+    )
     told = _told() if number else {}
     os.environ[FOLDERS] = json.dumps({**told, str(number): str(folder.path.absolute())})
     return folder
@@ -54,16 +60,17 @@ def job_tags(number: int) -> dict[str, str]:
     return {JOB_TAG: f"{job}.{number}"} if job else {}
 
 
-def _requeued(save_dir: Path, number: int) -> RunFolder | None:
-    """The run of this job before it was requeued, unless it is finished."""
+def _requeued(save_dir: Path, experiment_name: str, number: int) -> RunFolder | None:
+    """The run of this job and script before the job was requeued, unless it is finished."""
     if os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         return None
-    job = job_tags(number).get(JOB_TAG)
+    told = job_tags(number) | script_tags()
     folders = all_folders(save_dir)
     copied = copies(folders)
     for folder in reversed(folders):
         start, end = folder.started() or {}, folder.ended() or {}
-        if job and start.get("tags", {}).get(JOB_TAG) == job and folder.path not in copied:
+        same = told.items() <= start.get("tags", {}).items() and start.get("experiment_name") == experiment_name
+        if JOB_TAG in told and same and folder.path not in copied:
             return folder if end.get("status") != "FINISHED" else None
     return None
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.signals import last_words, last_words_on_termination, uninterrupted
-from pipeline.terminal.shell import command, shown, user_name
+from pipeline.terminal.shell import command, shown
 from pipeline.tracking import recovery
-from pipeline.tracking.checkout import checkout
+from pipeline.tracking.checkout import Checkout, checkout
 from pipeline.tracking.folders import original_of, refusal_of_copy, tell_once
-from pipeline.tracking.journal import Journal, RunFolder
-from pipeline.tracking.provenance import machine_tags
+from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.provenance import machine_tags, script, script_tags
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess, deliver_in_background
 
@@ -82,20 +82,20 @@ class LiveRun:
 
     def start(self, experiment_name: str, tags: Mapping[str, str], adopt: bool) -> None:
         """Begin the record, with the commit of the script, the packages and the machine."""
-        code = checkout(script_folder())
-        self.run.start(experiment_name, {}, {**machine_tags(), **_script_tags(), **tags}, code=code, adopt=adopt)
+        code = _script_checkout()
+        self.run.start(experiment_name, {}, {**machine_tags(), **script_tags(), **tags}, code=code, adopt=adopt)
         self._add_provenance()
 
     def resume(self, tags: Mapping[str, str]) -> None:
         """Go on with the record of a process before this one."""
         kept = {name: text for name, text in tags.items() if name != "mlflow.runName"}
-        resumed = {f"resumed.{name}": text for name, text in checkout(script_folder()).tags().items()}
+        resumed = {f"resumed.{name}": text for name, text in _script_checkout().tags().items()}
         self.run.resume({}, {**machine_tags(), **kept, **resumed})
         self._add_provenance()
 
     def _add_provenance(self) -> None:
         with contextlib.suppress(OSError):  # a full disk is no reason to end a training
-            self.run.provenance(checkout(script_folder()))
+            self.run.provenance(_script_checkout())
 
     def go_on(self) -> None:
         """Be ready for more: what has ended is open again, for a test after a fit that failed."""
@@ -140,14 +140,20 @@ class Ending:
         """Write the end, unless it stands, and let the uploader do the rest by itself."""
         if os.getpid() != self.process:  # a fork, whose parent has the run
             return
-        with self.signals, contextlib.suppress(OSError), uninterrupted():
-            error = _uncaught()
-            if error is None and self.former and not self.complete:
-                self.run.end(*self.former)
-            self.run.end_by(error)
-            self.run.journal.close()
+        with self.signals, uninterrupted():
+            with contextlib.suppress(OSError, RunIsAliveError):  # it was sent to another process, which has it still
+                if not self.run.journal.is_held:
+                    self.run.journal.acquire()
+                self._end()
+                self.run.journal.close()
             self.uploader.close()
         _tell_waiting(self.run)
+
+    def _end(self) -> None:
+        error = _uncaught()
+        if error is None and self.former and not self.complete:
+            self.run.end(*self.former)
+        self.run.end_by(error)
 
 
 def _uncaught() -> BaseException | None:
@@ -163,29 +169,18 @@ def _tell_waiting(run: Run) -> None:
         print(f"records wait for MLflow in {shown(run.folder.path)} ({trouble['error']}); {again}", file=sys.stderr)
 
 
+def _script_checkout() -> Checkout:
+    """The tree of the script that runs; of a notebook or a prompt, that of the working directory."""
+    file = script()
+    return checkout(file.parent if file else Path.cwd())
+
+
 def _is_writable(folder: Path) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError:
         return False
-
-
-def script_folder() -> Path:
-    """The folder of the script that runs; of a notebook or a prompt, the working directory."""
-    script = _script()
-    return script.parent if script else Path.cwd()
-
-
-def _script() -> Path | None:
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(file).absolute() if file else None
-
-
-def _script_tags() -> dict[str, str]:
-    script = _script()
-    source = {"mlflow.source.name": str(script or "notebook"), "mlflow.source.type": "LOCAL" if script else "NOTEBOOK"}
-    return {"mlflow.user": user_name(), **source}
 
 
 def deliver_what_others_left(save_dir: Path) -> None:

@@ -80,7 +80,7 @@ class RunLogger(CSVLogger):
         self._number = identity.next_number()
         self._folder: RunFolder | None = None
         if not _is_helper():
-            self._folder = identity.chosen(Path(self._save_dir), resume, self._number)
+            self._folder = identity.chosen(Path(self._save_dir), experiment_name, resume, self._number)
         self._has_begun = self._has_travelled = False
         self._live: LiveRun | None = None
         self._params: dict[str, str] = {}
@@ -237,7 +237,8 @@ class RunLogger(CSVLogger):
         """
         if self._live is None:
             return
-        self.save()
+        if status != "finished":  # so Lightning says in a signal handler, which may be amid a write
+            self.save()
         run, error = self._live.run, sys.exc_info()[1]
         if status in ("success", "finished"):
             self._live.ending.complete = True

@@ -5,9 +5,11 @@ import math
 import os
 import platform
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
+from pipeline.terminal.shell import user_name
 from pipeline.tracking.checkout import checkout
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "onnxruntime")
@@ -36,6 +38,19 @@ def machine_tags() -> dict[str, str]:
         "package.python": platform.python_version(),
         **versions,
     }
+
+
+def script() -> Path | None:
+    """The script that runs; None in a notebook or at a prompt."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(file).absolute() if file else None
+
+
+def script_tags() -> dict[str, str]:
+    """Who runs which script, as MLflow names it."""
+    file = script()
+    source = {"mlflow.source.name": str(file or "notebook"), "mlflow.source.type": "LOCAL" if file else "NOTEBOOK"}
+    return {"mlflow.user": user_name(), **source}
 
 
 def cpu_name() -> str:

@@ -683,6 +683,41 @@ def test_a_run_that_lives_is_not_gone_on_with():
     journal.close()
 
 
+def test_another_script_or_experiment_of_a_requeued_job_begins_a_run_of_its_own(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    logger = RunLogger("flowers")
+    logger.log_metrics({"loss": 1.0}, 1)
+    number = iter([0, 0, 0])
+    monkeypatch.setattr(identity, "_numbers", number)
+    assert RunLogger("flowers").version == logger.version
+    assert RunLogger("trees").version != logger.version
+    monkeypatch.setattr(identity, "script_tags", lambda: {"mlflow.source.name": "other.py"})
+    assert RunLogger("flowers").version != logger.version
+
+
+def test_what_was_sent_away_while_open_is_ended_by_whoever_has_it():
+    logger = RunLogger("flowers")
+    logger.log_metrics({"loss": 1.0}, 1)
+    uploader = logger.experiment.uploader
+    pickle.dumps(logger)
+    elsewhere = Journal(RunFolder(logger.log_dir))
+    folder = RunFolder(logger.log_dir)
+    logger.close()
+    assert (folder.ended(), uploader.closed) == (None, True)
+    elsewhere.append("end", status="KILLED", tags={})
+    elsewhere.close()
+    assert ends(logger) == [("KILLED", None)]
+
+
+def test_sent_away_and_never_opened_there_it_ends_here():
+    logger = RunLogger("flowers")
+    logger.log_metrics({"loss": 1.0}, 1)
+    pickle.dumps(logger)
+    logger.close()
+    assert ends(logger) == [("FINISHED", None)]
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_requeued_job_goes_on_with_its_run_unless_that_is_finished(finished, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
