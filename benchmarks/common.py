@@ -84,6 +84,8 @@ def hardware():
 
 
 def _versions(python, names):
+    if not python.exists():
+        return "not installed"
     code = f"from importlib.metadata import version; print(*[n + '=' + version(n) for n in {names!r}])"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True)
     return done.stdout.strip() or "not installed"

@@ -173,7 +173,7 @@ def trial(monkeypatch):
     for place in (experiment, run):
         monkeypatch.setattr(place, "git_tags", lambda: {"git.commit": "c0ffee"})
     monkeypatch.setattr(experiment, "UploaderProcess", NotedSender)
-    monkeypatch.setattr(plan, "SharedUploader", Shared)
+    monkeypatch.setattr(plan, "Uploader", Shared)
     monkeypatch.setattr(experiment, "WorkerPool", HandPool)
     monkeypatch.setattr(report, "write_files", write_files)
     monkeypatch.setattr(experiment, "Journal", HeldJournal)

@@ -40,7 +40,7 @@ def train(config: RunConfig) -> int:
     if is_helper():
         return train_as_helper()
     preflight.check(config.as_dict())
-    deliver_the_dead(config.runs_dir)
+    recovery.deliver_what_others_left(config.runs_dir)
     with interruptions():
         return _train_recorded(config, open_journal(new_folder(config.runs_dir)), record.start)
 
@@ -84,21 +84,6 @@ def local_run_of_mlflow(runs_dir: str) -> str | None:
     run_id = os.environ.get("MLFLOW_RUN_ID")
     known = [folder for folder in all_folders(runs_dir) if run_id and folder.state().get("run_id") == run_id]
     return run_id if known and not is_helper() else None
-
-
-def deliver_the_dead(runs_dir: str) -> None:
-    """Put right the status of runs that died without a word, in the background."""
-    for folder in recovery.mark_dead_runs(runs_dir):
-        start = folder.started()
-        experiment = start["tags"].get("experiment") if start else None
-        words = ("experiment", "FILE") if experiment else ("train", "--resume", folder.path.name)
-        again = command(*words, runs_dir=folder.path.parent)
-        what = f"run {folder.path.name}" + (f" of experiment {experiment}" if experiment else "")
-        print(
-            f"{what} had died without a word and is now marked FAILED; go on with it: {again}",
-            file=sys.stderr,
-        )
-        UploaderProcess(folder).close()
 
 
 def _train_recorded(config: RunConfig, journal: Journal, begin: Begin) -> int:

@@ -15,7 +15,7 @@ from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, data_digest, values_of
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.lines import Event
-from pipeline.tracking.uploader import SharedUploader, UploaderProcess
+from pipeline.tracking.uploader import Uploader, UploaderProcess
 
 ALIVE_PATIENCE_S = 20.0
 Data = tuple[str, str, str]
@@ -104,4 +104,4 @@ def _take_up(trial: Trial, folder: RunFolder, parent: RunFolder, uploader: Uploa
         journal = Journal(folder)
         journal.append("parent", parent=parent.path.name)
         journal.close()
-    SharedUploader(folder, uploader.descriptor).notify()
+    Uploader(folder, uploader.descriptor).notify()

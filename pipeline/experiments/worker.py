@@ -23,7 +23,7 @@ from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.outputs import make_safe
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.run import Run
-from pipeline.tracking.uploader import SharedUploader
+from pipeline.tracking.uploader import Uploader
 
 Job = dict[str, Any]
 STEP_NEWS_S = 0.5
@@ -72,7 +72,7 @@ class Worker:
             self._say(end="FAILED", reason=str(error))
             return
         try:
-            with Run(journal, SharedUploader(folder, self.uploader_descriptor)) as run:
+            with Run(journal, Uploader(folder, self.uploader_descriptor)) as run:
                 self._train_recorded(job, run)
             self._say(end="FINISHED")
         except DivergedError as error:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import ROLES, RunConfig
 from pipeline.terminal.shell import user_name
+from pipeline.tracking.recovery import OURS
 
 if TYPE_CHECKING:
     from pipeline.data.datasets import ImageData, Split
@@ -31,7 +32,7 @@ def identity_tags(config: RunConfig) -> dict[str, str]:
     return {
         "mlflow.runName": run_name(config),
         "mlflow.user": user_name(),
-        "mlflow.source.name": "pipeline",
+        "mlflow.source.name": OURS,
         "mlflow.source.type": "LOCAL",
     }
 

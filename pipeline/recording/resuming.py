@@ -9,7 +9,7 @@ from pipeline.config import ROLES, ConfigError, RunConfig
 from pipeline.terminal.shell import command
 from pipeline.tracking.journal import CONFIG, RunFolder, RunIsAliveError
 from pipeline.tracking.lines import Event
-from pipeline.tracking.recovery import check_open
+from pipeline.tracking.recovery import check_open, script_of
 
 QUESTION = "question"  # the tag that tells an experiment's own run from its runs
 CHECKSUM = "# checksum"
@@ -19,7 +19,8 @@ def recorded_config(folder: RunFolder) -> RunConfig:
     """The knobs that the run was started with, and what its resumptions changed.
 
     Raises:
-        ValueError: if the folder holds no run that has begun, or its first record is lost and its config as well.
+        ValueError: if the folder holds no run that has begun, or its first record is lost and its config as well, or it
+            is not a training of this pipeline.
     """
     start = folder.started()
     if start is None:
@@ -28,6 +29,11 @@ def recorded_config(folder: RunFolder) -> RunConfig:
         raise ValueError(
             f"{folder.path.name} is the run of experiment {name!r}, which trains nothing itself; "
             f"go on with it: {command('experiment', 'FILE', runs_dir=folder.path.parent)}"
+        )
+    if script := script_of(folder):
+        raise ValueError(
+            f"{folder.path.name} is a run of {script}, which this pipeline cannot train; its script goes on with it: "
+            f"RunLogger(..., resume={folder.path.name!r})"
         )
     return RunConfig.from_mapping(recorded_knobs(folder.events()))
 

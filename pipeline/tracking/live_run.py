@@ -13,11 +13,11 @@ from pipeline.signals import last_words, last_words_on_termination, uninterrupte
 from pipeline.terminal.shell import command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.checkout import Checkout, checkout
-from pipeline.tracking.folders import original_of, refusal_of_copy, tell_once
+from pipeline.tracking.folders import original_of, refusal_of_copy
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.provenance import machine_tags, script, script_tags
 from pipeline.tracking.run import Run
-from pipeline.tracking.uploader import UploaderProcess, deliver_in_background
+from pipeline.tracking.uploader import UploaderProcess
 
 _open: "weakref.WeakValueDictionary[Path, LiveRun]" = weakref.WeakValueDictionary()
 
@@ -40,7 +40,7 @@ def opened(
     path = folder.path.absolute()
     if path in _open:
         return _open[path]
-    deliver_what_others_left(path.parent)
+    recovery.deliver_what_others_left(path.parent, _place_of_store(path.parent))
     if not has_begun and folder.started():
         if original := original_of(folder):
             raise ValueError(refusal_of_copy(folder, original))
@@ -73,9 +73,7 @@ class LiveRun:
             raise ValueError(
                 f"save_dir {folder.path.parent} cannot be written ({error.strerror}); give RunLogger another save_dir"
             ) from None
-        # The store of a folder that nobody may write into, `mlflow.db` there, would be none.
-        elsewhere = None if _is_writable(Path.cwd()) else folder.path.parent
-        self.uploader = UploaderProcess(folder, elsewhere)
+        self.uploader = UploaderProcess(folder, _place_of_store(folder.path.parent))
         self.run = Run(journal, self.uploader)
         self.ending = Ending(self.run, self.uploader)
         self._finalizer = weakref.finalize(self, self.ending.write)
@@ -175,24 +173,13 @@ def _script_checkout() -> Checkout:
     return checkout(file.parent if file else Path.cwd())
 
 
-def _is_writable(folder: Path) -> bool:
+def _place_of_store(save_dir: Path) -> Path | None:
+    """Where `mlflow.db` lies if no address is given: here (None), or beside the runs where nobody may write here."""
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        with tempfile.TemporaryFile(dir=Path.cwd()):
+            return None
     except OSError:
-        return False
-
-
-def deliver_what_others_left(save_dir: Path) -> None:
-    """Mark the runs beside that died without a word, and let them, and what waited for MLflow, be delivered."""
-    dead = recovery.mark_dead_runs(save_dir)
-    for folder in dead:
-        tell_once(
-            f"run {folder.path.name} had died without a word and is now marked FAILED; "
-            f"go on with it: RunLogger(..., resume={folder.path.name!r})"
-        )
-    paths = {folder.path: folder for folder in [*dead, *recovery.waiting(save_dir)]}
-    deliver_in_background(list(paths.values()))
+        return save_dir
 
 
 def _leave_to_the_parent() -> None:

@@ -4,6 +4,7 @@ import os
 import platform
 from pathlib import Path
 
+from pipeline.terminal.shell import command
 from pipeline.tracking.folders import (
     all_folders,
     data_digest,
@@ -15,9 +16,11 @@ from pipeline.tracking.folders import (
 )
 from pipeline.tracking.journal import JOURNAL, STATE, Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.lines import LOST, Event
+from pipeline.tracking.uploader import deliver_in_background
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
 TOLD_LOSSES = 10
+OURS = "pipeline"  # what a training of this pipeline gives MLflow as its source
 
 
 def mark_if_dead(folder: RunFolder) -> bool:
@@ -61,6 +64,36 @@ def mark_dead_runs(runs_dir: str | Path) -> list[RunFolder]:
     for folder in never_begun(runs_dir):
         remove(folder)
     return [folder for folder in all_folders(runs_dir) if mark_if_dead(folder)]
+
+
+def deliver_what_others_left(runs_dir: str | Path, cwd: Path | None = None) -> None:
+    """Mark the runs that died, say how they go on, and let them be delivered in the background, with what waited.
+
+    Args:
+        runs_dir: where the runs lie.
+        cwd: where `mlflow.db` lies, if no address is given; None: in the working directory.
+    """
+    dead = mark_dead_runs(runs_dir)
+    for folder in dead:
+        what, again = _how_to_go_on(folder)
+        tell_once(f"{what} had died without a word and is now marked FAILED; go on with it: {again}")
+    left = {folder.path: folder for folder in [*dead, *waiting(runs_dir)]}
+    deliver_in_background(left.values(), cwd)
+
+
+def _how_to_go_on(folder: RunFolder) -> tuple[str, str]:
+    name, place, tags = folder.path.name, folder.path.parent, (folder.started() or {}).get("tags", {})
+    if script_of(folder):
+        return f"run {name}", f"RunLogger(..., resume={name!r})"
+    if experiment := tags.get("experiment"):
+        return f"run {name} of experiment {experiment}", command("experiment", "FILE", runs_dir=place)
+    return f"run {name}", command("train", "--resume", name, runs_dir=place)
+
+
+def script_of(folder: RunFolder) -> str:
+    """The script whose own training the run is; nothing: it is one of this pipeline's."""
+    source = (folder.started() or {}).get("tags", {}).get("mlflow.source.name", OURS)
+    return "" if source == OURS else str(source)
 
 
 def waiting(runs_dir: str | Path) -> list[RunFolder]:

@@ -1,8 +1,7 @@
 """Handles on the process that delivers runs while they train; what it does is `delivery.upload_loop`'s.
 
 A process of its own, so that MLflow's import and every wait for the server cost the training nothing, and so that it
-outlives a training that is killed and can still tell MLflow. One run has one; the runs of an experiment share one,
-whose input their processes inherit.
+outlives a training that is killed and can still tell MLflow.
 """
 
 import contextlib
@@ -10,9 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.tracking.journal import RunFolder
 
@@ -25,14 +23,23 @@ def importable() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
-class Uploader(Protocol):
-    """What a run asks of whoever delivers it."""
+class Uploader:
+    """A handle on an uploader that somebody has started: it is told of a run's news through its input.
+
+    The runs of an experiment share one, whose input their processes inherit.
+    """
+
+    def __init__(self, folder: RunFolder, descriptor: int) -> None:
+        self.folder, self.descriptor = folder, descriptor
 
     def notify(self) -> None:
         """Say that there is something to deliver."""
+        line = json.dumps(str(self.folder.path)) + "\n"  # as JSON, as a path may hold line breaks
+        with contextlib.suppress(OSError):
+            os.write(self.descriptor, line.encode())  # short enough for one pipe to take from many at once, unmixed
 
 
-class UploaderProcess:
+class UploaderProcess(Uploader):
     """A handle on an uploader of one's own."""
 
     def __init__(self, folder: RunFolder, cwd: Path | None = None) -> None:
@@ -42,7 +49,6 @@ class UploaderProcess:
             folder: the run's.
             cwd: where `mlflow.db` lies, if no address is given; None: in this process' working directory.
         """
-        self.folder = folder
         with (folder.path / LOG).open("ab") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable, "-P", "-m", LOOP, str(folder.path)],  # -P: a queue.py beside the script is not ours
@@ -53,17 +59,9 @@ class UploaderProcess:
                 env=importable(),
                 start_new_session=True,  # Ctrl-C is for the training; the uploader has to deliver the news of it
             )
-        os.set_blocking(self.descriptor, False)  # a training does not wait for an uploader that has much to do
-
-    @property
-    def descriptor(self) -> int:
-        """Where the process' input can be written; for other processes to inherit."""
         assert self._process.stdin is not None
-        return self._process.stdin.fileno()
-
-    def notify(self) -> None:
-        with contextlib.suppress(OSError):
-            _tell(self.descriptor, self.folder)
+        super().__init__(folder, self._process.stdin.fileno())
+        os.set_blocking(self.descriptor, False)  # a training does not wait for an uploader that has much to do
 
     def wait(self, patience_s: float | None = None) -> bool:
         """Say that nothing more comes, wait for the rest to be delivered; returns whether it was.
@@ -80,8 +78,9 @@ class UploaderProcess:
 
     def close(self) -> None:
         """Let it deliver what is there, without waiting for it."""
+        assert self._process.stdin is not None
+        self.descriptor = -1
         with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
             self._process.stdin.close()
 
     def kill(self) -> None:
@@ -90,27 +89,13 @@ class UploaderProcess:
         self._process.wait()
 
 
-class SharedUploader:
-    """A handle on the uploader of an experiment, in the process of one of its runs."""
-
-    def __init__(self, folder: RunFolder, descriptor: int) -> None:
-        """Tell of the folder's news through the inherited input of the uploader."""
-        self.folder, self.descriptor = folder, descriptor
-
-    def notify(self) -> None:
-        with contextlib.suppress(OSError):
-            _tell(self.descriptor, self.folder)
-
-
-def deliver_in_background(folders: Sequence[RunFolder]) -> None:
-    """Let one process deliver what runs that are over have left."""
-    if folders:
-        uploader = UploaderProcess(folders[0])
-        for folder in folders[1:]:
-            SharedUploader(folder, uploader.descriptor).notify()
+def deliver_in_background(folders: Iterable[RunFolder], cwd: Path | None = None) -> None:
+    """Let a process for each store deliver what runs that are over have left there."""
+    of_store: dict[str, list[RunFolder]] = {}
+    for folder in folders:
+        of_store.setdefault(folder.state().get("tracking_uri", ""), []).append(folder)
+    for first, *others in of_store.values():
+        uploader = UploaderProcess(first, cwd)
+        for folder in others:
+            Uploader(folder, uploader.descriptor).notify()
         uploader.close()
-
-
-def _tell(descriptor: int, folder: RunFolder) -> None:
-    line = json.dumps(str(folder.path)) + "\n"  # as JSON, as a path may hold line breaks
-    os.write(descriptor, line.encode())  # short enough for one pipe to take from many at once, unmixed

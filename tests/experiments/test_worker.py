@@ -61,7 +61,7 @@ def working(monkeypatch):
     monkeypatch.setattr(worker, "fit_and_record", fit)
     monkeypatch.setattr(
         worker,
-        "SharedUploader",
+        "Uploader",
         lambda folder, fd: SimpleNamespace(notify=lambda: Noted.notes.append((folder.path, fd))),
     )
     made = Worker.__new__(Worker)  # its beginning hands the process' own output over

@@ -13,6 +13,7 @@ from pipeline.recording.code_digest import code_digest
 from pipeline.tracking import recovery, run
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.run import Run
+from tests import recorded
 
 OTHER = {
     "dataset": "digits",
@@ -243,3 +244,10 @@ def test_a_run_that_died_is_closed_as_failed_before_it_is_gone_on_with(tmp_path,
     assert seen == {"config": RunConfig(epochs=30), "closed": True, "alive": True, "begin": recording.resume}
     assert folder.ended()["tags"] == {"failure_reason": recovery.DIED}
     assert folder.ended()["status"] == "FAILED"
+
+
+def test_a_run_of_another_script_is_that_scripts_to_go_on_with(tmp_path):
+    tags = {"mlflow.source.name": "/home/me/flowers.py", "mlflow.runName": "a"}
+    folder = recorded.run_of(tmp_path / "runs" / "run", recorded.start(params={}, tags=tags))
+    with pytest.raises(ValueError, match=r"run is a run of /home/me/flowers.py, .*RunLogger\(..., resume='run'\)"):
+        resuming.recorded_config(folder)

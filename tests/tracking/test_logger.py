@@ -22,7 +22,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from pipeline.tracking import RunLogger, identity, live_run, run
+from pipeline.tracking import RunLogger, folders, identity, live_run, recovery, run
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.logger import LONGEST_PARAM
@@ -53,7 +53,7 @@ def background(monkeypatch):
     delivered = []
     found = SimpleNamespace(tags=lambda: {"git.commit": "c0ffee"}, diff=b"a diff")
     monkeypatch.setattr(live_run, "UploaderProcess", Uploader)
-    monkeypatch.setattr(live_run, "deliver_in_background", delivered.append)
+    monkeypatch.setattr(recovery, "deliver_in_background", lambda folders, cwd: delivered.append(list(folders)))
     monkeypatch.setattr(live_run, "checkout", lambda here: found)
     monkeypatch.setattr(run, "installed", lambda: ["torch==2"])
     monkeypatch.setattr(identity, "_numbers", iter(range(1000)))
@@ -647,8 +647,9 @@ def dead(runs="runs", **more):
     return journal.folder
 
 
-def test_a_run_that_died_is_told_by_the_next_start_and_delivered(background, capsys):
-    folder = dead()
+def test_a_run_that_died_is_told_by_the_next_start_and_delivered(background, capsys, monkeypatch):
+    monkeypatch.setattr(folders, "_told", set())
+    folder = dead(**{"mlflow.source.name": "/home/me/flowers.py"})
     waits = dead()
     for each, trouble in ((waits, {"since": 1, "error": "no answer", "advice": ""}),):
         journal = Journal(each)

@@ -274,3 +274,36 @@ def test_of_a_run_that_lives_nothing_is_said_and_nobody_tries_to_take_it(tmp_pat
     monkeypatch.setattr(recovery, "Journal", lambda folder: pytest.fail("tried to take it"))
     assert not recovery.mark_if_dead(journal.folder)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_others_left_is_marked_told_with_how_it_goes_on_and_delivered(tmp_path, monkeypatch, capsys):
+    delivered = []
+    monkeypatch.setattr(recovery, "deliver_in_background", lambda folders, cwd: delivered.append((list(folders), cwd)))
+    monkeypatch.setattr(folders, "_told", set())
+    runs = tmp_path / "runs"
+    for name, tags in (
+        ("a", {"mlflow.source.name": "pipeline"}),
+        ("b", {"mlflow.source.name": "pipeline", "experiment": "dropout"}),
+        ("c", {"mlflow.source.name": "/home/me/flowers.py"}),
+        ("waits", {}),
+        ("needs a person", {}),
+        ("is delivered", {}),
+    ):
+        journal = Journal(RunFolder(runs / name))
+        journal.append("start", run_key=name, tags=tags, params={})
+        if name in ("waits", "needs a person", "is delivered"):
+            journal.append("end", status="FINISHED", tags={})
+            advice = "restore it" if name == "needs a person" else ""
+            trouble = None if name == "is delivered" else {"since": 1, "error": "no answer", "advice": advice}
+            journal.folder.write_state({"run_id": name, "trouble": trouble})
+        journal.close()
+    recovery.deliver_what_others_left(runs, tmp_path)
+    assert [([each.path.name for each in found], cwd) for found, cwd in delivered] == [
+        (["a", "b", "c", "waits"], tmp_path)
+    ]
+    told = "had died without a word and is now marked FAILED; go on with it: "
+    assert capsys.readouterr().err.splitlines() == [
+        f"run a {told}python -m pipeline train --resume a",
+        f"run b of experiment dropout {told}python -m pipeline experiment FILE",
+        f"run c {told}RunLogger(..., resume='c')",
+    ]

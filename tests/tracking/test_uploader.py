@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.tracking import uploader
 from pipeline.tracking.journal import RunFolder
-from pipeline.tracking.uploader import SharedUploader, UploaderProcess
+from pipeline.tracking.uploader import Uploader, UploaderProcess
 from tests.conftest import ROOT
 
 
@@ -89,7 +89,7 @@ def test_it_is_told_of_its_folder_in_a_line(handle, folder):
 
 def test_a_shared_sender_is_told_through_the_inherited_input(handle, tmp_path):
     other = RunFolder(tmp_path / "a\nb")
-    SharedUploader(other, handle.descriptor).notify()
+    Uploader(other, handle.descriptor).notify()
     handle.notify()
     lines = handle._process.heard().splitlines()
     assert [json.loads(each) for each in lines] == [str(other.path), str(handle.folder.path)]
@@ -98,7 +98,7 @@ def test_a_shared_sender_is_told_through_the_inherited_input(handle, tmp_path):
 def test_a_sender_that_has_died_is_told_nothing_and_nobody_fails(handle, folder):
     os.close(handle._process.read_end)
     handle.notify()
-    SharedUploader(folder, handle.descriptor).notify()
+    Uploader(folder, handle.descriptor).notify()
     handle.close()
     handle.close()
 
@@ -123,21 +123,27 @@ def test_who_has_no_patience_left_ends_it(handle):
 
 
 def test_an_uploader_that_reads_nothing_keeps_nobody_waiting(folder):
-    process = UploaderProcess.__new__(UploaderProcess)
-    process.folder, process._process = folder, Process([])
-    os.set_blocking(process.descriptor, False)
+    process = Process([])
+    handle = Uploader(folder, process.stdin.fileno())
+    os.set_blocking(handle.descriptor, False)
     for _ in range(10_000):
-        process.notify()
-    assert set(process._process.heard().splitlines(keepends=True)[:-1]) == {
-        json.dumps(str(folder.path)).encode() + b"\n"
-    }
+        handle.notify()
+    assert set(process.heard().splitlines(keepends=True)[:-1]) == {json.dumps(str(folder.path)).encode() + b"\n"}
 
 
 def test_the_input_of_the_process_never_blocks(handle):
     assert not os.get_blocking(handle.descriptor)
 
 
-def test_one_process_delivers_what_several_runs_have_left(tmp_path, monkeypatch):
+def test_a_closed_one_is_told_nothing(handle, tmp_path):
+    handle.close()
+    with (tmp_path / "opened since").open("wb") as other:  # whose number may be the closed one's
+        handle.notify()
+        assert other.tell() == 0
+    assert (tmp_path / "opened since").read_bytes() == b""
+
+
+def test_one_process_delivers_what_several_runs_have_left_in_a_store(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", Process)
     made = []
     monkeypatch.setattr(Process, "kill", lambda self: None)
@@ -146,10 +152,11 @@ def test_one_process_delivers_what_several_runs_have_left(tmp_path, monkeypatch)
     folders = [RunFolder(tmp_path / name) for name in ("a", "b", "c")]
     for each in folders:
         each.path.mkdir()
-    uploader.deliver_in_background(folders)
+    folders[1].write_state({"run_id": "1", "tracking_uri": "http://other"})
+    uploader.deliver_in_background(folders, tmp_path)
     uploader.deliver_in_background([])
-    (process,) = made
-    assert process.command[-1] == str(folders[0].path)
-    heard = [json.loads(line) for line in process.heard().splitlines()]
-    assert heard == [str(each.path) for each in folders[1:]]
-    assert process.heard() == b""
+    process, other = made
+    assert [each.command[-1] for each in made] == [str(folders[0].path), str(folders[1].path)]
+    assert [each.options["cwd"] for each in made] == [tmp_path] * 2
+    assert [json.loads(line) for line in process.heard().splitlines()] == [str(folders[2].path)]
+    assert (process.heard(), other.heard()) == (b"", b"")
