@@ -104,7 +104,7 @@ def signal_all(pids, number=signal.SIGKILL):
 
 
 def kill_all_of(folder):
-    """kill -9 the senders of the runs below the folder, as a power loss does."""
+    """kill -9 the uploaders of the runs below the folder, as a power loss does."""
     signal_all(processes("pipeline.delivery.upload_loop", str(folder)))
 
 

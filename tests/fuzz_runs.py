@@ -33,7 +33,7 @@ RECORDS = ("journal.jsonl", "vital.jsonl", "delivery.json", "config.yaml", "lock
 
 
 class Silent:
-    """A sender that nobody listens to."""
+    """An uploader that nobody listens to."""
 
     def notify(self):
         """Nothing."""

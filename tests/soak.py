@@ -1,6 +1,6 @@
 """Random faults for as long as you like: `make soak N=100`. Every case prints its seed; `--case K` replays one.
 
-kills:   N times kill -9 at a random instant (half the time the sender with it), resumed until finished.
+kills:   N times kill -9 at a random instant (half the time the uploader with it), resumed until finished.
 outages: N/2 schedules of an `mlflow server` that is killed, frozen or returns at random instants while a run trains.
 proxies: N/2 schedules of a proxy before a server that answers 401, 403, 404 or 429 in its place, loses answers of what
          was done, cuts connections or keeps silent, in bursts at random instants; half of the runs are killed too.

@@ -1,4 +1,4 @@
-"""An experiment without a training: its question, runs recorded by hand, a pool and a sender that only take notes."""
+"""An experiment without a training: its question, runs recorded by hand, a pool and an uploader that only take notes."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ class HeldJournal(Journal):
             journal.close()
 
 
-class NotedSender:
+class NotedUploader:
     """Delivers nothing and says that it has, or what it is told to say."""
 
     descriptor = 99
@@ -91,16 +91,16 @@ class NotedSender:
 
     def __init__(self, folder):
         self.folder, self.notes = folder, 0
-        NotedSender.made.append(self)
+        NotedUploader.made.append(self)
         state = {"run_id": "r-" + folder.path.name[-6:], "tracking_uri": "sqlite:///mlflow.db"}
-        folder.write_state({**state, **NotedSender.state})
+        folder.write_state({**state, **NotedUploader.state})
 
     def notify(self):
         self.notes += 1
 
     def wait(self, patience_s=None):
-        NotedSender.finished.append(patience_s)
-        return NotedSender.delivered
+        NotedUploader.finished.append(patience_s)
+        return NotedUploader.delivered
 
 
 class HandPool:
@@ -108,7 +108,7 @@ class HandPool:
 
     fates, sizes, trained, before = {}, [], [], None
 
-    def __init__(self, size, sender, parent, runs_dir):
+    def __init__(self, size, uploader, parent, runs_dir):
         HandPool.sizes.append(size)
         self.parent, self.runs_dir = parent, runs_dir
 
@@ -144,7 +144,7 @@ def trial(monkeypatch):
     noted = SimpleNamespace(loads=[], notes=[], written=[], stores=[])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # the verb sets it, to go on in the store of the first time
     for name, value in {"made": [], "finished": [], "delivered": True, "state": {}}.items():
-        monkeypatch.setattr(NotedSender, name, value, raising=False)
+        monkeypatch.setattr(NotedUploader, name, value, raising=False)
     for name, value in {"fates": {}, "sizes": [], "trained": [], "before": None}.items():
         monkeypatch.setattr(HandPool, name, value)
 
@@ -172,7 +172,7 @@ def trial(monkeypatch):
         monkeypatch.setattr(place, "code_digest", lambda: CODE)
     for place in (experiment, run):
         monkeypatch.setattr(place, "git_tags", lambda: {"git.commit": "c0ffee"})
-    monkeypatch.setattr(experiment, "UploaderProcess", NotedSender)
+    monkeypatch.setattr(experiment, "UploaderProcess", NotedUploader)
     monkeypatch.setattr(plan, "Uploader", Shared)
     monkeypatch.setattr(experiment, "WorkerPool", HandPool)
     monkeypatch.setattr(report, "write_files", write_files)

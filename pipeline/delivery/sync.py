@@ -23,7 +23,7 @@ from pipeline.tracking.journal import RunFolder
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 IDLE_ROUNDS, PAUSE_S = 2, 1.0
-SENDER_PATIENCE_S = 30.0  # a sender whose training is over ends within this
+UPLOADER_PATIENCE_S = 30.0  # an uploader whose training is over ends within this
 
 
 def sync(
@@ -104,7 +104,7 @@ def _sync_one(folder: RunFolder, uri: str, retry: bool) -> str:
         print(f"{name}: still running; its own process delivers it")
         return RUNNING
     try:
-        with FileLock(folder.path / DELIVERING, timeout=SENDER_PATIENCE_S):
+        with FileLock(folder.path / DELIVERING, timeout=UPLOADER_PATIENCE_S):
             return _deliver(folder, name, uri, retry)
     except Timeout:
         print(f"{name}: another process is delivering it")

@@ -26,15 +26,15 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THR
 class _Worker:
     """A worker process and the run that it is at."""
 
-    def __init__(self, sender: UploaderProcess, log: Path) -> None:
+    def __init__(self, uploader: UploaderProcess, log: Path) -> None:
         kept = {name: value for name, value in importable().items() if name != "MLFLOW_RUN_ID"}
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.experiments.worker", str(sender.descriptor)],
+                [sys.executable, "-m", "pipeline.experiments.worker", str(uploader.descriptor)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                pass_fds=(sender.descriptor,),
+                pass_fds=(uploader.descriptor,),
                 env={**kept, **THREADS},
                 start_new_session=True,  # Ctrl-C reaches it through the experiment
             )
@@ -62,8 +62,8 @@ class _Worker:
 class WorkerPool:
     """So many workers, alive until all runs have ended."""
 
-    def __init__(self, size: int, sender: UploaderProcess, parent: RunFolder, runs_dir: Path) -> None:
-        self.size, self.sender, self.parent, self.runs_dir = size, sender, parent, runs_dir
+    def __init__(self, size: int, uploader: UploaderProcess, parent: RunFolder, runs_dir: Path) -> None:
+        self.size, self.uploader, self.parent, self.runs_dir = size, uploader, parent, runs_dir
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
         self.waiting: Iterator[Trial] = iter(())
@@ -84,7 +84,7 @@ class WorkerPool:
             self._shutdown()
 
     def _start_worker(self) -> _Worker:
-        worker = _Worker(self.sender, self.parent.path / "workers.log")
+        worker = _Worker(self.uploader, self.parent.path / "workers.log")
         self.workers.append(worker)
         self.selector.register(worker.output, selectors.EVENT_READ, worker)
         return worker

@@ -42,7 +42,7 @@ def address() -> str:
 
 
 def connect(uri: str | None = None, *, looking_for: str = "") -> mlflow.MlflowClient:
-    """A client of the tracking server. MLflow's own retries are cut short: the sender has its own.
+    """A client of the tracking server. MLflow's own retries are cut short: the uploader has its own.
 
     For who only looks for something, `runs` or `models`, no database is made.
 

@@ -196,6 +196,6 @@ def _get(url: str, headers: dict[str, str]) -> dict[str, Any] | None:
         opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), AsItIs)
         with opener.open(urllib.request.Request(url, headers=headers), timeout=PATIENCE_S) as response:
             answer = json.loads(response.read(LONGEST_ANSWER))
-    except Exception:  # whatever is in the way, it is the sender's to deal with
+    except Exception:  # whatever is in the way, it is the uploader's to deal with
         return None
     return answer if isinstance(answer, dict) else None

@@ -65,7 +65,7 @@ def store_of(state: Mapping[str, object]) -> str:
     A file that is gone is where it went no more: the project's folder has been moved.
 
     Args:
-        state: what the run's sender has said of itself.
+        state: what the run's uploader has said of itself.
     """
     before = str(state.get("tracking_uri") or "")
     path = sqlite_path(before)

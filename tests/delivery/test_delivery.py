@@ -107,7 +107,7 @@ def delivery(folder, uri):
 
 
 def delivered(one, tries=30):
-    """Deliver until it goes through, as a sender does."""
+    """Deliver until it goes through, as an uploader does."""
     met = []
     for _ in range(tries):
         try:
@@ -411,7 +411,7 @@ def test_a_state_that_cannot_be_written_doubles_nothing(folder, server, monkeypa
     assert len(run.outputs.model_outputs) == len(one.writer.client.search_model_versions(f"name = '{name}'")) == 1
 
 
-def test_the_sender_outlives_a_log_and_a_state_that_cannot_be_written(folder, server, monkeypatch):
+def test_the_uploader_outlives_a_log_and_a_state_that_cannot_be_written(folder, server, monkeypatch):
     finished(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr(RunFolder, "write_state", _refuse)

@@ -26,7 +26,7 @@ def real(tmp_path_factory):
 
 @pytest.fixture
 def both(real, tmp_path, monkeypatch):
-    """The same run, delivered twice to each, the second time by a sender that knows nothing of the first."""
+    """The same run, delivered twice to each, the second time by an uploader that knows nothing of the first."""
     recorded.quick(monkeypatch)
     delivered = []
     for client in (FakeMlflow(), real):

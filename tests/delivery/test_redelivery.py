@@ -26,7 +26,7 @@ def undisturbed(folder):
 
 
 def delivered(folder, fake, tries=9):
-    """Deliver as a sender does: again after an answer that was lost, as another process after a death."""
+    """Deliver as an uploader does: again after an answer that was lost, as another process after a death."""
     delivery = Delivery(folder, fake)
     for _ in range(tries):
         try:

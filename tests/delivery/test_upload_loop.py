@@ -1,4 +1,4 @@
-"""The sender: when it delivers, how long it waits, whom it tells of trouble, when it ends. On a clock of its own."""
+"""The uploader: when it delivers, how long it waits, whom it tells of trouble, when it ends. On a clock of its own."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from pipeline.delivery import upload_loop
 from pipeline.delivery.upload_loop import DELIVERING, UploadLoop
 from pipeline.tracking.journal import RunFolder
 from tests.recorded import end, metrics, run_of, start
-from tests.senders import BLOCKED, NO, World
+from tests.uploads import BLOCKED, NO, World
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def world(monkeypatch):
 
 @pytest.fixture
 def log(world, monkeypatch, tmp_path):
-    """The lines of the sender's log."""
+    """The lines of the uploader's log."""
     with (tmp_path / "log").open("wb") as file:
         monkeypatch.setattr(upload_loop.sys, "stdout", file)
         yield lambda: (tmp_path / "log").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The sender as a process: what it does before and after sending, and that it insists on KILLED."""
+"""The uploader as a process: what it does before and after sending, and that it insists on KILLED."""
 
 import sys
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 from pipeline.delivery import upload_loop
 from pipeline.mlflow_client import connection
 from tests.recorded import end, metrics, run_of, start
-from tests.senders import BLOCKED, World
+from tests.uploads import BLOCKED, World
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_killed_run_of_mlflow_run_is_insisted_on(world, started, tmp_path, abo
     assert started[2:] == ([(([*command],), {"start_new_session": True})] if insists else [])
 
 
-def test_it_lets_the_former_sender_of_the_run_end_first(folder, monkeypatch):
+def test_it_lets_the_former_uploader_of_the_run_end_first(folder, monkeypatch):
     waited = []
 
     class Lock:

@@ -13,7 +13,7 @@ from pipeline.experiments import experiment
 from pipeline.signals import Interrupted
 from pipeline.tracking.folders import all_folders
 from pipeline.tracking.journal import Journal, RunIsAliveError
-from tests.trials import ALL, DIVERGED, TRIAL, HandPool, HeldJournal, NotedSender, record, trial
+from tests.trials import ALL, DIVERGED, TRIAL, HandPool, HeldJournal, NotedUploader, record, trial
 
 __all__ = ["trial"]
 HALF = "half seed=2"
@@ -76,9 +76,9 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert f"\nanswer     {answer['answer']}\nreport     runs/{name}/artifacts/comparison/report.html\n" in out
     assert out.endswith(f"\nrun        r-{name[-6:]} in sqlite:///mlflow.db, experiment trial\n")
     assert err == ""
-    assert NotedSender.finished == [None]
-    (sender,) = NotedSender.made
-    assert (sender.folder.path, sender.notes) == (parent().path, 5)  # of every event
+    assert NotedUploader.finished == [None]
+    (uploader,) = NotedUploader.made
+    assert (uploader.folder.path, uploader.notes) == (parent().path, 5)  # of every event
 
 
 def test_a_second_call_trains_nothing_and_answers_the_same_in_the_same_record(trial, capsys):
@@ -186,7 +186,7 @@ REFUSED = {"refused": [{"final": True, "words": "tag x: too long"}]}
     ],
 )
 def test_a_record_that_somebody_has_to_see_to_ends_with_1_and_one_that_only_waits_with_0(trial, delivered, state, code):
-    NotedSender.delivered, NotedSender.state = delivered, state
+    NotedUploader.delivered, NotedUploader.state = delivered, state
     assert run() == code
     assert parent().ended()["status"] == "FINISHED"
 
@@ -202,7 +202,7 @@ def test_a_signal_ends_it_as_killed_with_what_to_type_to_go_on(trial, capsys, nu
     assert (parent().ended()["status"], parent().ended()["tags"]) == ("KILLED", {"failure_reason": word})
     expected = "go on with: python -m pipeline experiment trial.yaml --data_dir 'my data'"
     assert f"stopped by {word}; what is done stays done; {expected}\n" in capsys.readouterr().out
-    assert NotedSender.finished == [experiment.KILLED_PATIENCE_S]
+    assert NotedUploader.finished == [experiment.KILLED_PATIENCE_S]
     HandPool.before = None
     HandPool.trained.clear()
     assert run() == 0
@@ -245,7 +245,7 @@ def test_a_question_that_another_user_alone_may_write_is_asked_anew(trial, monke
 
 
 def test_a_record_that_mlflow_has_not_heard_of_has_no_address_to_tell(trial, capsys):
-    NotedSender.state = {"run_id": ""}
+    NotedUploader.state = {"run_id": ""}
     run()
     assert "\nrun  " not in capsys.readouterr().out
 
@@ -275,7 +275,7 @@ def test_an_error_ends_it_as_failed_and_is_raised(trial):
         run()
     assert parent().ended()["status"] == "FAILED"
     assert parent().ended()["tags"] == {"failure_reason": "KeyError: 'lost'"}
-    assert NotedSender.finished == [experiment.KILLED_PATIENCE_S]
+    assert NotedUploader.finished == [experiment.KILLED_PATIENCE_S]
     assert kinds(parent()).count("end") == 1
 
 

@@ -132,7 +132,7 @@ def test_a_worker_that_is_killed_ends_its_run_not_the_experiment(tmp_path):
     assert "start the same command again: what is finished is not trained twice" in output
     statuses = [each.ended()["status"] for each in children(tmp_path)]
     assert sorted(statuses) == ["FAILED", *["FINISHED"] * 4]
-    # The experiment itself has closed the record, as the worker died; the sender would only once all is over.
+    # The experiment itself has closed the record, as the worker died; the uploader would only once all is over.
     ends = {each.ended()["status"]: each.ended() for each in children(tmp_path)}
     assert ends["FAILED"]["tags"] == {"failure_reason": DIED}
     assert ends["FAILED"]["time"] < ends["FINISHED"]["time"]

@@ -12,7 +12,7 @@ from pipeline.experiments.spec import read_question
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal, RunIsAliveError
 from pipeline.tracking.recovery import DIED
-from tests.trials import ALL, BASE, CODE, DIGEST, DIVERGED, TRIAL, WHY, NotedSender, record, trial
+from tests.trials import ALL, BASE, CODE, DIGEST, DIVERGED, TRIAL, WHY, NotedUploader, record, trial
 
 __all__ = ["trial"]
 
@@ -23,7 +23,7 @@ def plan(data=DIGEST, parent=None):
     digests = {planning.data_of(config): data for config in question.variants.values()}
     parent = parent or new_folder("runs")
     Journal(parent).close()
-    return planning.plan(question, digests, "runs", parent, NotedSender(parent)), parent
+    return planning.plan(question, digests, "runs", parent, NotedUploader(parent)), parent
 
 
 def first():

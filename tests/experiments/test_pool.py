@@ -23,7 +23,7 @@ class Script:
 
     made, plays = [], {}
 
-    def __init__(self, sender, log):
+    def __init__(self, uploader, log):
         self.read, self.write = os.pipe()
         self.output = os.fdopen(self.read, "rb", buffering=0)
         self.given, self.log, self.closed = [], log, False
@@ -82,7 +82,7 @@ def child(name, **other):
 def train(children, size=1):
     """Let a pool train them; returns what was told of each step, as (name, state)."""
     told = []
-    working = WorkerPool(size, "sender", PARENT, Path("runs").absolute())
+    working = WorkerPool(size, "uploader", PARENT, Path("runs").absolute())
     working.run(iter(children), lambda child: told.append((child.variant, child.state)))
     return told
 
@@ -102,7 +102,7 @@ def test_runs_are_given_in_their_order_to_whoever_is_free_and_all_are_sent_home(
             os.write(Script.made[0].write, b'{"end": "FINISHED"}\n')
 
     steps = []
-    WorkerPool(2, "sender", PARENT, Path("runs").absolute()).run(children, told)
+    WorkerPool(2, "uploader", PARENT, Path("runs").absolute()).run(children, told)
     assert [jobs(worker) for worker in Script.made] == [["a", None], ["b", "c", "d", "e", None]]
     assert steps == [("a", "running"), ("b", "running")] + [
         (name, state) for name, state in zip("bccddeea", ["finished", "running"] * 3 + ["finished"] * 2, strict=True)
@@ -135,7 +135,7 @@ def test_news_tell_of_steps_epochs_and_the_end(monkeypatch):
         {"epoch": 2, "seconds": 1.5, "accuracy": 0.875},
         {"end": "FINISHED"},
     ]
-    WorkerPool(1, "sender", PARENT, Path("runs").absolute()).run(
+    WorkerPool(1, "uploader", PARENT, Path("runs").absolute()).run(
         [one], lambda each: lines.append((each.line, each.line and (each.line.done, each.line.steps, each.line.values)))
     )
     assert (one.state, one.epochs_done, one.accuracy, one.epoch_seconds) == ("finished", 2, 0.875, [2.5, 1.5])
@@ -173,7 +173,7 @@ def test_a_worker_that_dies_takes_its_run_with_it_whose_record_is_closed_at_once
         if each is two:
             ends.append(one.folder.ended())
 
-    WorkerPool(1, "sender", PARENT, Path("runs").absolute()).run([one, two], told)
+    WorkerPool(1, "uploader", PARENT, Path("runs").absolute()).run([one, two], told)
     assert (one.state, one.reason) == ("failed", "its process died (exit code -9); start the experiment again")
     assert [(end["status"], end["tags"]) for end in ends] == [("FAILED", {"failure_reason": DIED})] * 2
     assert [jobs(worker) for worker in Script.made] == [["a"], ["b", None]]
@@ -211,7 +211,7 @@ def test_an_interruption_closes_every_workers_input_and_kills_those_that_do_not_
             raise pool.subprocess.TimeoutExpired("worker", timeout)
         return 0
 
-    waits, working = [], WorkerPool(2, "sender", PARENT, Path("runs").absolute())
+    waits, working = [], WorkerPool(2, "uploader", PARENT, Path("runs").absolute())
     monkeypatch.setattr(pool.time, "monotonic", lambda: 5.0)
     monkeypatch.setattr(Script, "wait", lambda self, timeout=None: wait(timeout))
     with pytest.raises(KeyboardInterrupt):

@@ -65,7 +65,7 @@ def test_a_signal_ends_the_run_as_killed_with_its_last_whole_epoch(tmp_path, num
     assert max(folder.checkpoints.glob("*.ckpt")).name in (f"epoch-{epochs:04d}.ckpt", f"epoch-{epochs - 1:04d}.ckpt")
 
 
-def test_a_run_that_died_without_a_word_is_marked_failed_by_its_sender(tmp_path):
+def test_a_run_that_died_without_a_word_is_marked_failed_by_its_uploader(tmp_path):
     training = faults.start_pipeline("train", *LONG, cwd=tmp_path)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 1)
     training.kill()
@@ -329,7 +329,7 @@ def test_a_clock_that_jumps_back_does_not_put_an_event_before_its_forerunners(tm
 
 
 @pytest.mark.slow
-def test_eight_senders_on_one_fresh_database_all_deliver(tmp_path):
+def test_eight_uploaders_on_one_fresh_database_all_deliver(tmp_path):
     made = tmp_path / "made"
     made.mkdir()
     done = run_pipeline("train", *SHORT, cwd=made, MLFLOW_TRACKING_URI="http://127.0.0.1:9", **THREADS)

@@ -45,7 +45,7 @@ FREE = {"verbose": "0", "data_dir": "/elsewhere", "runs_dir": "there", "on_diver
 
 
 class Silent:
-    """A sender that nobody listens to."""
+    """An uploader that nobody listens to."""
 
     def notify(self):
         """Nothing."""

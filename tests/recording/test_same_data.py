@@ -15,7 +15,7 @@ from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 
 
-class NoSender:
+class NoUploader:
     def notify(self):
         pass
 
@@ -35,7 +35,7 @@ def journal(tmp_path, monkeypatch):
     """That of a run that began on `some_data()`."""
     monkeypatch.setattr("pipeline.tracking.run.Run.provenance", lambda record: None)
     journal = Journal(RunFolder(tmp_path / "runs/run"))
-    recording.start(RunConfig(), Run(journal, NoSender()), module_of(some_data()), {})
+    recording.start(RunConfig(), Run(journal, NoUploader()), module_of(some_data()), {})
     yield journal
     journal.close()
 
@@ -56,7 +56,7 @@ def test_the_digest_that_a_run_began_on_is_recorded(journal):
 def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(journal):
     source = some_data()
     elsewhere = ImageData(source.name, "/elsewhere", source.train, source.test)
-    recording.resume(RunConfig(), Run(journal, NoSender()), module_of(elsewhere))
+    recording.resume(RunConfig(), Run(journal, NoUploader()), module_of(elsewhere))
     assert journal.folder.events()[-2]["kind"] == "resume"
 
 
@@ -65,7 +65,7 @@ def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(journal):
 def test_a_run_does_not_go_on_with_one_value_changed_and_records_nothing_of_the_attempt(journal, part, name):
     other, before = changed(some_data(), part, name), journal.folder.events()
     with pytest.raises(ValueError, match="began on data") as caught:
-        recording.resume(RunConfig(), Run(journal, NoSender()), module_of(other))
+        recording.resume(RunConfig(), Run(journal, NoUploader()), module_of(other))
     assert str(caught.value) == (f"run run began on data with digest {some_data().digest}, here lies {other.digest}")
     assert journal.folder.events() == before
 

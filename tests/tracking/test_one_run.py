@@ -88,7 +88,7 @@ def append(folder, kind, **content):
     journal.close()
 
 
-def test_on_a_full_disk_every_sender_finds_the_run_that_the_one_before_has_made(folder, monkeypatch):
+def test_on_a_full_disk_every_uploader_finds_the_run_that_the_one_before_has_made(folder, monkeypatch):
     def full(self, state):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""The handles that trainings hold on a sender: how it is started, told, waited for, and ended."""
+"""The handles that trainings hold on an uploader: how it is started, told, waited for, and ended."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Process:
     def wait(self, timeout=None):
         self.waited.append(timeout)
         if self.code is None and not self.killed:
-            raise subprocess.TimeoutExpired("sender", timeout)
+            raise subprocess.TimeoutExpired("uploader", timeout)
         return self.code
 
     def kill(self):
@@ -87,7 +87,7 @@ def test_it_is_told_of_its_folder_in_a_line(handle, folder):
     assert content.endswith(b"\n")
 
 
-def test_a_shared_sender_is_told_through_the_inherited_input(handle, tmp_path):
+def test_a_shared_uploader_is_told_through_the_inherited_input(handle, tmp_path):
     other = RunFolder(tmp_path / "a\nb")
     Uploader(other, handle.descriptor).notify()
     handle.notify()
@@ -95,7 +95,7 @@ def test_a_shared_sender_is_told_through_the_inherited_input(handle, tmp_path):
     assert [json.loads(each) for each in lines] == [str(other.path), str(handle.folder.path)]
 
 
-def test_a_sender_that_has_died_is_told_nothing_and_nobody_fails(handle, folder):
+def test_a_uploader_that_has_died_is_told_nothing_and_nobody_fails(handle, folder):
     os.close(handle._process.read_end)
     handle.notify()
     Uploader(folder, handle.descriptor).notify()

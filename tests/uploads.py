@@ -1,4 +1,4 @@
-"""The world as the sender sees it, with a clock that nobody waits for."""
+"""The world as the uploader sees it, with a clock that nobody waits for."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ BLOCKED = BlockedError("the run is deleted", "restore it")
 
 
 class World:
-    """A clock that nobody waits for, the sender's standard input, and what its deliveries meet.
+    """A clock that nobody waits for, the uploader's standard input, and what its deliveries meet.
 
     Attributes:
         news: (time, bytes) that arrive on the input, in order; None instead of bytes: it is closed.
@@ -63,7 +63,7 @@ class World:
         self.done[folder.path] = len(folder.events())
 
     def put_in_place(self, monkeypatch):
-        """Let the sender live in it."""
+        """Let the uploader live in it."""
         world = self
 
         class Delivery:
