@@ -1,4 +1,4 @@
-"""An experiment without a training: its question, runs recorded by hand, a pool and an uploader that only take notes."""
+"""An experiment without a training: its question, runs recorded by hand, a pool and uploader that only take notes."""
 
 import json
 from pathlib import Path
