@@ -265,3 +265,24 @@ def test_in_a_folder_that_nobody_may_write_into_everything_lies_beside_the_runs(
         run = the_run(client)
         assert run.info.status == "FINISHED"
         assert "checkpoints/last.ckpt" in files(client, run)
+
+
+def test_the_example_is_short_and_is_recorded(tmp_path):
+    example = ROOT / "examples/any_lightning_script.py"
+    assert len(example.read_text().splitlines()) <= 60
+    for more in ((), ("--resume", "last", "--epochs", "2")):
+        done = subprocess.run(
+            [sys.executable, str(example), "--epochs", "1", *more],
+            cwd=tmp_path,
+            env=environment(OMP_NUM_THREADS="1"),
+            capture_output=True,
+            text=True,
+            timeout=DELIVERED_WITHIN_S,
+        )
+        assert done.returncode == 0, done.stderr
+    delivered(tmp_path)
+    with store(local(tmp_path)) as client:
+        run = the_run(client, "digits-cnn")
+        assert (run.info.status, run.data.params["channels"]) == ("FINISHED", "16")
+        assert len(steps(client, run, "val_loss")) == 2
+        assert len([name for name in files(client, run) if name.startswith("checkpoints/")]) == 1
