@@ -22,7 +22,7 @@ README = ROOT / "README.md"
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "mutants.md")
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *PAGES]
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)) | set(re.findall(r"\b(bench-[a-z]+)\b", MAKEFILE))
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)) | set(re.findall(r"\b(bench-[a-z-]+)\b", MAKEFILE))
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
