@@ -1,5 +1,6 @@
 """The record of any Lightning script: what its Trainer logs, into a run's folder and from there into MLflow."""
 
+import contextlib
 import math
 import os
 import re
@@ -191,17 +192,17 @@ class RunLogger(CSVLogger):
         """Record params, nested ones as `a/b`. One that changes keeps its value in MLflow; the new one is a tag."""
         given = {str(name): _text(value) for name, value in _flatten_dict(_convert_params(params)).items()}
         live = self._opened()
-        changes = {name: text for name, text in given.items() if self._params.get(name) != text}
+        changes = {name: _short(text) for name, text in given.items() if self._params.get(name) != _short(text)}
         if not changes:
             return
         live.go_on()
-        new = {name: text for name, text in changes.items() if name not in self._params}
-        for name, text in changes.items():
-            if len(text) > LONGEST_PARAM:
-                live.run.text_artifact(f"params/{_file_name(name)}.txt", text)
-        if new:
-            live.run.params({name: _short(text) for name, text in new.items()})
-        if tags := {f"{CHANGED}{name}": _short(text) for name, text in changes.items() if name not in new}:
+        for name in changes:
+            if len(given[name]) > LONGEST_PARAM:
+                with contextlib.suppress(OSError):  # a full disk is no reason to end a training
+                    live.run.text_artifact(f"params/{_file_name(name)}.txt", given[name])
+        if new := {name: text for name, text in changes.items() if name not in self._params}:
+            live.run.params(new)
+        if tags := {f"{CHANGED}{name}": text for name, text in changes.items() if name not in new}:
             live.run.tags(tags)
         self._params |= changes
 
@@ -281,8 +282,10 @@ def _text(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    """A param's value that MLflow takes; a longer one lies whole in an artifact."""
-    return text if len(text) <= LONGEST_PARAM else f"{text[: LONGEST_PARAM - 3]}..."
+    """A param's value that MLflow takes; of one that is longer, and lies whole in an artifact, with its checksum."""
+    if len(text) <= LONGEST_PARAM:
+        return text
+    return f"{text[: LONGEST_PARAM - 12]}... {zlib.crc32(text.encode(errors='replace')):08x}"
 
 
 def _file_name(param: str) -> str:

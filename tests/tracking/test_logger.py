@@ -239,10 +239,34 @@ def test_a_long_param_lies_whole_in_an_artifact():
     logger.log_hyperparams({"longest": longest, "a/b": long, "a_b": long})
     found = params(logger)
     assert found["longest"] == longest
-    assert found["a/b"] == "y" * (LONGEST_PARAM - 3) + "..."
+    assert re.fullmatch(r"y+\.\.\. [0-9a-f]{8}", found["a/b"])
+    assert len(found["a/b"]) == LONGEST_PARAM
     written = [path for path in artifacts(logger) if path.startswith("params/")]
     assert len(set(written)) == 2
     assert all((RunFolder(logger.log_dir).artifacts / path).read_text() == long for path in written)
+
+
+def test_a_long_param_that_comes_again_after_a_resumption_is_nothing_and_another_is_a_change():
+    long = "y" * 10_000
+    logger = RunLogger("flowers")
+    logger.log_hyperparams({"long": long})
+    logger.close()
+    again = RunLogger("flowers", resume=logger.version)
+    again.log_hyperparams({"long": long})
+    assert "changed.long" not in tags(again)
+    again.log_hyperparams({"long": long + "z"})
+    assert tags(again)["changed.long"] != params(again)["long"]
+    written = RunFolder(again.log_dir).artifacts / "params/long.txt"
+    assert written.read_text() == long + "z"
+
+
+def test_a_full_disk_costs_the_text_of_a_long_param_and_not_the_training(monkeypatch):
+    logger = RunLogger("flowers")
+    logger.log_metrics({"loss": 1.0})
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(Run, "text_artifact", lambda self, *words: (_ for _ in ()).throw(full))
+    logger.log_hyperparams({"long": "y" * 10_000})
+    assert params(logger)["long"].startswith("yyy")
 
 
 def test_a_param_is_as_long_as_mlflow_takes_it():
