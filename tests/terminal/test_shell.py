@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.commands import flags
+from pipeline.commands.parsing import Parser
 from pipeline.config import RunConfig
 from pipeline.delivery import console, ui
 from pipeline.terminal import shell
@@ -67,7 +68,7 @@ def test_from_elsewhere_paths_are_absolute_and_commands_go_to_the_project_first(
 
 def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    options, values = flags.parse_knobs(["--runs_dir=~/r", "--data_dir", "~/d", "--config", "~/c"])
+    options, values = flags.parse_knobs(Parser("train"), ["--runs_dir=~/r", "--data_dir", "~/d", "--config", "~/c"])
     assert (values["runs_dir"], values["data_dir"], options.config) == tuple(f"{tmp_path}/{name}" for name in "rdc")
     assert RunConfig.from_mapping({"runs_dir": "~/r"}).runs_dir == f"{tmp_path}/r"
     assert cli.main(["sync", "--runs_dir", "~/r"]) == 0
