@@ -157,6 +157,7 @@ def test_ctrl_c_stops_the_runs_with_their_last_epoch_and_a_second_command_is_ref
     assert parent(tmp_path).ended()["status"] == "KILLED"
 
 
+@pytest.mark.slow
 def test_mlflow_run_makes_its_own_run_the_parent(undisturbed, tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL.replace("[1, 2, 3]", "[1]").replace("epochs: 8", "epochs: 1"))
     command = ["mlflow", "run", str(ROOT), "-e", "experiment", "--env-manager", "local", "--experiment-name", "mine"]

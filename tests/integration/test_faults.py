@@ -287,6 +287,7 @@ def test_a_full_disk_ends_in_one_clear_line_and_the_run_goes_on_when_there_is_ro
 DDP = ["--devices", "2", "--strategy", "ddp"]
 
 
+@pytest.mark.slow
 def test_two_ranks_make_one_run_with_the_metrics_over_all_images(tmp_path):
     done = run_pipeline("train", *SHORT, *DDP, "--validation_size", "101", cwd=tmp_path, **THREADS)
     assert done.returncode == 0, done.stderr
