@@ -101,8 +101,11 @@ def _module_and_loaders(
 ) -> tuple[DigitClassifier, dict[str, Any]]:
     """The module, and where `Trainer.fit` takes the data from: the fast ones where they do, or the plain ones."""
     classifier = make_classifier(config)
-    if fast_cpu and (by_hand := blocks.by_hand(trainer, classifier.network, config.batch_size)):
-        data.setup()
+    if not fast_cpu or trainer.world_size > 1:
+        return classifier, {"datamodule": data}
+    data.setup()
+    largest = min(config.batch_size, len(data.train_images))
+    if by_hand := blocks.by_hand(trainer, classifier.network, largest):
         parts = classifier.network, classifier.make_optimizer
         fast = FastClassifier(*parts, derive=by_hand, batch_size=config.batch_size)
         train = blocks.in_blocks(data.train_dataloader(), config.batch_size)

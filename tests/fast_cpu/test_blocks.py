@@ -138,6 +138,14 @@ def test_both_ways_give_the_same_weights_and_metrics_to_the_last_bit(monkeypatch
     assert fast.trainer.global_step == plain.trainer.global_step
 
 
+@pytest.mark.parametrize(("batch_size", "rows"), [(21, 21), (22, 21), (10**12, 21), (4, 4)])
+def test_memory_is_laid_out_for_the_largest_batch_that_there_will_be(batch_size, rows):
+    """Of 30 images 9 are held out; for a batch of 10**12 there is no memory anywhere."""
+    config = CONFIG.replace(epochs=1, batch_size=batch_size)
+    found = fit.fit(config, data=ranks.small_data(config))
+    assert [len(output) for output in found.classifier.derive.outputs] == [rows, rows]
+
+
 def test_clipping_a_watcher_or_accumulation_is_heeded():
     whole = fit.fit(CONFIG, data=ranks.small_data())
     for options in ({"gradient_clip_val": 1e-3}, {"accumulate_grad_batches": 3}):

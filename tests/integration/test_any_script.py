@@ -249,17 +249,22 @@ def test_two_ranks_have_one_run_and_one_folder(tmp_path, launcher, given):
         assert len([event for event in folder.events() if event["kind"] == "start"]) == 1
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="a folder that not even root may write into")
-def test_in_a_folder_that_nobody_may_write_into_everything_lies_beside_the_runs(tmp_path):
+def finished(script, *words, cwd):
+    """Run a script to its end, which is a good one."""
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps({"epochs": 1, "save_dir": str(tmp_path / "runs")})],
-        cwd="/proc",
+        [sys.executable, str(script), *words],
+        cwd=cwd,
         env=environment(OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
         timeout=DELIVERED_WITHIN_S,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="a folder that not even root may write into")
+def test_in_a_folder_that_nobody_may_write_into_everything_lies_beside_the_runs(tmp_path):
+    finished(SCRIPT, json.dumps({"epochs": 1, "save_dir": str(tmp_path / "runs")}), cwd="/proc")
     delivered(tmp_path)
     with store(local(tmp_path / "runs")) as client:
         run = the_run(client)
@@ -271,15 +276,7 @@ def test_the_example_is_short_and_is_recorded(tmp_path):
     example = ROOT / "examples/any_lightning_script.py"
     assert len(example.read_text().splitlines()) <= 60
     for more in ((), ("--resume", "last", "--epochs", "2")):
-        done = subprocess.run(
-            [sys.executable, str(example), "--epochs", "1", *more],
-            cwd=tmp_path,
-            env=environment(OMP_NUM_THREADS="1"),
-            capture_output=True,
-            text=True,
-            timeout=DELIVERED_WITHIN_S,
-        )
-        assert done.returncode == 0, done.stderr
+        finished(example, "--epochs", "1", *more, cwd=tmp_path)
     delivered(tmp_path)
     with store(local(tmp_path)) as client:
         run = the_run(client, "digits-cnn")

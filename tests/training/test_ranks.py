@@ -68,7 +68,7 @@ def test_a_rank_that_fails_ends_the_others_and_raises_its_own_error(monkeypatch,
         raise KeyError("why")
 
     launcher = SimpleNamespace(kill=signals.append, procs=others) if processes else None
-    trainer = SimpleNamespace(fit=interrupted, strategy=SimpleNamespace(launcher=launcher))
+    trainer = SimpleNamespace(fit=interrupted, strategy=SimpleNamespace(launcher=launcher), world_size=1)
     monkeypatch.setattr(fit, "make_trainer", lambda *_: trainer)
     monkeypatch.setattr(fit.blocks, "by_hand", lambda *_: None)
     with pytest.raises(KeyError, match="why"):
