@@ -140,7 +140,7 @@ def check_checkpoints(folder, content, damaged):
 def check_writing(folder, name, before, damaged):
     """Mark the run as `sync` does, write on, and look whether all stands; returns what is wrong, what is unknown."""
     wrong, unknown, events = [], [], folder.events()
-    recovery.mark_dead_runs(folder.path.parent)
+    recovery.left_by_others(folder.path.parent)
     end = folder.ended()
     if name == "finished" and end is not None and end["status"] != "FINISHED":
         evidence = {"journal.jsonl", "vital.jsonl", "delivery.json"} <= damaged

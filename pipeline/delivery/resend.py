@@ -3,11 +3,11 @@
 import uuid
 
 from filelock import FileLock, Timeout
-from mlflow.exceptions import MlflowException
 
 from pipeline.delivery.upload_loop import DELIVERING
+from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import connect
-from pipeline.mlflow_client.errors import asking, is_not_there
+from pipeline.mlflow_client.errors import asking
 from pipeline.mlflow_client.naming import experiment_problem
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import command, shown
@@ -74,13 +74,8 @@ def _is_there(folder: RunFolder) -> bool:
     if not state.get("run_id"):
         return False
     with asking():
-        client = connect(store_of(state))
-        try:
-            return str(client.get_run(state["run_id"]).info.lifecycle_stage) == "active"
-        except MlflowException as error:
-            if not is_not_there(error):
-                raise
-    return False
+        run = searches.run_of_id(connect(store_of(state)), state["run_id"])
+    return run is not None and run.info.lifecycle_stage == "active"
 
 
 def _redirect(folder: RunFolder, experiment_name: str, as_new: bool) -> None:

@@ -17,6 +17,7 @@ from pipeline.delivery.keys import key_of
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import once
 from pipeline.mlflow_client.errors import in_words, is_final
+from pipeline.mlflow_client.naming import MAX_TAG
 from pipeline.registry import log_model
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import LOST, Event
@@ -180,7 +181,7 @@ class Writer:
             self.client.log_batch(self.run_id, [_with_key(metric) for metric in metrics])
 
     def _tags(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:
-        tags = {name: str(value)[:8000] for name, value in event["tags"].items()}
+        tags = {name: str(value)[:MAX_TAG] for name, value in event["tags"].items()}
         if NOTE in tags and not self._note_is_ours():
             del tags[NOTE]
         return self._log("tags", [RunTag(name, text) for name, text in tags.items()], names)
@@ -188,7 +189,7 @@ class Writer:
     def _note_is_ours(self) -> bool:
         """Whether the run's description is one that its journal has given it, and not a person's own."""
         note = self.client.get_run(self.run_id).data.tags.get(NOTE)
-        ours = {str(event.get("tags", {}).get(NOTE))[:8000] for event in self.folder.events()}
+        ours = {str(event.get("tags", {}).get(NOTE))[:MAX_TAG] for event in self.folder.events()}
         return note is None or note in ours
 
     def _log(self, kind: str, items: Iterable[Item], names: Collection[str]) -> list[Refusal]:
@@ -263,7 +264,8 @@ def _metrics_of(event: Event) -> list[Metric]:
 
 def _with_key(item: Item) -> Any:
     """The item under a name that MLflow takes."""
-    return item if key_of(item.key) == item.key else type(item)(**{**dict(item), "key": key_of(item.key)})
+    key = key_of(item.key)
+    return item if key == item.key else type(item)(**{**dict(item), "key": key})
 
 
 def _is_random_name(name: str | None) -> bool:

@@ -108,9 +108,10 @@ class Health(BaseModel):
     trouble: str | None
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def refusals(*statuses: int | str) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for OpenAPI."""
-    words = {
+    words: dict[int | str, str] = {
+        "4XX": "any other request that cannot be answered",
         400: "what was sent is not what the model takes",
         401: "no or a wrong token",
         403: "the service is not known by the name in Host",

@@ -59,26 +59,31 @@ def close_as_dead(folder: RunFolder) -> bool:
         journal.close()
 
 
-def mark_dead_runs(runs_dir: str | Path) -> list[RunFolder]:
-    """Close the records of all runs that died; returns those that were closed now. What never began is removed."""
-    for folder in never_begun(runs_dir):
-        remove(folder)
-    return [folder for folder in all_folders(runs_dir) if mark_if_dead(folder)]
-
-
 def deliver_what_others_left(runs_dir: str | Path, cwd: Path | None = None) -> None:
-    """Mark the runs that died, say how they go on, and let them be delivered in the background, with what waited.
+    """Let the runs that died, and those that MLflow did not answer for, be delivered in the background.
 
     Args:
         runs_dir: where the runs lie.
         cwd: where `mlflow.db` lies, if no address is given; None: in the working directory.
     """
-    dead = mark_dead_runs(runs_dir)
-    for folder in dead:
-        what, again = _how_to_go_on(folder)
-        tell_once(f"{what} had died without a word and is now marked FAILED; go on with it: {again}")
-    left = {folder.path: folder for folder in [*dead, *waiting(runs_dir)]}
-    deliver_in_background(left.values(), cwd)
+    deliver_in_background(left_by_others(runs_dir), cwd)
+
+
+def left_by_others(runs_dir: str | Path) -> list[RunFolder]:
+    """The runs to be delivered: those that died, now marked and told how they go on, and those that wait.
+
+    What never began is removed.
+    """
+    for folder in never_begun(runs_dir):
+        remove(folder)
+    left = []
+    for folder in all_folders(runs_dir):
+        if died := mark_if_dead(folder):
+            what, again = _how_to_go_on(folder)
+            tell_once(f"{what} had died without a word and is now marked FAILED; go on with it: {again}")
+        if died or _waits(folder):
+            left.append(folder)
+    return left
 
 
 def _how_to_go_on(folder: RunFolder) -> tuple[str, str]:
@@ -96,14 +101,12 @@ def script_of(folder: RunFolder) -> str:
     return "" if source == OURS else str(source)
 
 
-def waiting(runs_dir: str | Path) -> list[RunFolder]:
-    """The runs that are over and that MLflow did not answer for; what needs a person first is not among them."""
-    found = []
-    for folder in all_folders(runs_dir):
-        trouble = folder.state().get("trouble")
-        if trouble and not trouble.get("advice") and os.access(folder.path, os.W_OK) and not folder.is_alive():
-            found.append(folder)
-    return found
+def _waits(folder: RunFolder) -> bool:
+    """Whether the run is over and MLflow did not answer for it; what needs a person first does not wait."""
+    trouble = folder.state().get("trouble")
+    if not trouble or trouble.get("advice"):
+        return False
+    return os.access(folder.path, os.W_OK) and not folder.is_alive()
 
 
 def losses(folder: RunFolder) -> list[str]:

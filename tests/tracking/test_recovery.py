@@ -34,7 +34,7 @@ def test_a_flipped_bit_in_a_finished_run_changes_no_status_and_is_told(tmp_path)
     path = folder.path / "journal.jsonl"
     before = path.read_bytes().replace(b'"step":2', b'"step":0')
     path.write_bytes(before)
-    assert recovery.mark_dead_runs(tmp_path / "runs") == []
+    assert recovery.left_by_others(tmp_path / "runs") == []
     assert folder.ended()["status"] == "FINISHED"
     assert recovery.losses(folder) == ["record 3 (metrics of epoch 0) is damaged: MLflow has it"]
     folder.write_state({"run_id": "abc", "delivered": 2})
@@ -135,7 +135,7 @@ def test_only_a_run_of_this_machine_is_called_dead_by_it(tmp_path, monkeypatch, 
     journal.close()
     assert recovery.mark_if_dead(journal.folder) is dies
     assert [event["kind"] for event in journal.folder.events()[before:]] == ["end"] * dies
-    assert [each.path for each in recovery.mark_dead_runs(tmp_path)] == []
+    assert [each.path for each in recovery.left_by_others(tmp_path)] == []
 
 
 def test_a_run_whose_lock_is_held_is_not_called_dead_and_is_as_soon_as_it_is_free(tmp_path):
@@ -144,7 +144,7 @@ def test_a_run_whose_lock_is_held_is_not_called_dead_and_is_as_soon_as_it_is_fre
     assert not recovery.close_as_dead(journal.folder)
     assert journal.folder.ended() is None
     journal.close()
-    assert [each.path for each in recovery.mark_dead_runs(tmp_path)] == [tmp_path / "run"]
+    assert [each.path for each in recovery.left_by_others(tmp_path)] == [tmp_path / "run"]
     end = journal.folder.events()[-1]
     words = "the process died without a word (kill -9, out of memory, power loss)"
     assert (end["kind"], end["status"], end["tags"]) == ("end", "FAILED", {"failure_reason": words})
@@ -170,7 +170,7 @@ def test_a_run_that_never_began_is_removed_and_not_marked(tmp_path):
     Journal(RunFolder(tmp_path / "never")).close()
     assert not recovery.mark_if_dead(RunFolder(tmp_path / "never"))
     finished(tmp_path / "finished")
-    assert recovery.mark_dead_runs(tmp_path) == []
+    assert recovery.left_by_others(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["finished"]
 
 
