@@ -24,21 +24,23 @@ def one(knob, value):
     import resource
 
     from pipeline.config import RunConfig
-    from pipeline.data.datamodule import ImageTensors, MNISTDataModule
+    from pipeline.data.datamodule import ExampleTensors, DataModule
     from pipeline.data.datasets import Split
     from pipeline.training import fit
 
-    class Repeated(MNISTDataModule):
+    class Repeated(DataModule):
         def setup(self, stage=None):
             super().setup(stage)
             train, times = self.source.train, value // 60_000
-            self.train_images = ImageTensors(Split(np.tile(train.images, (times, 1, 1)), np.tile(train.labels, times)))
+            self.train_examples = ExampleTensors(
+                Split(np.tile(train.images, (times, 1, 1)), np.tile(train.labels, times))
+            )
 
     long = (knob == "images" and value > 300_000) or (knob == "hidden_units" and value > 1024)
     epochs = 1 if long else 3
     knobs = {} if knob == "images" else {knob: value}
     config = RunConfig(epochs=epochs, data_dir=str(MNIST_DIR), accelerator="cpu", **knobs)
-    kind = Repeated if knob == "images" else MNISTDataModule
+    kind = Repeated if knob == "images" else DataModule
     data = kind(config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed)
     data.setup()
     history = fit.fit(config, data=data).history

@@ -1,22 +1,40 @@
 """RunConfig: every knob of a run with its meaning, range and default, and what another value of it means elsewhere."""
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic_core import ErrorDetails
 
+from pipeline import own_code, signatures
+from pipeline.knobs import (
+    KEPT,
+    MOST,
+    NAME,
+    OWN_NAME,
+    OWN_PLACE,
+    PLACE,
+    TURNED,
+    Names,
+    Role,
+    knob,
+    limits_of,
+    named,
+    names_of,
+    role_of,
+)
+from pipeline.own_code import OwnCodeError
 from pipeline.values import Value, did_you_mean, exactly, short, unknown_name
 
-Dataset = Literal["mnist", "fashion_mnist", "kmnist", "digits"]
-DATASETS: tuple[str, ...] = get_args(Dataset)
+IN_MNISTS_FORMAT = ("mnist", "fashion_mnist", "kmnist")
+DATASETS = (*IN_MNISTS_FORMAT, "digits", *signatures.DATASETS)
 AUTO = "auto"
-MOST = 2**53  # of a whole number: the largest up to which MLflow's and JSON's numbers are exact
-LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+OPTIMIZERS = ("rmsprop", "sgd", "nesterov", "adagrad", "adadelta", "adam", "adamw")
 
 
 class ConfigError(ValueError):
@@ -31,40 +49,6 @@ class ConfigError(ValueError):
         super().__init__("\n  ".join(["wrong input:", *problems]) if len(problems) > 1 else problems[0])
 
 
-@dataclass(frozen=True)
-class Role:
-    """What another value of a knob means for comparing, naming and resuming, and who may give it.
-
-    Attributes:
-        groups: a comparison puts runs that differ in it into different groups.
-        decides: an experiment takes a run that differs in it for another answer, and trains anew.
-        told: a run's name and description tell it where it is not the sample's.
-        resumes: what a run that is gone on with may be given: no other value, a larger one, any.
-        asked: an experiment's file may set it; what the experiment itself decides it may not.
-        of_mlproject: MLproject declares it, and so gives it whether a person typed it or not.
-    """
-
-    groups: bool = True
-    decides: bool = True
-    told: bool = True
-    resumes: Literal["no other", "larger", "any"] = "no other"
-    asked: bool = True
-    of_mlproject: bool = False
-
-
-KEPT, TURNED = Role(), Role(of_mlproject=True)
-NAME = Role(groups=False, decides=False, told=False)
-PLACE = replace(NAME, resumes="any")  # where things lie and what is printed changes no number
-OWN_NAME, OWN_PLACE = replace(NAME, asked=False), replace(PLACE, asked=False)
-
-
-def knob(default: Value, meaning: str, role: Role = KEPT, **limits: float) -> Any:
-    """A field with its documentation, its role and its range: `gt`, `ge`, `lt`, `le` as pydantic has them."""
-    field: Any = Field(default, description=meaning, **limits)  # type: ignore[call-overload]
-    field.metadata.append(role)
-    return field
-
-
 def default_data_dir(dataset: str) -> str:
     """Where a data set lies by default. MNIST_DIR in the environment is MNIST's folder, no other's."""
     return os.environ.get("MNIST_DIR", "data") if dataset == "mnist" else "data"
@@ -73,43 +57,67 @@ def default_data_dir(dataset: str) -> str:
 class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True):
     """The knobs of one training run, from values as typed or as they are; the defaults are the Keras sample's.
 
+    Network and dataset add the parameters of their own signatures: `RunConfig(network="my_cnn:CNN", channels=32)`.
+
     Raises:
         ConfigError: naming every unknown knob, every value of the wrong type or outside its range, and every
             combination that cannot be.
     """
 
-    dataset: Dataset = knob("mnist", "what to learn; digits is a small trial that needs no network", TURNED)
+    dataset: str = named(
+        "mnist",
+        "what to learn; digits is a small trial that needs no network",
+        Names(DATASETS, "a function"),
+        TURNED,
+    )
     data_dir: str = knob(
         AUTO,
-        "folder of the four IDX files or mnist.npz; what is missing is downloaded into it "
-        "(environment, for mnist: MNIST_DIR)",
+        "where the data lie; of mnist and its relatives the four IDX files or mnist.npz, and what is missing is "
+        "downloaded into it (environment, for mnist: MNIST_DIR)",
         PLACE,
     )
     data_name: str = knob(
-        "", "a name of their own for data of your own in MNIST's format; empty: the data must be the known ones"
+        "",
+        "a name of their own for data in MNIST's format that are not the known ones; for a folder or table what it is "
+        "called",
     )
     validation_size: int = knob(
         0,
-        "training images held out to select on; 0: evaluate on the test set each epoch, as the sample",
+        "training examples held out to select on; 0: evaluate on the test set each epoch, as the sample",
         TURNED,
         ge=0,
         le=MOST,
     )
 
     epochs: int = knob(
-        20, "passes over the training images", Role(told=False, resumes="larger", of_mlproject=True), ge=1, le=MOST
+        20, "passes over the training examples", Role(told=False, resumes="larger", of_mlproject=True), ge=1, le=MOST
     )
-    batch_size: int = knob(128, "images per optimizer step", TURNED, ge=1, le=MOST)
+    batch_size: int = knob(128, "examples per optimizer step", TURNED, ge=1, le=MOST)
 
-    hidden_units: int = knob(512, "units per hidden layer", TURNED, ge=1, le=MOST)
-    hidden_layers: int = knob(2, "number of hidden layers", TURNED, ge=0, le=1000)
-    dropout: float = knob(0.2, "share of hidden units dropped at each training step", TURNED, ge=0, lt=1)
+    network: str = named(
+        "mlp", "what learns; its own knobs are shown with it", Names(tuple(signatures.NETWORKS), "an nn.Module")
+    )
 
-    optimizer: Literal["rmsprop", "sgd", "adagrad", "adadelta", "adam"] = knob("rmsprop", "update rule", TURNED)
+    optimizer: str = named("rmsprop", "update rule", Names(OPTIMIZERS, "a function"), TURNED)
     learning_rate: float = knob(1e-3, "step size of the optimizer", TURNED, gt=0)
     rho: float = knob(0.9, "decay of the running averages (rmsprop, adadelta)", ge=0, lt=1)
-    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd)", ge=1e-30)
-    momentum: float = knob(0.0, "share of the last step that is repeated (sgd)", ge=0, lt=1)
+    epsilon: float = knob(1e-7, "what keeps the divisor from zero (all but sgd, nesterov)", ge=1e-30)
+    momentum: float = knob(0.0, "share of the last step that is repeated (sgd, nesterov)", ge=0, lt=1)
+    weight_decay: float = knob(0.01, "share of learning_rate by which weights shrink in a step (adamw)", ge=0)
+    schedule: str = named(
+        "constant", "how the learning rate goes on, epoch by epoch", Names(("constant", "cosine", "step"), "a function")
+    )
+    gradient_clip: float = knob(0.0, "longest gradient that a step takes as it is, by its norm; 0: any", ge=0)
+    augment: str = named(
+        "", "how training examples are changed, anew in each epoch", Names(("", "shift"), "a function")
+    )
+    metric: str = named(
+        "",
+        "what else is measured of training, validation and test, beside loss and accuracy; several with commas",
+        Names(("", "macro_f1"), "a function", several=True),
+        replace(KEPT, groups=False, told=False),
+    )
+    callback: str = named("", "Lightning callbacks, several with commas", Names(("",), "a class", several=True))
 
     early_stopping: int = knob(
         0, "stop after so many epochs without a lower val_loss; 0: never; needs validation_size", ge=0, le=MOST
@@ -153,16 +161,28 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
     )
     runs_dir: str = knob("runs", "folder for each run's own record and checkpoints", OWN_PLACE)
 
+    def __new__(cls, /, **values: object) -> Self:
+        """An instance of the class that has the knobs of the network and of the dataset as well."""
+        return super().__new__(class_of(values) if cls is RunConfig else cls)  # type: ignore[return-value]
+
     def __init__(self, /, **values: object) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(sorted(map(_problem, error.errors()))) from None
+            raise ConfigError(sorted(_problem(type(self), each) for each in error.errors())) from None
 
     @field_validator("*", mode="before")
     @classmethod
     def _as_typed(cls, value: object, info: ValidationInfo) -> Value:
-        return exactly(value, kind_of(info.field_name or ""))
+        return exactly(value, kind_of(info.field_name or "", cls))
+
+    @field_validator("*")
+    @classmethod
+    def _is_known(cls, value: Any, info: ValidationInfo) -> Any:
+        names = names_of(cls.model_fields[info.field_name or ""])
+        if names and (problem := names.problem_of(value)):
+            raise ValueError(problem)
+        return value
 
     @field_validator("data_dir", "runs_dir")
     @classmethod
@@ -174,8 +194,11 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
     @field_validator("data_name")
     @classmethod
     def _of_ones_own(cls, name: str, info: ValidationInfo) -> str:
-        if name and info.data.get("dataset") == "digits":
+        dataset = info.data.get("dataset", "")
+        if name and dataset == "digits":
             raise ValueError("goes with files of your own; dataset digits comes with scikit-learn and has none")
+        if name and own_code.is_own(dataset):
+            raise ValueError(f"goes with files that have no name; {dataset} is one")
         if name in DATASETS:
             raise ValueError(f"{name!r} is that of known data; give --dataset {name}, or another")
         if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})?", name):
@@ -199,9 +222,24 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
     def replace(self, **changes: object) -> "RunConfig":
         return RunConfig(**{**self.as_dict(), **changes})
 
-    def named_after(self, network: str) -> "RunConfig":
-        """The config with model_name `auto` made of the dataset and the network's class name."""
-        name = f"{self.data_name or self.dataset}-{network}".replace("_", "-").lower()
+    def own_knobs(self, owner: str) -> dict[str, Any]:
+        """The values of the knobs that the network's or the dataset's signature declares; `owner` is its field."""
+        return {name: getattr(self, name) for name in signatures.knobs_of(getattr(self, owner))}
+
+    def data_knobs(self) -> dict[str, Any]:
+        """The knobs that decide which data are read, as `datasets.load` takes them."""
+        which = {name: getattr(self, name) for name in ("dataset", "data_dir", "data_name")}
+        return which | self.own_knobs("dataset")
+
+    def own_code(self) -> list[str]:
+        """The import paths of the user's own code that takes part."""
+        given = [getattr(self, name) for name, field in KNOBS.items() if names_of(field)]
+        return sorted({each for text in given for each in text.split(",") if own_code.is_own(each)})
+
+    def settled(self) -> "RunConfig":
+        """The config with model_name `auto` made of what the dataset and the network are called."""
+        words = [self.data_name or self.dataset.rpartition(":")[2], self.network.rpartition(":")[2]]
+        name = "-".join(words).replace("_", "-").lower()
         return self.replace(model_name=name) if self.model_name == AUTO else self
 
     def as_dict(self) -> dict[str, Any]:
@@ -209,8 +247,39 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
         return self.model_dump()
 
 
+OWNERS = ("dataset", "network")  # the fields whose values bring knobs of their own
 KNOBS = RunConfig.model_fields
-ROLES = {name: next(each for each in field.metadata if isinstance(each, Role)) for name, field in KNOBS.items()}
+
+
+@functools.cache
+def class_with_knobs_of(*owners: str) -> type[RunConfig]:
+    """The config's class for a dataset and a network: the knobs of every training, and theirs.
+
+    Raises:
+        ConfigError: if one of their parameters is a knob that means something else already.
+    """
+    fields: dict[str, Any] = {}
+    problems = []
+    for owner in owners:
+        for name, (kind, default) in _knobs_of(owner).items():
+            if name in KNOBS or name in fields:
+                whose = f"of {owners[0]}" if name in fields else "of every training"
+                problems.append(f"{owner} has a parameter {name}, which is a knob {whose} already; call it otherwise")
+            required = default is signatures.REQUIRED
+            fields[name] = (kind, ... if required else default)
+    if problems:
+        raise ConfigError(problems)
+    return create_model("RunConfig", __base__=RunConfig, **fields)
+
+
+def _knobs_of(owner: str) -> signatures.Knobs:
+    """The knobs, or none where the name itself is wrong, which is told with all else."""
+    return {} if own_code.is_own(owner) and own_code.problem_of(owner) else signatures.knobs_of(owner)
+
+
+def class_of(values: Mapping[str, object]) -> type[RunConfig]:
+    """The config's class for the dataset and the network that the values name, or the default ones."""
+    return class_with_knobs_of(*[str(values.get(name, KNOBS[name].default)) for name in OWNERS])
 
 
 def problems_of(values: Mapping[str, object]) -> list[str]:
@@ -219,56 +288,73 @@ def problems_of(values: Mapping[str, object]) -> list[str]:
         RunConfig.from_mapping(values)
     except ConfigError as error:
         return error.problems
+    except OwnCodeError as error:
+        return [str(error)]
     return []
 
 
 def as_recorded(params: Mapping[str, str]) -> dict[str, str]:
     """Params as our own records have them: of a knob `1e-3` as `0.001`; what is no knob's value stays as it is."""
     recorded = dict(params)
-    for name in KNOBS.keys() & params.keys():
+    for name in SHIPPED.model_fields.keys() & params.keys():
         with contextlib.suppress(ValueError):
             recorded[name] = str(exactly(params[name], kind_of(name)))
     return recorded
 
 
-def kind_of(name: str) -> type:
+def kind_of(name: str, of: type[RunConfig] | None = None) -> type:
     """The type of a knob's value: str, int, float or bool."""
-    kind: Any = RunConfig.model_fields[name].annotation
+    kind: Any = (of or SHIPPED).model_fields[name].annotation
     return str if get_args(kind) else kind
 
 
-def choices_of(name: str) -> tuple[str, ...]:
+def choices_of(name: str, of: type[RunConfig] | None = None) -> tuple[str, ...]:
     """The words that a knob may have; none: any."""
-    return get_args(KNOBS[name].annotation)
+    return get_args((of or SHIPPED).model_fields[name].annotation)
 
 
-def range_text(name: str, value: float = 0) -> str:
+def range_text(name: str, value: float = 0, of: type[RunConfig] | None = None) -> str:
     """What a knob may be in words: `one of mnist, kmnist`, `at least 0, below 1`, or nothing.
 
     Args:
         name: the knob.
         value: what it was given; the largest whole number of any knob is told if it was larger.
+        of: the config's class.
     """
-    if choices := choices_of(name):
+    if choices := choices_of(name, of):
         return "one of " + ", ".join(choices)
-    limits = [
-        (words, getattr(each, key))
-        for each in KNOBS[name].metadata
-        for key, words in LIMITS.items()
-        if hasattr(each, key)
-    ]
+    field = (of or SHIPPED).model_fields[name]
+    if names := names_of(field):
+        return names.words
+    limits = limits_of(field)
     return ", ".join(f"{words} {limit:g}" for words, limit in limits if limit != MOST or value > MOST)
 
 
-def _problem(error: ErrorDetails) -> str:
+def _problem(of: type[RunConfig], error: ErrorDetails) -> str:
     """One of pydantic's errors as a line: what was given, what is allowed."""
     name, value = str(error["loc"][0]), error["input"]
     match error["type"]:
+        case "missing":
+            return f"{name} is missing: it has no default"
         case "extra_forbidden":
-            return unknown_name("knob", name, KNOBS)
+            return _unknown(of, name)
         case "value_error":
             return f"{name} {error['ctx']['error']}"
         case "literal_error":
-            return f"{name} {short(repr(value))} is not {range_text(name)}{did_you_mean(value, choices_of(name))}"
+            close = did_you_mean(value, choices_of(name, of))
+            return f"{name} {short(repr(value))} is not {range_text(name, of=of)}{close}"
         case _:
-            return f"{name} {short(str(value))} is out of range: {range_text(name, value) or 'finite'}"
+            return f"{name} {short(str(value))} is out of range: {range_text(name, value, of) or 'finite'}"
+
+
+def _unknown(of: type[RunConfig], name: str) -> str:
+    """The line for a knob that there is not, or that another network or dataset has."""
+    for owner in (*signatures.NETWORKS, *signatures.DATASETS):
+        if name in signatures.knobs_of(owner):
+            kind = "network" if owner in signatures.NETWORKS else "dataset"
+            return f"{name} is a knob of {kind} {owner}, which is not the one that was chosen"
+    return unknown_name("knob", name, of.model_fields)
+
+
+SHIPPED = class_with_knobs_of("mnist", "mlp")
+ROLES = {name: role_of(name, field) for name, field in SHIPPED.model_fields.items()}

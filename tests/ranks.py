@@ -17,7 +17,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.nn import functional as F
 
 from pipeline.config import RunConfig
-from pipeline.data.datamodule import MNISTDataModule
+from pipeline.data.datamodule import DataModule
 from pipeline.data.datasets import ImageData, Split
 from pipeline.networks.dropout import Dropout
 from pipeline.seeding import derive_seed
@@ -46,7 +46,7 @@ def small_data(config=CONFIG, train=30, test=5):
         Split(random.randint(0, 256, (n, 28, 28)).astype(np.uint8), (np.arange(n) % 10).astype(np.uint8))
         for n in (train, test)
     ]
-    data = MNISTDataModule(batch_size=config.batch_size, validation_size=config.validation_size, seed=config.seed)
+    data = DataModule(batch_size=config.batch_size, validation_size=config.validation_size, seed=config.seed)
     data.source = ImageData("small", "made", *splits)
     return data
 
@@ -154,7 +154,7 @@ def worked_out(ranks, config=CONFIG, **images):
     data.setup()
     network = building.make_classifier(config).network
     optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
-    size, history = len(data.train_images), {}
+    size, history = len(data.train_examples), {}
     for epoch in range(config.epochs):
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "order", epoch))
         order = torch.randperm(size, generator=generator).tolist()
@@ -165,7 +165,7 @@ def worked_out(ranks, config=CONFIG, **images):
             for rank, twin in enumerate(twins):
                 rows = order[first : first + ranks * config.batch_size][rank::ranks]
                 twin.load_state_dict(network.state_dict())
-                pixels, labels = data.train_images.images[rows].float() / 255, data.train_images.labels[rows]
+                pixels, labels = data.train_examples.images[rows].float() / 255, data.train_examples.labels[rows]
                 logits = twin(pixels)
                 loss = F.cross_entropy(logits, labels)
                 gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
@@ -173,8 +173,8 @@ def worked_out(ranks, config=CONFIG, **images):
             for each, *shares in zip(network.parameters(), *gradients, strict=True):
                 each.grad = torch.stack(shares).sum(0) / ranks
             optimizer.step()
-        logits = network.eval()(data.val_images.images.float() / 255)
-        labels = data.val_images.labels
+        logits = network.eval()(data.val_examples.images.float() / 255)
+        labels = data.val_examples.labels
         history[epoch + 1] = {
             "train_loss": sums[0] / sums[2],
             "train_accuracy": sums[1] / sums[2],

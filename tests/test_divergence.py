@@ -49,7 +49,7 @@ def test_weights_that_are_not_finite_are_a_divergence_too(monkeypatch):
     def end(self, outputs=None):
         self.network.layers[0].bias.data[0] = -math.inf  # ReLU hides it from every loss
 
-    monkeypatch.setattr("pipeline.training.classifier.DigitClassifier.on_validation_epoch_start", end)
+    monkeypatch.setattr("pipeline.training.classifier.Classifier.on_validation_epoch_start", end)
     with pytest.raises(DivergedError, match="diverged in epoch 1: weights are not finite"):
         fit.fit(config(dropout=0))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.parsing import Parser
-from pipeline.config import KNOBS, ROLES, ConfigError, RunConfig, problems_of, range_text
+from pipeline.config import OWNERS, SHIPPED, ConfigError, RunConfig, class_of, problems_of, range_text
+from pipeline.knobs import role_of
 from pipeline.terminal.shell import home
 
 
@@ -16,9 +17,12 @@ def parse_knobs(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespac
     Raises:
         ConfigError: naming every word that is neither, and with it every wrong value.
     """
-    _add_flags(parser)
+    known = class_of(_owners_in(arguments))
+    _add_flags(parser, known)
     options, unknown = parser.parse_known_args(parser.joined(arguments))
-    values = {name: value for name, value in vars(options).items() if name in KNOBS}
+    values = {
+        name: value for name, value in vars(options).items() if name in {**SHIPPED.model_fields, **known.model_fields}
+    }
     problems = [parser.unknown(word) for word in unknown if word.startswith("-")]
     problems += [f"what is {word!r}? Knobs are given as --name value" for word in unknown if not word.startswith("-")]
     if problems:
@@ -26,7 +30,17 @@ def parse_knobs(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespac
     return options, values
 
 
-def _add_flags(parser: Parser) -> None:
+def _owners_in(arguments: list[str]) -> dict[str, Any]:
+    """The network and the dataset that are given by flag, or else by the file; they bring knobs of their own."""
+    parser = Parser("")
+    for name in (*OWNERS, "config"):
+        parser.add_argument(f"--{name}")
+    given = {name: value for name, value in vars(parser.parse_known_args(parser.joined(arguments))[0]).items() if value}
+    file = given.pop("config", None)
+    return {**(read_knobs(Path(home(file))) if file else {}), **given}
+
+
+def _add_flags(parser: Parser, known: type[RunConfig]) -> None:
     parser.usage = (
         f"{parser.prog} [--config FILE] [--KNOB VALUE ...]\n       {parser.prog} --resume RUN [--epochs MORE]"
     )
@@ -40,13 +54,17 @@ def _add_flags(parser: Parser) -> None:
         help="YAML file of knobs; flags win over it (every run logs its own config.yaml)",
     )
     parser.add_argument("--project_defaults", action="store_true", help=argparse.SUPPRESS)
-    knobs, default = parser.add_argument_group("knobs"), RunConfig().as_dict()
-    for name, knob in KNOBS.items():
+    knobs = parser.add_argument_group("knobs")
+    for name, knob in known.model_fields.items():
+        default = "none, it must be given" if knob.is_required() else f"default: {knob.default}".removesuffix(" ")
         facts = "; ".join(
-            filter(None, [range_text(name), f"default: {default[name] if default[name] != '' else 'empty'}"])
+            filter(None, [range_text(name, of=known), default if knob.default != "" else "default: empty"])
         )
-        words = f"{knob.description} ({facts})".replace("%", "%%")
+        words = f"{knob.description or ''} ({facts})".strip().replace("%", "%%")
         knobs.add_argument(f"--{name}", metavar="", default=argparse.SUPPRESS, help=words)
+    # MLproject gives its own also where another network has no such knob; any other is refused by name.
+    for name in SHIPPED.model_fields.keys() - known.model_fields.keys():
+        knobs.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def given_knobs(values: Mapping[str, Any], file: str | None, project_defaults: bool = False) -> dict[str, Any]:
@@ -61,11 +79,16 @@ def given_knobs(values: Mapping[str, Any], file: str | None, project_defaults: b
     Raises:
         ValueError: for a file that cannot be read.
     """
-    default = RunConfig().as_dict()
+    fields = SHIPPED.model_fields
     given = {
         name: value
         for name, value in values.items()
-        if not (project_defaults and ROLES[name].of_mlproject and str(value) == str(default[name]))
+        if not (
+            project_defaults
+            and name in fields
+            and role_of(name, fields[name]).of_mlproject
+            and str(value) == str(fields[name].default)
+        )
     }
     return given if file is None else {**read_knobs(Path(file)), **given}
 

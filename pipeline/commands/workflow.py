@@ -25,10 +25,10 @@ from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess
 
 if TYPE_CHECKING:
-    from pipeline.data.datamodule import MNISTDataModule
+    from pipeline.data.datamodule import DataModule
 
 KILLED_PATIENCE_S = 6.0
-Begin = Callable[[RunConfig, Run, "MNISTDataModule"], Path | None]
+Begin = Callable[[RunConfig, Run, "DataModule"], Path | None]
 
 
 def train(config: RunConfig) -> int:

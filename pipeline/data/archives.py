@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.image_files import Bytes, DataError, Part, content_of
+from pipeline.data.dataset import DataError
+from pipeline.data.image_files import Bytes, Part, content_of
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "t10k": "test"}

@@ -1,45 +1,57 @@
-"""The LightningDataModule: images as tensors, whole batches at a time."""
+"""The LightningDataModule: examples as tensors, whole batches at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils import data as torch_data
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from pipeline.data import datasets
-from pipeline.data.datasets import DataError, ImageData, Split
+from pipeline.data.dataset import DataError, Dataset, Split
+from pipeline.data_spec import WHITE, DataSpec
 from pipeline.seeding import derive_seed
 
 Batch = tuple[Tensor, Tensor]
-EVALUATION_BATCH = 2_000
+EVALUATION_BATCH, EVALUATION_NUMBERS = 2_000, 1_568_000  # examples at a time, and the numbers that they are
 
 
-class ImageTensors(Dataset[Batch]):
-    """Images and labels that lie in the device's memory; a batch is one indexing operation there, not B of them.
+class ExampleTensors(torch_data.Dataset[Batch]):
+    """Examples and labels that lie in the device's memory; a batch is one indexing operation there, not B of them.
 
-    Shapes: images (N, 784) uint8, labels (N,) int64. A batch is (B, 784) float32 in 0..1 and (B,) int64.
+    Shapes: images (N, channels, height, width) uint8, a table's rows (N, features) float32, scaled; labels (N,) int64.
+    A batch is (B, ...) float32, of images in 0..1, and (B,) int64.
     """
 
-    def __init__(self, split: Split, device: torch.device | str = "cpu") -> None:
-        """Take the split's images as rows of 784 pixels to the device, once: 47 MB of MNIST."""
-        images = np.ascontiguousarray(split.images).reshape(len(split.images), -1)
-        self.images = torch.from_numpy(images.copy() if not images.flags.writeable else images).to(device)
+    def __init__(self, split: Split, spec: DataSpec, device: torch.device | str = "cpu") -> None:
+        """Take the split to the device, once: 47 MB of MNIST."""
+        inputs = np.ascontiguousarray(split.inputs)
+        tensor = torch.from_numpy(inputs if inputs.flags.writeable else inputs.copy())
+        if spec.kind == "table":
+            tensor = (tensor - torch.tensor(spec.mean)) / torch.tensor(spec.deviation)
+        else:
+            tensor = tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()
+        self.inputs = tensor.to(device)
         self.labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Batch:
-        """One image (784,) and its label ()."""
-        return self.images[index].float().div_(255), self.labels[index]
+        """One example and its label ()."""
+        return self._scaled(self.inputs[index]), self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The whole batch at once; DataLoader calls this instead of `__getitem__` where it exists."""
-        rows = torch.tensor(indices).to(self.images.device, non_blocking=True)
-        return self.images.index_select(0, rows).float().div_(255), self.labels.index_select(0, rows)
+        rows = torch.tensor(indices).to(self.inputs.device, non_blocking=True)
+        return self._scaled(self.inputs.index_select(0, rows)), self.labels.index_select(0, rows)
+
+    @staticmethod
+    def _scaled(inputs: Tensor) -> Tensor:
+        return inputs.float().div_(WHITE) if inputs.dtype == torch.uint8 else inputs
 
 
 class EpochShuffle(DistributedSampler[int]):
@@ -62,7 +74,7 @@ class EpochShuffle(DistributedSampler[int]):
 
 
 class InOrder(DistributedSampler[int]):
-    """Every index once, over all ranks: evaluation counts no image twice, so some ranks may get one less."""
+    """Every index once, over all ranks: evaluation counts no example twice, so some ranks may get one less."""
 
     def __init__(self, size: int, rank: int = 0, ranks: int = 1) -> None:
         super().__init__(range(size), num_replicas=ranks, rank=rank)  # type: ignore[arg-type]
@@ -75,11 +87,11 @@ class InOrder(DistributedSampler[int]):
         yield from self.indices
 
 
-class MNISTDataModule(LightningDataModule):
-    """MNIST and its four-file relatives, as in the Keras sample: pixels / 255, all training images, shuffled.
+class DataModule(LightningDataModule):
+    """Any dataset, as the Keras sample has MNIST: all training examples, scaled and shuffled.
 
-    With `validation_size` N, the same N training images for every seed are held out, and validation runs on them;
-    with 0, validation runs on the test images, and nothing may be selected by it.
+    With `validation_size` N, the same N training examples for every seed are held out, and validation runs on them;
+    with 0, validation runs on the test examples, and nothing may be selected by it.
     """
 
     def __init__(
@@ -90,18 +102,19 @@ class MNISTDataModule(LightningDataModule):
         validation_size: int = 0,
         seed: int = 1,
         data_name: str = "",
+        knobs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.dataset, self.data_dir, self.data_name = dataset, data_dir, data_name
+        self.dataset, self.data_dir, self.data_name, self.knobs = dataset, data_dir, data_name, knobs or {}
         self.batch_size, self.validation_size, self.seed = batch_size, validation_size, seed
-        self.source: ImageData | None = None
+        self.source: Dataset | None = None
 
     def prepare_data(self) -> None:
         """Download what is missing (on one process only, as Lightning promises)."""
         self._load()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the files, split off the validation images, and take all to the trainer's device if there is one.
+        """Read the files, split off the validation examples, and take all to the trainer's device if there is one.
 
         Raises:
             DataError: if files are missing or damaged, or validation_size leaves nothing to train on.
@@ -110,34 +123,36 @@ class MNISTDataModule(LightningDataModule):
         size = len(source.train.labels)
         if self.validation_size >= size:
             raise DataError(
-                f"validation_size {self.validation_size} is out of range: {source.name} has {size} training images"
+                f"validation_size {self.validation_size} is out of range: {source.name} has {size} training examples"
             )
         held_out = np.random.RandomState(0).permutation(size)[: self.validation_size]
         kept = np.setdiff1d(np.arange(size), held_out) if self.validation_size else slice(None)
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
-        self.train_images = ImageTensors(_part(source.train, kept), device)
-        self.test_images = ImageTensors(source.test, device)
-        self.val_images = (
-            ImageTensors(_part(source.train, np.sort(held_out)), device) if self.validation_size else self.test_images
+        self.train_examples = ExampleTensors(_part(source.train, kept), source.spec, device)
+        self.test_examples = ExampleTensors(source.test, source.spec, device)
+        self.val_examples = (
+            ExampleTensors(_part(source.train, np.sort(held_out)), source.spec, device)
+            if self.validation_size
+            else self.test_examples
         )
 
-    def _load(self) -> ImageData:
+    def _load(self) -> Dataset:
         if self.source is None:
-            self.source = datasets.load(self.dataset, self.data_dir, self.data_name)
+            self.source = datasets.load(self.dataset, self.data_dir, self.data_name, **self.knobs)
         return self.source
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches in an order that (seed, epoch) decides; the last may be smaller."""
-        shuffle = EpochShuffle(len(self.train_images), self.seed, *self._rank_of())
-        return _loader(self.train_images, self.batch_size, shuffle)
+        shuffle = EpochShuffle(len(self.train_examples), self.seed, *self._rank_of())
+        return _loader(self.train_examples, self.batch_size, shuffle)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The held-out images, or the test images where none are held out, in file order."""
-        return _loader(self.val_images, EVALUATION_BATCH, InOrder(len(self.val_images), *self._rank_of()))
+        """The held-out examples, or the test examples where none are held out, in file order."""
+        return _in_order(self.val_examples, self._rank_of())
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """The test images in file order."""
-        return _loader(self.test_images, EVALUATION_BATCH, InOrder(len(self.test_images), *self._rank_of()))
+        """The test examples in file order."""
+        return _in_order(self.test_examples, self._rank_of())
 
     def _rank_of(self) -> tuple[int, int]:
         """This process' rank, and how many there are."""
@@ -145,11 +160,16 @@ class MNISTDataModule(LightningDataModule):
 
 
 def _part(split: Split, rows: np.ndarray | slice) -> Split:
-    return Split(split.images[rows], split.labels[rows])
+    return Split(split.inputs[rows], split.labels[rows])
 
 
-def _loader(images: ImageTensors, batch_size: int, sampler: Sampler[int]) -> DataLoader[Batch]:
-    return DataLoader(images, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+def _in_order(examples: ExampleTensors, rank_of: tuple[int, int]) -> DataLoader[Batch]:
+    at_once = max(1, min(EVALUATION_BATCH, EVALUATION_NUMBERS // examples.inputs[0].numel()))
+    return _loader(examples, at_once, InOrder(len(examples), *rank_of))
+
+
+def _loader(examples: ExampleTensors, batch_size: int, sampler: Sampler[int]) -> DataLoader[Batch]:
+    return DataLoader(examples, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:

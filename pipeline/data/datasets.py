@@ -1,72 +1,79 @@
 """The data sets by name: read from files that are known by their checksums, downloaded, or a user's own."""
 
-import hashlib
+import importlib
 import re
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import default_data_dir
+from pipeline import own_code, signatures
+from pipeline.config import IN_MNISTS_FORMAT, default_data_dir
 from pipeline.data.archives import read_npz
+from pipeline.data.dataset import DataError, Dataset, Split
 from pipeline.data.downloads import TORCHVISION_CLASSES, download, raw_folder
-from pipeline.data.image_files import FILES, Bytes, DataError, Part, find, listing, read_idx, stem_of
+from pipeline.data.image_files import FILES, Part, find, listing, read_idx, stem_of
 from pipeline.data.known_data import check_name
 
-__all__ = ["DataError", "ImageData", "Split", "load"]
-
 SIDE = 28
-CLASSES = 10
+CLASSES = [str(digit) for digit in range(10)]
 DIGITS_TRAIN = 1437
 OTHER_FORMATS = r"(csv|zip|tar|tgz|gz|bz2|xz|zst|7z|rar|pkl|pickle|mat|parquet|arrow|npy|npz|h5|hdf5|arff|pt)"
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images (N, 28, 28) uint8 in 0..255 with their labels (N,) uint8 in 0..9."""
-
-    images: Bytes
-    labels: Bytes
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A dataset of 28x28 images in ten classes, with where it came from."""
-
-    name: str
-    source: str
-    train: Split
-    test: Split
-
-    @cached_property
-    def digest(self) -> str:
-        """The first 16 hex digits of the SHA-256 over all images and labels."""
-        sha = hashlib.sha256()
-        for values in (self.train.images, self.train.labels, self.test.images, self.test.labels):
-            sha.update(np.ascontiguousarray(values).data)
-        return sha.hexdigest()[:16]
-
-
-def load(dataset: str, data_dir: str | Path, data_name: str = "") -> ImageData:
-    """Read the dataset from the folder, downloading into it what is missing of known data.
+def load(dataset: str, data_dir: str | Path, data_name: str = "", **knobs: Any) -> Dataset:
+    """Read a dataset, shipped or a user's own.
 
     Args:
-        dataset: mnist, fashion_mnist, kmnist or digits; or the name of their own under which other data were recorded.
-        data_dir: the folder with the four IDX files (gzipped or not), torchvision's `MNIST/raw`, or `mnist.npz`; an
-            archive itself; `auto`: where the dataset lies by default.
-        data_name: the name of their own for data that are not the known ones; such are never downloaded.
+        dataset: a shipped one; an import path `module:function`; or the name of their own under which data in MNIST's
+            format were recorded.
+        data_dir: where the data lie; `auto`: where they do by default.
+        data_name: a name of their own for data that have none.
+        knobs: those of the dataset's own signature.
+
+    Raises:
+        DataError: saying what was found and what was expected.
+        OwnCodeError: if the import path leads to no function that gives a `Dataset`.
+    """
+    if dataset == "digits":
+        return _load_digits()
+    folder = Path(default_data_dir(dataset) if data_dir == "auto" else data_dir).expanduser()
+    if own_code.is_own(dataset):
+        return _call_own(dataset, folder, knobs)
+    if dataset in signatures.DATASETS:
+        module, function = signatures.DATASETS[dataset]
+        read = getattr(importlib.import_module(f"pipeline.{module.replace('/', '.')}"), function)
+        found: Dataset = read(folder, **knobs)
+        found.check_classes()
+        return found.named(data_name or dataset, str(folder.resolve()))
+    if dataset not in IN_MNISTS_FORMAT:
+        dataset, data_name = "mnist", dataset
+    return _load_in_mnists_format(dataset, folder, data_name)
+
+
+def _call_own(name: str, folder: Path, knobs: Mapping[str, Any]) -> Dataset:
+    """What the user's function gives for the folder, checked."""
+    try:
+        found = own_code.load(name)(folder, **knobs)
+        if not isinstance(found, Dataset):
+            raise DataError(f"it gave {type(found).__name__}, expected a pipeline.data.Dataset")
+        found.check_classes()
+    except DataError as error:
+        raise DataError(f"{name} ({own_code.place_of(error, name)}): {error}") from None
+    return found.named(name, str(folder.resolve()))
+
+
+def _load_in_mnists_format(dataset: str, folder: Path, data_name: str) -> Dataset:
+    """MNIST, one of its relatives, or data of their own name in its format; what is missing of known ones is fetched.
+
+    The folder has the four IDX files (gzipped or not), torchvision's `MNIST/raw`, or `mnist.npz`, or is an archive.
+    Data of their own name are never downloaded.
 
     Raises:
         DataError: naming the file, what was found and what was expected; whose data they are, if not those asked for;
             or, when files are missing and no mirror answers, the mirrors and the ways out.
     """
-    if dataset == "digits":
-        return _load_digits()
-    if dataset not in TORCHVISION_CLASSES:
-        dataset, data_name = "mnist", dataset
-    folder = Path(default_data_dir(dataset) if data_dir == "auto" else data_dir).expanduser()
     if folder.suffix.lower() == ".npz" and folder.is_file():
         parts, source = read_npz(folder), folder
     elif folder.exists() and not folder.is_dir():
@@ -77,7 +84,11 @@ def load(dataset: str, data_dir: str | Path, data_name: str = "") -> ImageData:
         parts, source = _read_folder(dataset, data_name, folder)
     train, test = _split(parts[:2]), _split(parts[2:])
     check_name(dataset, data_name, parts, str(source))
-    return ImageData(data_name or dataset, str(source.resolve()), train, test)
+    return _digits(train, test).named(data_name or dataset, str(source.resolve()))
+
+
+def _digits(train: Split, test: Split) -> Dataset:
+    return Dataset((train.inputs, train.labels), (test.inputs, test.labels), CLASSES, drawing="mnist")
 
 
 def _read_folder(dataset: str, data_name: str, folder: Path) -> tuple[list[Part], Path]:
@@ -141,12 +152,12 @@ def _split(parts: list[Part]) -> Split:
         raise DataError(
             f"{labels_name}: found {len(labels):,} labels, expected {len(images):,}, one per image in {images_name}"
         )
-    if labels.max() >= CLASSES:
-        raise DataError(f"{labels_name}: found label {labels.max()}, expected 0..{CLASSES - 1}")
+    if labels.max() >= len(CLASSES):
+        raise DataError(f"{labels_name}: found label {labels.max()}, expected 0..{len(CLASSES) - 1}")
     return Split(images, labels)
 
 
-def _load_digits() -> ImageData:
+def _load_digits() -> Dataset:
     """The 1,797 real 8x8 digits inside scikit-learn, at 28x28 and 0..255; the first 1,437 train, the last 360 test."""
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -156,4 +167,4 @@ def _load_digits() -> ImageData:
     resized = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in small]
     images, labels = np.stack(resized), bunch.target.astype(np.uint8)
     train, test = (Split(images[rows], labels[rows]) for rows in (slice(DIGITS_TRAIN), slice(DIGITS_TRAIN, None)))
-    return ImageData("digits", "sklearn.datasets.load_digits", train, test)
+    return _digits(train, test).named("digits", "sklearn.datasets.load_digits")

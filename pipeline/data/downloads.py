@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.data.image_files import FILES, DataError
+from pipeline.data.dataset import DataError
+from pipeline.data.image_files import FILES
 from pipeline.data.known_data import MD5
 
 TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.dataset import DataError
+
 Bytes = NDArray[np.uint8]
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -24,10 +26,6 @@ IDX_TYPES = {
     0x0D: "4-byte floats",
     0x0E: "8-byte floats",
 }
-
-
-class DataError(ValueError):
-    """Files that cannot be had or are not what they should be."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.data.image_files import FILES, DataError, Part
+from pipeline.data.dataset import DataError
+from pipeline.data.image_files import FILES, Part
 
 # MD5 of the published gzip files, in the order of FILES.
 MD5 = {

@@ -233,8 +233,10 @@ class Writer:
         model_id = log_model.log_model(self.client, self.run_id, network, example)
         if name := event["model_name"]:
             tags = {**event["tags"], "run_id": self.run_id}
-            about = event.get("description", "")
-            self.versions[name] = log_model.register(self.client, name, self.run_id, model_id, tags, about)
+            spec, words = log_model.spec_of(network), event.get("description", "")
+            self.versions[name] = log_model.register(
+                self.client, name, self.run_id, model_id, tags, words, spec.in_words()
+            )
         return []
 
     @staticmethod

@@ -47,7 +47,7 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
     question = read_question(file, runs_dir=runs_dir, **everywhere)
     for config in question.variants.values():
         preflight.check_names({**config.as_dict(), "experiment_name": question.name})
-    digests = {data: datasets.load(*data).digest for data in set(map(data_of, question.variants.values()))}
+    digests = {data: datasets.load(**dict(data)).digest for data in set(map(data_of, question.variants.values()))}
     with interruptions():
         journal = _open_parent(question, runs_dir)
         parent, uploader = journal.folder, UploaderProcess(journal.folder)
@@ -103,7 +103,7 @@ def _begin(question: Question, run: Run) -> None:
         QUESTION: question.name,
         "experiment": question.name,
         "variant": "(all)",
-        "code": code_digest(),
+        "code": code_digest(sorted({path for config in question.variants.values() for path in config.own_code()})),
     }
     if run.folder.started():
         run.resume({}, {**tags, **git_tags()})

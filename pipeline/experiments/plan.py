@@ -18,13 +18,13 @@ from pipeline.tracking.lines import Event
 from pipeline.tracking.uploader import Uploader, UploaderProcess
 
 ALIVE_PATIENCE_S = 20.0
-Data = tuple[str, str, str]
+Data = tuple[tuple[str, Any], ...]
 Identity = tuple[Any, ...]
 
 
 def data_of(config: RunConfig) -> Data:
-    """What decides which data a run gets, as `datasets.load` takes it."""
-    return config.dataset, config.data_dir, config.data_name
+    """What decides which data a run gets: the knobs of `datasets.load`."""
+    return tuple(config.data_knobs().items())
 
 
 def plan(
@@ -48,7 +48,8 @@ def plan(
             tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
             trial = Trial(variant, seed, first, tags)
             trial.config = first.replace(seed=seed, run_name=trial.name, experiment_name=question.name)
-            wanted = _identity(variant, trial.config.as_dict(), digests[data_of(first)], code_digest())
+            code = code_digest(first.own_code())
+            wanted = _identity(variant, trial.config.as_dict(), digests[data_of(first)], code)
             if wanted in known:
                 _take_up(trial, known[wanted], parent, uploader)
             trials.append(trial)

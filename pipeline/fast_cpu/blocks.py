@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pipeline.fast_cpu import gradients
 
 # Lightning spends 0.3 ms of hooks on whatever a loader yields, a quarter of a training step: a block is about so many
-# images, in whole batches.
+# examples, in whole batches.
 BLOCK = 1_024
 WATCHING = (
     *("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"),
@@ -70,13 +70,13 @@ class BlockSteps(LightningModule):
         """One optimizer step for each batch of the block."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        pixels, labels = (torch.split(part, self.batch_size) for part in block)
-        for batch in zip(pixels, labels, strict=True):
+        inputs, labels = (torch.split(part, self.batch_size) for part in block)
+        for batch in zip(inputs, labels, strict=True):
             self._kept.append((*self.derive(*batch), batch[1]))
             optimizer.step()
 
     def on_train_epoch_end(self) -> None:
-        """Log the means over the images of the epoch."""
+        """Log the means over the examples of the epoch."""
         # As float64 tensors: Lightning would round Python floats to float32.
         self.log_dict({f"train_{name}": mean for name, mean in self._means().items()}, prog_bar=True, logger=False)
 

@@ -46,16 +46,16 @@ def _agrees(network: MLP, dtype: torch.dtype) -> bool:
     """Whether both ways give the same gradients to the last bit, on a batch of noise."""
     generator = torch.Generator().manual_seed(0)
     linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
-    pixels = torch.rand(8, linear[0].in_features, generator=generator)
+    inputs = torch.rand(8, linear[0].in_features, generator=generator)
     labels = torch.arange(8) % linear[-1].out_features
     one, other = copy.deepcopy(network).train(), copy.deepcopy(network).train()
     for twin in (one, other):
         for layer in twin.modules():
             if isinstance(layer, Dropout):
                 layer.reseed(0)
-    Backprop(one, len(pixels), dtype)(pixels, labels)
+    Backprop(one, len(inputs), dtype)(inputs, labels)
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-        loss = F.cross_entropy(other(pixels), labels)
+        loss = F.cross_entropy(other(inputs), labels)
     torch.autograd.backward([loss])
     return all(
         a.grad is not None and b.grad is not None and torch.equal(a.grad, b.grad)
@@ -64,7 +64,7 @@ def _agrees(network: MLP, dtype: torch.dtype) -> bool:
 
 
 class Backprop:
-    """What `F.cross_entropy(network(pixels), labels).backward()` computes, into memory that is laid out once.
+    """What `F.cross_entropy(network(inputs), labels).backward()` computes, into memory that is laid out once.
 
     Back-propagation (Rumelhart, Hinton and Williams, 1986) through linear layers with ReLU and dropout between them:
     autograd's operations in autograd's order, so the same numbers to the last bit, without its graph, its engine and
@@ -72,7 +72,7 @@ class Backprop:
     """
 
     def __init__(self, network: MLP, batch_size: int, dtype: torch.dtype = torch.float32) -> None:
-        """Lay out memory for batches of up to batch_size images.
+        """Lay out memory for batches of up to batch_size examples.
 
         Args:
             network: float32, on the CPU.
@@ -92,19 +92,19 @@ class Backprop:
         self.biases = [_like(layer.bias, dtype) for layer in self.linear]
         self.gradients = [(torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)) for layer in self.linear]
 
-    def __call__(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, inputs) float32 and (B,) int64 -> the mean loss () and the logits (B, classes), both float32."""
+    def __call__(self, examples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, ...) float32 and (B,) int64 -> the mean loss () and the logits (B, classes), both float32."""
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return self._derive(pixels, labels)
+            return self._derive(examples.flatten(1), labels)
 
-    def _derive(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _derive(self, examples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self.lowered:
             for layer, weight, bias in zip(self.linear, self.weights, self.biases, strict=True):
                 weight.copy_(layer.weight)
                 bias.copy_(layer.bias)
-        inputs = [pixels.to(self.dtype)]
+        inputs = [examples.to(self.dtype)]
         for weight, bias, dropout, output in zip(self.weights, self.biases, self.dropout, self.outputs, strict=False):
-            hidden = torch.addmm(bias, inputs[-1], weight.t(), out=output[: len(pixels)]).relu_()
+            hidden = torch.addmm(bias, inputs[-1], weight.t(), out=output[: len(examples)]).relu_()
             inputs.append(dropout.drop_(hidden))
         logits = torch.addmm(self.biases[-1], inputs[-1], self.weights[-1].t()).float()
         loss, error = _cross_entropy(logits, labels)

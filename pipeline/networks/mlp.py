@@ -1,9 +1,12 @@
 """The multilayer perceptron of the Keras sample, in plain torch."""
 
 from itertools import pairwise
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.data_spec import DataSpec
 from pipeline.networks.dropout import Dropout
 
 
@@ -13,47 +16,31 @@ class MLP(nn.Module):
     Kernels are Glorot-uniform (Glorot and Bengio, 2010, eq. 16: limit sqrt(6 / (fan_in + fan_out))) and biases zero,
     as Keras' `Dense` draws them; torch's own `Linear` would draw both from U(+-1/sqrt(fan_in)).
 
-    Shapes: (B, inputs) float32 in 0..1 -> (B, classes) logits.
+    Shapes: (B, ...) float32, whatever an example's shape -> (B, classes) logits.
     """
 
     def __init__(
         self,
-        hidden_units: int = 512,
-        hidden_layers: int = 2,
-        dropout: float = 0.2,
-        inputs: int = 784,
-        classes: int = 10,
+        spec: DataSpec,
+        hidden_units: Annotated[int, Field(ge=1, le=2**53, description="units per hidden layer")] = 512,
+        hidden_layers: Annotated[int, Field(ge=0, le=1000, description="number of hidden layers")] = 2,
+        dropout: Annotated[
+            float, Field(ge=0, lt=1, description="share of hidden units dropped at each training step")
+        ] = 0.2,
     ) -> None:
         """Build the layers and draw their weights from torch's global generator."""
         super().__init__()
-        widths = [inputs, *[hidden_units] * hidden_layers]
+        widths = [spec.size, *[hidden_units] * hidden_layers]
         hidden: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
             hidden += [nn.Linear(fan_in, fan_out), nn.ReLU(), Dropout(dropout)]
-        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], classes))
+        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], len(spec.classes)))
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, inputs) -> (B, classes) logits."""
-        logits: Tensor = self.layers(pixels)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, ...) -> (B, classes) logits."""
+        logits: Tensor = self.layers(inputs.flatten(1))
         return logits
-
-
-class DigitProbabilities(nn.Module):
-    """What is served: raw pixels in, probabilities out; scaling is the model's own job.
-
-    Shapes: (B, 28, 28) float32 in 0..255 -> (B, 10) float32, rows summing to 1.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        """Wrap a network that takes (B, 784) in 0..1 and gives logits."""
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 28, 28) -> (B, 10)."""
-        logits: Tensor = self.network(images.flatten(1) / 255)
-        return logits.softmax(dim=1)

@@ -3,12 +3,14 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import ROLES, RunConfig
+from pipeline.config import RunConfig
+from pipeline.knobs import role_of
 from pipeline.terminal.shell import user_name
 from pipeline.tracking.recovery import OURS
 
 if TYPE_CHECKING:
-    from pipeline.data.datasets import ImageData, Split
+    from pipeline.data.dataset import Dataset, Split
+    from pipeline.data_spec import DataSpec
 
 
 def run_name(config: RunConfig) -> str:
@@ -20,9 +22,11 @@ def run_name(config: RunConfig) -> str:
 
 def what_differs(config: RunConfig) -> str:
     """The knobs that are not the sample's, or `sample`; epochs, seed, and what only names or places things left out."""
-    default = RunConfig().as_dict()
+    fields, values = type(config).model_fields, config.as_dict()
     different = [
-        f"{name}={value}" for name, value in config.as_dict().items() if ROLES[name].told and value != default[name]
+        f"{name}={values[name]}"
+        for name, field in fields.items()
+        if role_of(name, field).told and values[name] != field.default
     ]
     return " ".join(different or ["sample"])
 
@@ -37,7 +41,7 @@ def identity_tags(config: RunConfig) -> dict[str, str]:
     }
 
 
-def dataset_inputs(source: "ImageData", validation_size: int) -> list[dict[str, Any]]:
+def dataset_inputs(source: "Dataset", validation_size: int) -> list[dict[str, Any]]:
     """MLflow's dataset inputs: what was trained on, what was evaluated on."""
     parts = [("training", source.train), ("testing", source.test)]
     return [
@@ -48,7 +52,7 @@ def dataset_inputs(source: "ImageData", validation_size: int) -> list[dict[str, 
                 "digest": source.digest,
                 "source_type": "local",
                 "source": json.dumps({"uri": source.source}),
-                "schema": json.dumps({"mlflow_tensorspec": _tensor_spec()}),
+                "schema": json.dumps({"mlflow_tensorspec": _tensor_spec(source.spec, split)}),
                 "profile": json.dumps(_profile(split, validation_size if context == "training" else 0)),
             },
         }
@@ -56,12 +60,13 @@ def dataset_inputs(source: "ImageData", validation_size: int) -> list[dict[str, 
     ]
 
 
-def _tensor_spec() -> dict[str, str]:
-    features = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 28, 28]}}]
-    targets = [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1]}}]
+def _tensor_spec(spec: "DataSpec", split: "Split") -> dict[str, str]:
+    inputs = {"dtype": str(split.inputs.dtype), "shape": [-1, *spec.sent_shape]}
+    features = [{"type": "tensor", "tensor-spec": inputs}]
+    targets = [{"type": "tensor", "tensor-spec": {"dtype": str(split.labels.dtype), "shape": [-1]}}]
     return {"features": json.dumps(features), "targets": json.dumps(targets)}
 
 
 def _profile(split: "Split", held_out: int) -> dict[str, Any]:
-    shapes = {"features_shape": list(split.images.shape), "targets_shape": list(split.labels.shape)}
+    shapes = {"features_shape": list(split.inputs.shape), "targets_shape": list(split.labels.shape)}
     return {**shapes, **({"held_out_for_validation": held_out} if held_out else {})}

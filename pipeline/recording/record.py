@@ -24,7 +24,7 @@ from pipeline.tracking.provenance import git_tags, machine_tags
 from pipeline.tracking.run import Run
 
 if TYPE_CHECKING:
-    from pipeline.data.datamodule import MNISTDataModule
+    from pipeline.data.datamodule import DataModule
 
 Report = Callable[[int, dict[str, float]], None]
 OnSteps = Callable[[int, int, int, dict[str, float]], None]
@@ -44,7 +44,7 @@ def open_journal(folder: RunFolder) -> Journal:
         ) from None
 
 
-def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
+def ready(config: RunConfig) -> tuple[RunConfig, "DataModule"]:
     """Everything that a user may have to put right, before a record is opened; the config with its names settled."""
     if "pipeline.training.fit" not in sys.modules:
         with gc_paused():
@@ -55,14 +55,15 @@ def ready(config: RunConfig) -> tuple[RunConfig, "MNISTDataModule"]:
     data = building.make_data(config)
     data.setup()
     building.check_shares(data, processes)
-    building.check_size(config, len(data.train_images))
-    return building.settled(config), data
+    assert data.source is not None
+    building.check_size(config, data.source.spec, len(data.train_examples))
+    return config.settled(), data
 
 
 def start(
     config: RunConfig,
     run: Run,
-    data: "MNISTDataModule",
+    data: "DataModule",
     tags: Mapping[str, str] | None = None,
     parent: str = "",
 ) -> None:
@@ -76,14 +77,14 @@ def start(
         parent: name of the folder of the run that this one belongs to, or nothing.
     """
     assert data.source is not None
-    everywhere = {**identity_tags(config), "code": code_digest(), **machine_tags()}
+    everywhere = {**identity_tags(config), "code": code_digest(config.own_code()), **machine_tags()}
     inputs = dataset_inputs(data.source, config.validation_size)
     run.start(config.experiment_name, config.as_dict(), {**everywhere, **(tags or {})}, parent=parent, datasets=inputs)
     run.provenance()
     _record_config(config, run)
 
 
-def resume(config: RunConfig, run: Run, data: "MNISTDataModule") -> Path | None:
+def resume(config: RunConfig, run: Run, data: "DataModule") -> Path | None:
     """Go on with the record of an interrupted training; returns the checkpoint to continue, if there is one.
 
     Raises:
@@ -96,7 +97,10 @@ def resume(config: RunConfig, run: Run, data: "MNISTDataModule") -> Path | None:
     changes = {} if config.epochs == recorded_config(run.folder).epochs else {"epochs": config.epochs}
     checkpoint = _checkpoint_to_continue(run.folder, config)
     tags = {"resumed_after_epoch": str(checkpoints.epoch_of(checkpoint) if checkpoint else 0)}
-    tags |= {f"resumed.{name}": str(value) for name, value in {**git_tags(), "code": code_digest(), **changes}.items()}
+    tags |= {
+        f"resumed.{name}": str(value)
+        for name, value in {**git_tags(), "code": code_digest(config.own_code()), **changes}.items()
+    }
     run.resume(changes, tags)
     run.provenance()
     _record_config(config, run)
@@ -127,7 +131,7 @@ def _record_config(config: RunConfig, run: Run) -> None:
 def fit_and_record(
     config: RunConfig,
     run: Run,
-    data: "MNISTDataModule",
+    data: "DataModule",
     resume_from: Path | None,
     report: Report | None = None,
     on_steps: OnSteps | None = None,

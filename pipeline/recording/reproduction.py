@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.config import RunConfig
-from pipeline.data.datamodule import MNISTDataModule
-from pipeline.data.datasets import ImageData
+from pipeline.data.datamodule import DataModule
+from pipeline.data.dataset import Dataset
 from pipeline.divergence import DivergedError
 from pipeline.recording.resuming import recorded_config
 from pipeline.tracking.folders import data_digest, find_folder, values_of
@@ -42,7 +42,7 @@ def reproduce(run: str, runs_dir: str, data_dir: str | None = None) -> int:
     return _tell(folder, recorded, _trained_again(config, data), _differences(folder, data.source))
 
 
-def _trained_again(config: RunConfig, data: MNISTDataModule) -> Values:
+def _trained_again(config: RunConfig, data: DataModule) -> Values:
     test: Mapping[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -75,7 +75,7 @@ def _tell(folder: RunFolder, recorded: Values, again: Values, differences: list[
     return 1 if different else 0
 
 
-def _differences(folder: RunFolder, source: ImageData) -> list[str]:
+def _differences(folder: RunFolder, source: Dataset) -> list[str]:
     """What is not as it was: commit, packages, data, device."""
     start = folder.started()
     assert start is not None

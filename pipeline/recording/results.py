@@ -1,9 +1,11 @@
 """What a finished training leaves for people and for the server: predictions, pictures, checkpoint, model."""
 
+import csv
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from pipeline.tracking.run import Run
 from pipeline.training import checkpoints, figures, onnx_export
 
 if TYPE_CHECKING:
-    from pipeline.data.datasets import ImageData
+    from pipeline.data.dataset import Dataset
     from pipeline.training.fit import Result
 
 EXAMPLES = 2
@@ -35,7 +37,9 @@ def record_results(config: RunConfig, run: Run, result: "Result") -> None:
     source = result.data.source
     assert source is not None
     artifacts = run.folder.artifacts
-    figures.learning_curves(result.history, artifacts / "pictures/learning_curves.png", not config.validation_size)
+    examples = "images" if source.spec.kind == "image" else "rows"
+    evaluated = f"{'held-out' if config.validation_size else 'test'} {examples}"
+    _draw(figures.learning_curves, result.history, evaluated, artifacts / "pictures/learning_curves.png")
     if _gives_numbers(result):
         _write_predictions_and_model(config, run, result, source)
     else:
@@ -54,45 +58,57 @@ def _gives_numbers(result: "Result") -> bool:
     return divergence.is_finite(result.test["test_loss"]) and all(bool(each.isfinite().all()) for each in weights)
 
 
-def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", source: "ImageData") -> None:
-    images, labels = source.test.images, source.test.labels.astype(np.int64)
+def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", source: "Dataset") -> None:
+    inputs, labels, spec = source.test.inputs, source.test.labels.astype(np.int64), source.spec
     model = run.folder.path / "model"
     model.mkdir(exist_ok=True)
     network, example = model / "network.onnx", model / "example.npy"
-    onnx_export.export_onnx(result.classifier.network, network)
-    probabilities = onnx_export.check_same(network, result.classifier.network, images)
-    np.save(example, images[:EXAMPLES])
-    tags = version_tags(result.test["test_accuracy"], source.name, source.digest)
-    description = describe(
-        config, result.test["test_accuracy"], len(images), max(result.history, default=config.epochs)
-    )
+    onnx_export.export_onnx(result.classifier.network, spec, network)
+    probabilities = onnx_export.check_same(network, result.classifier.network, spec, inputs)
+    np.save(example, inputs[:EXAMPLES])
+    tags = version_tags(result.test["test_accuracy"], source.name, source.digest, config.data_knobs())
+    what = f"{len(inputs):,} test {'images' if spec.kind == 'image' else 'rows'}"
+    description = describe(config, result.test["test_accuracy"], what, max(result.history, default=config.epochs))
     run.model(network, example, config.model_name, tags, description)
     run.describe(description)
 
     artifacts = run.folder.artifacts
-    _write_predictions(artifacts / "test_predictions.csv", labels, probabilities)
-    figures.confusion_matrix(labels, probabilities.argmax(axis=1), artifacts / "pictures/confusion_matrix.png")
-    figures.mistakes_gallery(images, labels, probabilities, artifacts / "pictures/mistakes.png")
+    _write_predictions(artifacts / "test_predictions.csv", spec.classes, labels, probabilities)
+    predicted, pictures = probabilities.argmax(axis=1), artifacts / "pictures"
+    _draw(figures.confusion_matrix, spec, labels, predicted, pictures / "confusion_matrix.png")
+    if spec.kind == "image":
+        _draw(figures.mistakes_gallery, spec, inputs, labels, probabilities, pictures / "mistakes.png")
 
 
-def describe(config: RunConfig, accuracy: float, images: int, epochs: int) -> str:
+def _draw(draw: Callable[..., None], *arguments: Any) -> None:
+    """Draw a picture; one that cannot be drawn costs itself, not the run."""
+    try:
+        draw(*arguments)
+    except Exception as error:
+        print(f"warning: {arguments[-1].name} is not drawn ({type(error).__name__}: {error})", file=sys.stderr)
+
+
+def describe(config: RunConfig, accuracy: float, what: str, epochs: int) -> str:
     """The result in a line: `98.47 % on 10,000 test images; sample, 20 epochs`.
 
     Args:
         config: the knobs; those that are not the sample's are named.
-        accuracy: share of the test images that were recognised.
-        images: how many test images there were.
+        accuracy: share of the test examples that were recognised.
+        what: of what: `10,000 test images`.
         epochs: how many epochs were trained.
     """
     trained = f"{epochs} epoch{'s' * (epochs != 1)}"
-    return f"{100 * accuracy:.2f} % on {images:,} test images; {what_differs(config)}, {trained}"
+    return f"{100 * accuracy:.2f} % on {what}; {what_differs(config)}, {trained}"
 
 
-def _write_predictions(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
-    """One line an image: index, label, predicted, and the ten probabilities, exact to the last bit of float32."""
+def _write_predictions(
+    path: Path, classes: Sequence[str], labels: NDArray[np.int64], probabilities: NDArray[np.float32]
+) -> None:
+    """One line an example: index, label, predicted, a probability for each class, exact to float32's last bit."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = np.column_stack(
-        [np.arange(len(labels)), labels, probabilities.argmax(axis=1), probabilities.astype(np.float64)]
-    )
-    header = ",".join(["index", "label", "predicted", *(f"p{digit}" for digit in range(10))])
-    np.savetxt(path, columns, fmt=["%d"] * 3 + ["%.9g"] * 10, delimiter=",", header=header, comments="")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "label", "predicted", *(f"p{name}" for name in classes)])
+        rows = zip(labels.tolist(), probabilities.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+        for index, (label, predicted, row) in enumerate(rows):
+            writer.writerow([index, classes[label], classes[predicted], *(f"{share:.9g}" for share in row)])

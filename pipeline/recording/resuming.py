@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline import divergence
-from pipeline.config import ROLES, ConfigError, RunConfig
+from pipeline.config import OWNERS, ConfigError, RunConfig
+from pipeline.knobs import role_of
 from pipeline.terminal.shell import command
 from pipeline.tracking.journal import CONFIG, RunFolder, RunIsAliveError
 from pipeline.tracking.lines import Event
@@ -77,6 +78,19 @@ def _config_beside(folder: RunFolder) -> RunConfig:
         ) from None
 
 
+def _forbidden_changes(recorded: RunConfig, wanted: RunConfig) -> list[str]:
+    """A line for each knob that a run which is gone on with may not be given so."""
+    problems = []
+    before, after = recorded.as_dict(), wanted.as_dict()
+    for name, field in type(recorded).model_fields.items():
+        may = role_of(name, field).resumes
+        if before[name] != after[name] and may != "any" and not (may == "larger" and after[name] > before[name]):
+            problems.append(f"{name} was {before[name]}, not {after[name]}")
+    if recorded.schedule != "constant" and recorded.epochs != wanted.epochs:
+        problems.append(f"epochs was {recorded.epochs}, over which schedule {recorded.schedule} is laid out")
+    return problems
+
+
 def resumed_config(folder: RunFolder, given: Mapping[str, Any]) -> RunConfig:
     """The config of the run as resumed with the given knobs: more epochs, or none but where things lie.
 
@@ -89,15 +103,14 @@ def resumed_config(folder: RunFolder, given: Mapping[str, Any]) -> RunConfig:
         raise RunIsAliveError(f"run {folder.path.name} is still running in another process; nothing to resume")
     if given.get("model_name") == "auto":  # settled as the run began
         given = {name: value for name, value in given.items() if name != "model_name"}
-    wanted = RunConfig.from_mapping({**recorded.as_dict(), **given})
-    before, after = recorded.as_dict(), wanted.as_dict()
+    before = recorded.as_dict()
     problems = [
-        f"{name} was {before[name]}, not {after[name]}"
-        for name, role in ROLES.items()
-        if before[name] != after[name]
-        and role.resumes != "any"
-        and not (role.resumes == "larger" and after[name] > before[name])
+        f"{name} was {before[name]}, not {given[name]}"
+        for name in OWNERS
+        if given.get(name, before[name]) != before[name]
     ]
+    wanted = recorded if problems else RunConfig.from_mapping({**before, **given})
+    problems += _forbidden_changes(recorded, wanted)
     if problems:
         reason = "a resumed run goes on with the knobs it began with (only epochs may grow); start a new run for others"
         raise ConfigError([*problems, reason])

@@ -1,15 +1,18 @@
 """Which version a person means: by number, as the newest, or by the run that made it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import mlflow
 
 from pipeline.addresses import without_secrets
+from pipeline.config import RunConfig
 from pipeline.mlflow_client import searches
 from pipeline.registry import log_model
 from pipeline.registry.tags import version_tags
 from pipeline.registry.versions import CHAMPION, UnknownModelError, version_by_alias
+from pipeline.signatures import knobs_of
 from pipeline.terminal.shell import command
 from pipeline.tracking.folders import find_folder
 
@@ -77,8 +80,16 @@ def _of_run(client: mlflow.MlflowClient, name: str, run: Any, *, dry_run: bool) 
         test_accuracy=run.data.metrics.get("test_accuracy"),
         dataset=run.data.params.get("data_name") or run.data.params.get("dataset", ""),
         data_digest=inputs[0].dataset.digest if inputs else "",
+        data=_data_knobs(run.data.params),
     )
     if dry_run:
         return Entry("(new)", run_id, f"models:/{model_id}", tags)
     version = log_model.register(client, name, run_id, model_id, {**tags, "run_id": run_id})
     return Entry(version, run_id, f"models:/{name}/{version}", tags)
+
+
+def _data_knobs(params: Mapping[str, str]) -> dict[str, Any]:
+    """The knobs by which the run read its data, of its params."""
+    dataset = params.get("dataset", "")
+    names = ("dataset", "data_dir", "data_name", *(knobs_of(dataset) if dataset else ()))
+    return RunConfig.from_mapping({name: params[name] for name in names if name in params}).data_knobs()

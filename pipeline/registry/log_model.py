@@ -14,24 +14,21 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils import requirements_utils
 
+from pipeline.data_spec import DataSpec
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import once
+from pipeline.onnx_session import open_network
 from pipeline.registry import predictor
 from pipeline.registry.versions import CHAMPION
 
 MODEL = "model"
 CROWNED = "first_champion"  # on a version that became champion by being the first, so that it does so once
 
-SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 28, 28))]),
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
-)
-
 
 def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: Path) -> str:
     """Store an ONNX file as the run's MLflow model, once however often it is called; returns the model id.
 
-    The example is an .npy file of images (N, 28, 28).
+    The example is an .npy file of a few examples (N, ...), raw.
     """
     model = only_model(client, run_id)
     if model is None:
@@ -73,7 +70,7 @@ def _fill(client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, e
             mlflow_model=about,
             python_model=predictor.__file__,
             artifacts={predictor.NETWORK: str(network)},
-            signature=SIGNATURE,
+            signature=signature_of(network),
             input_example=np.load(example).astype(np.float32),
             pip_requirements=[f"{name}=={version(name)}" for name in predictor.REQUIREMENTS],
         )
@@ -81,16 +78,43 @@ def _fill(client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, e
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
+def spec_of(network: Path) -> DataSpec:
+    """What an ONNX file says that it takes."""
+    return DataSpec.of_network(open_network(network, threads=1).get_modelmeta().custom_metadata_map)
+
+
+def signature_of(network: Path) -> ModelSignature:
+    """MLflow's signature of an ONNX file."""
+    spec, number = spec_of(network), np.dtype(np.float32)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(number, (-1, *spec.sent_shape))]),
+        outputs=Schema([TensorSpec(number, (-1, len(spec.classes)))]),
+    )
+
+
 def register(
-    client: mlflow.MlflowClient, name: str, run_id: str, model_id: str, tags: dict[str, str], description: str = ""
+    client: mlflow.MlflowClient,
+    name: str,
+    run_id: str,
+    model_id: str,
+    tags: dict[str, str],
+    description: str = "",
+    about: str = "",
 ) -> str:
     """Register the run's model as a version of `name`, once however often it is called; returns the version.
+
+    Args:
+        client: of the registry.
+        name: the registered model.
+        run_id, model_id: whose model it is.
+        tags, description: of the version.
+        about: of the registered model, if this is its first version.
 
     The oldest version that there is becomes the champion if there is none, once: who takes the alias away has decided.
     """
     try:
         with once():
-            client.create_registered_model(name, description="28x28 grey images -> probabilities of ten classes")
+            client.create_registered_model(name, description=about or None)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

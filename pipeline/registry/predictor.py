@@ -4,7 +4,8 @@ MLflow stores this file beside the network (models from code) and runs it where 
 this package, torch or pickle: it may import only what `REQUIREMENTS` names.
 """
 
-from typing import Any
+import json
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -14,58 +15,100 @@ from numpy.typing import NDArray
 
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime")
 NETWORK = "network"
-SEND = "send raw pixels: float32 of shape (N, 28, 28), each in 0..255, 0 the background, 255 the stroke"
+MNISTS = (28, 28)  # what networks take that were exported before they carried a description
 
 
-def check_images(images: Any) -> NDArray[np.float32]:
-    """The images as float32 (N, 28, 28) in 0..255, if that is what they are.
+class Expected(NamedTuple):
+    """What a network takes.
+
+    Attributes:
+        shape: of one example: (height, width), (height, width, 3) or (features,).
+        features: the names of a table's columns; of an image none.
+        drawing: whether the images are drawings, light on dark.
+    """
+
+    shape: tuple[int, ...]
+    features: tuple[str, ...] = ()
+    drawing: bool = False
+
+    @property
+    def send(self) -> str:
+        """What a client is told to send."""
+        sizes = ", ".join(str(size) for size in self.shape)
+        if self.features:
+            names = ", ".join(self.features[:8]) + (", ..." if len(self.features) > 8 else "")
+            return f"send rows of numbers: float32 of shape (N, {sizes}), the columns {names}"
+        strokes = ", 0 the background, 255 the stroke" if self.drawing else ""
+        return f"send raw pixels: float32 of shape (N, {sizes}), each in 0..255{strokes}"
+
+
+def expected_by(session: onnxruntime.InferenceSession) -> Expected:
+    """What the network takes, by the description that it carries."""
+    text = session.get_modelmeta().custom_metadata_map.get("data_spec")
+    if text is None:
+        return Expected(MNISTS, drawing=True)
+    spec = json.loads(text)
+    if spec["kind"] == "table":
+        return Expected(tuple(spec["shape"]), tuple(spec["features"]))
+    channels, height, width = spec["shape"]
+    return Expected((height, width) if channels == 1 else (height, width, channels), (), bool(spec["drawing"]))
+
+
+def check_inputs(inputs: Any, expected: Expected) -> NDArray[np.float32]:
+    """The examples as float32 (N, ...), if they are what the network takes.
 
     Raises:
-        ValueError: for another shape, NaN, values outside 0..255, or images that were scaled to 0..1 already.
+        ValueError: for another shape, NaN, pixels outside 0..255, or images that were scaled to 0..1 already.
     """
+    what, send = "rows" if expected.features else "images", expected.send
     try:
-        found = np.asarray(images)
+        found = np.asarray(inputs)
         if found.dtype.kind not in "uif":
             raise ValueError(f"they are {found.dtype.name}")
         with np.errstate(over="ignore"):  # too large a number becomes infinite, which is told below
-            pixels = found.astype(np.float32, copy=False)
+            values = found.astype(np.float32, copy=False)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"the images are not numbers of one shape ({error}); {SEND}") from None
-    if pixels.ndim != 3 or pixels.shape[1:] != (28, 28):
-        raise ValueError(f"found shape {pixels.shape}; {SEND}")
-    if np.isnan(pixels).any():
-        raise ValueError(f"found NaN; {SEND}")
-    if pixels.size and (pixels.min() < 0 or pixels.max() > 255):
-        raise ValueError(f"found values from {pixels.min():g} to {pixels.max():g}; {SEND}")
-    brightest = pixels.max(axis=(1, 2), initial=0)
+        raise ValueError(f"the {what} are not numbers of one shape ({error}); {send}") from None
+    if values.ndim != len(expected.shape) + 1 or values.shape[1:] != expected.shape:
+        raise ValueError(f"found shape {values.shape}; {send}")
+    if np.isnan(values).any():
+        raise ValueError(f"found NaN; {send}")
+    if expected.features:
+        if np.isinf(values).any():
+            raise ValueError(f"found an infinite number; {send}")
+        return values
+    if values.size and (values.min() < 0 or values.max() > 255):
+        raise ValueError(f"found values from {values.min():g} to {values.max():g}; {send}")
+    brightest = values.max(axis=tuple(range(1, values.ndim)), initial=0)
     if ((brightest > 0) & (brightest <= 1)).any():
-        found = brightest[brightest > 0].min()
-        raise ValueError(f"found an image whose brightest pixel is {found:g}, so scaled to 0..1 already; {SEND}")
-    return pixels
+        least = brightest[brightest > 0].min()
+        raise ValueError(f"found an image whose brightest pixel is {least:g}, so scaled to 0..1 already; {send}")
+    return values
 
 
-class DigitPredictor(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
-    """Ten probabilities for each image."""
+class Predictor(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]
+    """Probabilities of every class for each example."""
 
     def load_context(self, context: Any) -> None:
         """Open the ONNX network that lies beside this file."""
         self.session = onnxruntime.InferenceSession(context.artifacts[NETWORK], providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
+        self.expected = expected_by(self.session)
 
     def predict(
         self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> NDArray[np.float32]:
-        """(N, 28, 28) raw pixels -> (N, 10) float32 probabilities, one for each class.
+        """(N, ...) raw pixels or rows -> (N, classes) float32 probabilities.
 
         Raises:
             MlflowException: saying what to send, if something else was sent (a server passes on no other error).
         """
         try:
-            images = check_images(model_input)
+            inputs = check_inputs(model_input, self.expected)
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
-        probabilities: NDArray[np.float32] = self.session.run(None, {self.input: images})[0]
+        probabilities: NDArray[np.float32] = self.session.run(None, {self.input: inputs})[0]
         return probabilities
 
 
-mlflow.models.set_model(DigitPredictor())
+mlflow.models.set_model(Predictor())

@@ -16,20 +16,22 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
+from pipeline.config import AUTO, IN_MNISTS_FORMAT
 from pipeline.data import datasets
+from pipeline.data.dataset import Dataset
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.registry import candidates
 from pipeline.registry.candidates import Entry
 from pipeline.registry.promotion_lock import one_at_a_time
-from pipeline.registry.tags import DATASET, DIGEST
+from pipeline.registry.tags import DATASET, DIGEST, data_knobs
 from pipeline.registry.versions import CHAMPION, PREVIOUS, NotServableError, UnknownAliasError, load, version_by_alias
 from pipeline.terminal.shell import user_name
 
 ALPHA = 0.05
 REFUSED = 1
-EXAMINED_AT_ONCE = 2_000
+EXAMINED_AT_ONCE = 1_568_000  # numbers, those of 2,000 images of MNIST
 AGAIN = "run it again when it does: what was half done is made whole"
 ROLLED_BACK = "promotion.rolled_back"
 
@@ -177,17 +179,17 @@ def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str, *, for
     """
     dataset = champion.tags.get(DATASET, "mnist")
     digests = {each.tags.get(DIGEST, "") for each in (candidate, champion)}
-    source = datasets.load(dataset, data_dir)
+    source = _data_of(champion, data_dir)
     if candidate.tags.get(DATASET, dataset) != dataset or digests - {source.digest, ""}:
         raise ValueError(
             f"version {candidate.version} was made on {candidate.tags.get(DATASET)} "
             f"(digest {candidate.tags.get(DIGEST)}), version {champion.version} on {dataset} "
             f"({champion.tags.get(DIGEST)}), and {source.source} holds {source.digest}: they cannot be compared here"
         )
-    images, labels = source.test.images.astype(np.float32), source.test.labels.astype(np.int64)
-    found = _predicted(name, candidate, images)
+    inputs, labels = source.test.inputs, source.test.labels.astype(np.int64)
+    found = _predicted(name, candidate, inputs)
     try:
-        return judge(labels, _predicted(name, champion, images), found)
+        return judge(labels, _predicted(name, champion, inputs), found)
     except NotServableError as error:
         if force:
             print(f"not compared: the champion, {error}", file=sys.stderr)
@@ -195,12 +197,21 @@ def _examine(name: str, candidate: Entry, champion: Entry, data_dir: str, *, for
         raise NotServableError(f"the champion, {error}; --force REASON replaces it without a comparison") from None
 
 
-def _predicted(name: str, entry: Entry, images: NDArray[np.float32]) -> NDArray[Any]:
-    """The digit that the version sees in each of the images (N, 28, 28)."""
+def _data_of(champion: Entry, data_dir: str) -> Dataset:
+    """The data that the champion was made for, as they lie here: where its run found them, if that is not said."""
+    knobs = data_knobs(champion.tags)
+    dataset, recorded_dir = str(knobs.pop("dataset")), knobs.pop("data_dir", data_dir)
+    known = dataset in (*IN_MNISTS_FORMAT, "digits")
+    folder = recorded_dir if data_dir == AUTO and not known else data_dir
+    return datasets.load(dataset, folder, knobs.pop("data_name", ""), **knobs)
+
+
+def _predicted(name: str, entry: Entry, inputs: NDArray[Any]) -> NDArray[Any]:
+    """The class that the version gives each example (N, ...), raw."""
     with tempfile.TemporaryDirectory(prefix="pipeline-model-") as folder:
         loaded = load(entry.uri, name, entry.version, entry.run_id, Path(folder))
-    parts = np.array_split(images, max(1, len(images) // EXAMINED_AT_ONCE))
-    return np.concatenate([loaded.predict(part).argmax(axis=1) for part in parts])
+    parts = np.array_split(inputs, max(1, inputs.size // EXAMINED_AT_ONCE))
+    return np.concatenate([loaded.predict(part.astype(np.float32)).argmax(axis=1) for part in parts])
 
 
 def _tell_verdict(name: str, candidate: Entry, champion: Entry, verdict: Verdict | None, *, force: str) -> bool:
@@ -227,7 +238,7 @@ def _print_table(name: str, candidate: Entry, champion: Entry, verdict: Verdict)
         table.add_row(who, f"{right:,}", f"{right / verdict.images:.2%}", str(alone))
     Console(file=sys.stdout, highlight=False).print(table)
     disagreements = verdict.only_champion + verdict.only_candidate
-    print(f"exact McNemar test on {disagreements} of {verdict.images:,} test images: p = {verdict.p:.3g}")
+    print(f"exact McNemar test on {disagreements} of {verdict.images:,} test examples: p = {verdict.p:.3g}")
 
 
 def _verdict_tags(champion: Entry, verdict: Verdict | None, force: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from requests import RequestException
 
+from pipeline.data_spec import DataSpec
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.errors import is_not_there
 from pipeline.onnx_session import open_network
@@ -41,6 +42,7 @@ class Loaded:
     Attributes:
         name, version: what the registry calls it.
         run_id: the run that made it.
+        spec: what it takes, and its classes.
     """
 
     name: str
@@ -48,10 +50,11 @@ class Loaded:
     run_id: str
     session: onnxruntime.InferenceSession
     input: str
+    spec: DataSpec
 
-    def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, 28, 28) raw pixels -> (N, 10) probabilities."""
-        probabilities: NDArray[np.float32] = self.session.run(None, {self.input: images})[0]
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, *spec.sent_shape) raw pixels or rows -> (N, classes) probabilities."""
+        probabilities: NDArray[np.float32] = self.session.run(None, {self.input: inputs})[0]
         return probabilities
 
 
@@ -88,14 +91,16 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
         flavors = yaml.safe_load((root / "MLmodel").read_text())["flavors"]
         path = root / flavors["python_function"]["artifacts"][NETWORK]["path"]
         session = open_network(path, threads=1)
-        loaded = Loaded(name, version, run_id, session, session.get_inputs()[0].name)
-        black_and_white = np.stack([np.zeros((28, 28)), np.full((28, 28), 255)]).astype(np.float32)
+        spec = DataSpec.of_network(session.get_modelmeta().custom_metadata_map)
+        loaded = Loaded(name, version, run_id, session, session.get_inputs()[0].name, spec)
+        black_and_white = np.stack([np.zeros(spec.sent_shape), np.full(spec.sent_shape, 255)]).astype(np.float32)
         answer = loaded.predict(black_and_white)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise NotServableError(f"{name} version {version} cannot be opened ({reason})") from None
-    if answer.shape != (2, 10) or answer.min() < 0 or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
-        raise NotServableError(f"{name} version {version} does not give ten probabilities for an image")
+    classes = len(spec.classes)
+    if answer.shape != (2, classes) or answer.min() < 0 or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
+        raise NotServableError(f"{name} version {version} does not give {classes} probabilities for an example")
     return loaded
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pipeline import own_code
 from pipeline.config import RunConfig
-from pipeline.data.datamodule import MNISTDataModule
+from pipeline.data.datamodule import DataModule
+from pipeline.data_spec import DataSpec
+from pipeline.networks.cnn import CNN
 from pipeline.networks.mlp import MLP
 from pipeline.optim.optimizers import make_optimizer
+from pipeline.own_code import OwnCodeError
 from pipeline.seeding import derive_seed
-from pipeline.training.classifier import DigitClassifier
+from pipeline.training.classifier import Classifier
 
+NETWORKS = {"mlp": MLP, "cnn": CNN}
 # Weights, gradients and, as an ONNX file is written and tried, three more copies; beside them the optimizer's own.
 COPIES, OWN_COPIES = 5, {"rmsprop": 1, "sgd": 1, "adagrad": 1, "adadelta": 2, "adam": 2}
 BYTES = 4  # of a float32
@@ -21,12 +26,20 @@ LARGEST_ONNX = 2**31 - 2**20  # bytes that one protobuf message, and so an ONNX 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def make_network(config: RunConfig) -> nn.Module:
-    """The network: (B, 784) -> (B, 10) logits, its weights drawn from torch's global generator."""
-    return MLP(config.hidden_units, config.hidden_layers, config.dropout)
+def make_network(config: RunConfig, spec: DataSpec) -> nn.Module:
+    """The network: (B, ...) -> (B, classes) logits, its weights drawn from torch's global generator.
+
+    Raises:
+        OwnCodeError: if the user's own gives no module.
+    """
+    make = own_code.load(config.network) if own_code.is_own(config.network) else NETWORKS[config.network]
+    network = make(spec, **config.own_knobs("network"))
+    if not isinstance(network, nn.Module):
+        raise OwnCodeError(f"{config.network} gave {type(network).__name__}, expected a torch.nn.Module")
+    return network
 
 
-def make_classifier(config: RunConfig) -> DigitClassifier:
+def make_classifier(config: RunConfig, spec: DataSpec) -> Classifier:
     """The classifier of the config, its weights drawn from the seed."""
 
     def optimizer(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -40,53 +53,47 @@ def make_classifier(config: RunConfig) -> DigitClassifier:
         )
 
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    return DigitClassifier(make_network(config), optimizer)
+    return Classifier(make_network(config, spec), optimizer)
 
 
-def make_data(config: RunConfig) -> MNISTDataModule:
+def make_data(config: RunConfig) -> DataModule:
     """The data module of the config."""
-    return MNISTDataModule(
-        config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed, config.data_name
-    )
+    which = config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed, config.data_name
+    return DataModule(*which, config.own_knobs("dataset"))
 
 
-def check_shares(data: MNISTDataModule, processes: int) -> None:
-    """Make sure that every process gets an image: one without any would wait for ever, or be waited for.
+def check_shares(data: DataModule, processes: int) -> None:
+    """Make sure that every process gets an example: one without any would wait for ever, or be waited for.
 
     Raises:
-        ValueError: naming the images that are too few.
+        ValueError: naming the examples that are too few.
     """
-    parts = {"training": data.train_images, "validation": data.val_images, "test": data.test_images}
-    for name, images in parts.items():
-        if len(images) < processes:
+    parts = {"training": data.train_examples, "validation": data.val_examples, "test": data.test_examples}
+    for name, examples in parts.items():
+        if len(examples) < processes:
             raise ValueError(
-                f"{processes} processes cannot share {len(images)} {name} image{'s' * (len(images) != 1)}; "
+                f"{processes} processes cannot share {len(examples)} {name} example{'s' * (len(examples) != 1)}; "
                 "take fewer devices, or another validation_size"
             )
 
 
-def settled(config: RunConfig) -> RunConfig:
-    """The config with the names that depend on the network: `auto` becomes `mnist-mlp`, of a class CNN `mnist-cnn`."""
-    return config.named_after(type(_on_paper(config)).__name__)
-
-
-def check_size(config: RunConfig, images: int) -> None:
-    """Make sure that the network can be trained here on so many images, and written as ONNX, before anything is made.
+def check_size(config: RunConfig, spec: DataSpec, examples: int) -> None:
+    """Make sure that the network can be trained here on so many examples, and written as ONNX, before anything is made.
 
     Raises:
         ValueError: saying how much it needs and how much is here.
     """
-    given = f"hidden_units {config.hidden_units}, hidden_layers {config.hidden_layers}"
+    given = ", ".join(f"{name} {value}" for name, value in config.own_knobs("network").items()) or config.network
     try:
-        network = _on_paper(config)
+        network = _on_paper(config, spec)
     except (RuntimeError, OverflowError, TypeError) as error:
         if "overflow" not in str(error).lower() and "too large" not in str(error).lower():
             raise
         raise ValueError(f"{given}: more weights than can be counted; take fewer") from None
     weights = sum(each.numel() for each in network.parameters())
     widths = sum(layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear))
-    batch = min(config.batch_size, images)
-    needed = BYTES * (weights * (COPIES + OWN_COPIES[config.optimizer]) + 3 * batch * widths)
+    batch = min(config.batch_size, examples)
+    needed = BYTES * (weights * (COPIES + OWN_COPIES.get(config.optimizer, 2)) + 3 * batch * widths)
     here = memory_here()
     if needed > here:
         raise ValueError(
@@ -97,13 +104,13 @@ def check_size(config: RunConfig, images: int) -> None:
         raise ValueError(f"{given}: {weights:,} weights take {_gigabytes(weights * BYTES)}, an ONNX file holds 2 GB")
 
 
-def _on_paper(config: RunConfig) -> nn.Module:
+def _on_paper(config: RunConfig, spec: DataSpec) -> nn.Module:
     """The network without memory for its weights; a network that cannot be had so is built."""
     try:
         with torch.device("meta"):
-            return make_network(config)
+            return make_network(config, spec)
     except NotImplementedError:
-        return make_network(config)
+        return make_network(config, spec)
 
 
 def memory_here() -> int:

@@ -7,16 +7,16 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.training.means import ImageMean
+from pipeline.training.means import ExampleMean
 
 Batch = tuple[Tensor, Tensor]
 MEANS = [f"{stage}_{value}" for stage in ("train", "val", "test") for value in ("loss", "accuracy")]
 
 
-class DigitClassifier(LightningModule):
-    """A network that gives (B, 10) logits, trained by cross-entropy.
+class Classifier(LightningModule):
+    """A network that gives (B, classes) logits, trained by cross-entropy.
 
-    Logs `{train,val,test}_loss` and `_accuracy` once an epoch: means over images, not over batches, of which the last
+    Logs `{train,val,test}_loss` and `_accuracy` once an epoch: means over examples, not over batches, of which the last
     is smaller. Training values are those of the epoch's own steps, with dropout, as Keras reports them. Evaluation is
     in float32 whatever the training precision, as the served model computes.
     """
@@ -24,19 +24,19 @@ class DigitClassifier(LightningModule):
     def __init__(self, network: nn.Module, make_optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> None:
         super().__init__()
         self.network, self.make_optimizer = network, make_optimizer
-        self.means = nn.ModuleDict({name: ImageMean() for name in MEANS})
+        self.means = nn.ModuleDict({name: ExampleMean() for name in MEANS})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer over all parameters."""
         return self.make_optimizer(self.network.parameters())
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 784) -> (B, 10) logits."""
-        logits: Tensor = self.network(pixels)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, ...) -> (B, classes) logits."""
+        logits: Tensor = self.network(inputs)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss () of a batch: pixels (B, 784) in 0..1 and labels (B,)."""
+        """The mean loss () of a batch: inputs (B, ...) and labels (B,)."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch) -> None:
@@ -50,8 +50,8 @@ class DigitClassifier(LightningModule):
             self._step(batch, "test")
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
-        pixels, labels = batch
-        logits = self(pixels)
+        inputs, labels = batch
+        logits = self(inputs)
         loss = F.cross_entropy(logits, labels)
         for name, value in {f"{stage}_loss": loss, f"{stage}_accuracy": logits.argmax(dim=1) == labels}.items():
             mean = self._mean(name)
@@ -59,9 +59,9 @@ class DigitClassifier(LightningModule):
             self.log(name, mean, on_step=False, on_epoch=True, prog_bar=True, logger=False)
         return loss
 
-    def _mean(self, name: str) -> ImageMean:
+    def _mean(self, name: str) -> ExampleMean:
         mean = self.means[name]
-        assert isinstance(mean, ImageMean)
+        assert isinstance(mean, ExampleMean)
         return mean
 
     def progress(self) -> tuple[int, int, dict[str, float]]:

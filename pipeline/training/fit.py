@@ -11,13 +11,13 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from pipeline.config import RunConfig
-from pipeline.data.datamodule import MNISTDataModule
+from pipeline.data.datamodule import DataModule
 from pipeline.divergence import DivergedError
 from pipeline.fast_cpu import blocks, process
 from pipeline.training import checkpoints
 from pipeline.training.building import make_classifier, make_data
 from pipeline.training.callbacks import DivergenceStop, EpochCheckpoints, EpochSeeds, EpochTimer, KeepSigterm
-from pipeline.training.classifier import DigitClassifier
+from pipeline.training.classifier import Classifier
 from pipeline.training.history import History, Metrics, best_epoch
 from pipeline.training.trainer import leave_the_group, make_trainer, only_useful_words, other_ranks_ended
 
@@ -32,22 +32,22 @@ class Result:
         diverged_in: the first epoch whose losses or weights are not finite, if there is one.
     """
 
-    classifier: DigitClassifier
-    data: MNISTDataModule
+    classifier: Classifier
+    data: DataModule
     trainer: Trainer
     history: dict[int, Metrics] = field(default_factory=dict)
     test: Metrics = field(default_factory=dict)
     diverged_in: int | None = None
 
 
-class FastClassifier(blocks.BlockSteps, DigitClassifier):  # type: ignore[misc]
+class FastClassifier(blocks.BlockSteps, Classifier):  # type: ignore[misc]
     """The classifier where one CPU trains: the same numbers, sooner."""
 
 
 def fit(
     config: RunConfig,
     *,
-    data: MNISTDataModule | None = None,
+    data: DataModule | None = None,
     logger: Logger | bool = False,
     folder: Path | None = None,
     resume_from: Path | None = None,
@@ -97,14 +97,15 @@ def fit(
 
 
 def _module_and_loaders(
-    config: RunConfig, data: MNISTDataModule, trainer: Trainer, fast_cpu: bool
-) -> tuple[DigitClassifier, dict[str, Any]]:
+    config: RunConfig, data: DataModule, trainer: Trainer, fast_cpu: bool
+) -> tuple[Classifier, dict[str, Any]]:
     """The module, and where `Trainer.fit` takes the data from: the fast ones where they do, or the plain ones."""
-    classifier = make_classifier(config)
+    data.setup()
+    assert data.source is not None
+    classifier = make_classifier(config, data.source.spec)
     if not fast_cpu or trainer.world_size > 1:
         return classifier, {"datamodule": data}
-    data.setup()
-    largest = min(config.batch_size, len(data.train_images))
+    largest = min(config.batch_size, len(data.train_examples))
     if by_hand := blocks.by_hand(trainer, classifier.network, largest):
         parts = classifier.network, classifier.make_optimizer
         fast = FastClassifier(*parts, derive=by_hand, batch_size=config.batch_size)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class ImageMean(Metric):
+class ExampleMean(Metric):
     """A mean over images, not over batches, of which the last is smaller; over those of all ranks.
 
     In float64, in which the sums of an epoch's float32 losses are exact. `torchmetrics.MeanMetric` would drop NaN,

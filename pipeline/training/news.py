@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
-from pipeline.training.classifier import DigitClassifier
+from pipeline.training.classifier import Classifier
 from pipeline.training.history import Metrics, history_of
 
 Report = Callable[[int, Metrics], None]
@@ -53,6 +53,6 @@ class StepNews(Callback):
     def _tell(self, trainer: Trainer, module: LightningModule, begins: bool = False) -> None:
         self._told_at = time.perf_counter()
         if trainer.is_global_zero:
-            assert isinstance(module, DigitClassifier)
+            assert isinstance(module, Classifier)
             done, steps, means = module.progress()
             self.on_steps(trainer.current_epoch + 1, 0 if begins else done, steps, {} if begins else means)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.data import datamodule as data_modules
-from pipeline.data.datamodule import EpochShuffle, ImageTensors, InOrder, MNISTDataModule
+from pipeline.data.datamodule import EpochShuffle, ExampleTensors, InOrder, DataModule
 from pipeline.data.datasets import DataError, ImageData, Split
 from pipeline.seeding import derive_seed
 
@@ -37,7 +37,7 @@ def loaded(monkeypatch):
 
 
 def module(trainer=None, **knobs):
-    data = MNISTDataModule("mnist", "/data", **{"batch_size": 8, **knobs})
+    data = DataModule("mnist", "/data", **{"batch_size": 8, **knobs})
     data.trainer = trainer
     data.setup()
     return data
@@ -73,7 +73,7 @@ def pairs_at(tensors):
 
 def test_each_of_the_256_pixel_values_is_divided_by_255_exactly():
     every = np.resize(np.arange(256, dtype=np.uint8), (2, 28, 28))
-    tensors = ImageTensors(Split(every, np.array([9, 0], np.uint8)))
+    tensors = ExampleTensors(Split(every, np.array([9, 0], np.uint8)))
     pixels, labels = tensors.__getitems__([0, 1])
     assert (pixels.dtype, labels.dtype) == (torch.float32, torch.int64)
     assert np.array_equal(pixels.numpy(), every.reshape(2, 784).astype(np.float32) / np.float32(255))
@@ -82,14 +82,14 @@ def test_each_of_the_256_pixel_values_is_divided_by_255_exactly():
 
 
 def test_the_images_are_kept_as_bytes_and_not_divided_twice():
-    tensors = ImageTensors(split_of(3))
+    tensors = ExampleTensors(split_of(3))
     first, second = (tensors.__getitems__([2, 0]) for _ in range(2))
     assert tensors.images.dtype == torch.uint8
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_one_image_is_the_row_of_a_batch():
-    tensors = ImageTensors(split_of(6))
+    tensors = ExampleTensors(split_of(6))
     pixels, label = tensors[3]
     batch, labels = tensors.__getitems__([3, 5])
     assert (pixels.shape, label.shape, len(tensors)) == ((784,), (), 6)
@@ -100,21 +100,21 @@ def test_one_image_is_the_row_of_a_batch():
 
 def test_images_that_may_not_be_written_are_copied_and_others_taken_as_they_lie():
     split = split_of(3)
-    assert ImageTensors(split).images.numpy().base is not None
-    assert np.shares_memory(ImageTensors(split).images.numpy(), split.images)
+    assert ExampleTensors(split).images.numpy().base is not None
+    assert np.shares_memory(ExampleTensors(split).images.numpy(), split.images)
     split.images.flags.writeable = False
-    tensors = ImageTensors(split)
+    tensors = ExampleTensors(split)
     assert not np.shares_memory(tensors.images.numpy(), split.images)
     assert pairs_at(tensors) == pairs_of(split)
 
 
 def test_images_that_lie_in_another_order_in_memory_are_the_same_rows():
     split = split_of(3)
-    assert pairs_at(ImageTensors(Split(np.asfortranarray(split.images), split.labels))) == pairs_of(split)
+    assert pairs_at(ExampleTensors(Split(np.asfortranarray(split.images), split.labels))) == pairs_of(split)
 
 
 def test_one_image_makes_a_set():
-    tensors = ImageTensors(split_of(1))
+    tensors = ExampleTensors(split_of(1))
     assert (len(tensors), tensors.images.shape, tensors.labels.shape) == (1, (1, 784), (1,))
 
 
@@ -228,9 +228,9 @@ def test_the_images_lie_on_the_trainer_s_device_once_and_batches_are_made_there(
 
 def test_without_a_hold_out_validation_is_the_test_set(loaded):
     data = module()
-    assert pairs_at(data.train_images) == pairs_of(split_of(TRAIN))
-    assert data.val_images is data.test_images
-    assert pairs_at(data.test_images) == pairs_of(split_of(TEST, first=3))
+    assert pairs_at(data.train_examples) == pairs_of(split_of(TRAIN))
+    assert data.val_examples is data.test_examples
+    assert pairs_at(data.test_examples) == pairs_of(split_of(TEST, first=3))
 
 
 @pytest.mark.parametrize("size", [1, 6, TRAIN - 1])
@@ -242,11 +242,11 @@ def test_the_hold_out_are_the_same_training_images_for_every_seed_in_file_order_
     held_out[np.random.RandomState(0).permutation(TRAIN)[:size]] = True
     for seed in (1, 2):
         data = module(validation_size=size, seed=seed)
-        for tensors, rows in ((data.val_images, held_out), (data.train_images, ~held_out)):
+        for tensors, rows in ((data.val_examples, held_out), (data.train_examples, ~held_out)):
             assert np.array_equal(tensors.images.numpy(), everything.images[rows].reshape(-1, 784))
             assert np.array_equal(tensors.labels.numpy(), everything.labels[rows])
-        assert pairs_at(data.test_images) == pairs_of(split_of(TEST, first=3))
-        assert pairs_in(list(data.val_dataloader())) == pairs_at(data.val_images)
+        assert pairs_at(data.test_examples) == pairs_of(split_of(TEST, first=3))
+        assert pairs_in(list(data.val_dataloader())) == pairs_at(data.val_examples)
 
 
 @pytest.mark.parametrize("size", [TRAIN, TRAIN + 1])
@@ -260,7 +260,7 @@ def test_a_hold_out_that_leaves_nothing_to_train_on_is_told(loaded, size):
 
 
 def test_what_was_asked_for_is_loaded_once(loaded):
-    data = MNISTDataModule("kmnist", "/there", data_name="mine")
+    data = DataModule("kmnist", "/there", data_name="mine")
     assert (loaded.calls, data.source) == ([], None)
     data.prepare_data()
     data.setup("fit")
@@ -270,7 +270,7 @@ def test_what_was_asked_for_is_loaded_once(loaded):
 
 
 def test_left_alone_it_is_the_sample(loaded):
-    data, sample = MNISTDataModule(), RunConfig()
+    data, sample = DataModule(), RunConfig()
     for name in ("dataset", "data_dir", "data_name", "batch_size", "validation_size", "seed"):
         assert getattr(data, name) == getattr(sample, name)
     data.setup()

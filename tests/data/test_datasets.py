@@ -57,8 +57,8 @@ def test_an_archive_of_the_data_s_own_name_comes_before_mnist_npz_and_both_behin
     assert load(tmp_path).source == str(tmp_path)
 
 
-def digest_of(train_images, train_labels, test_images, test_labels):
-    return ImageData("", "", Split(train_images, train_labels), Split(test_images, test_labels)).digest
+def digest_of(train_examples, train_labels, test_examples, test_labels):
+    return ImageData("", "", Split(train_examples, train_labels), Split(test_examples, test_labels)).digest
 
 
 def test_the_digest_is_sha256_over_training_images_and_labels_then_test_images_and_labels():

@@ -12,7 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.fast_cpu import blocks
 from pipeline.networks.mlp import MLP
 from pipeline.training import fit
-from pipeline.training.classifier import DigitClassifier
+from pipeline.training.classifier import Classifier
 from tests import ranks
 
 CONFIG = RunConfig(epochs=2, batch_size=4, hidden_units=16, dropout=0.4, validation_size=9, seed=11, accelerator="cpu")
@@ -131,7 +131,7 @@ def test_both_ways_give_the_same_weights_and_metrics_to_the_last_bit(monkeypatch
     config = RunConfig(**{**CONFIG.as_dict(), **knobs})
     monkeypatch.setattr(blocks, "BLOCK", 8)
     fast, plain = (fit.fit(config, data=ranks.small_data(config), fast_cpu=way) for way in (True, False))
-    assert (type(fast.classifier), type(plain.classifier)) == (fit.FastClassifier, DigitClassifier)
+    assert (type(fast.classifier), type(plain.classifier)) == (fit.FastClassifier, Classifier)
     assert torch.equal(ranks.weights_of(fast.classifier), ranks.weights_of(plain.classifier))
     assert without_times(fast.history) == without_times(plain.history)
     assert fast.test == plain.test
@@ -150,10 +150,10 @@ def test_clipping_a_watcher_or_accumulation_is_heeded():
     whole = fit.fit(CONFIG, data=ranks.small_data())
     for options in ({"gradient_clip_val": 1e-3}, {"accumulate_grad_batches": 3}):
         found = fit.fit(CONFIG, data=ranks.small_data(), **options)
-        assert type(found.classifier) is DigitClassifier
+        assert type(found.classifier) is Classifier
         assert not torch.equal(ranks.weights_of(found.classifier), ranks.weights_of(whole.classifier))
     found = fit.fit(CONFIG, data=ranks.small_data(), callbacks=[Watcher()])
-    assert type(found.classifier) is DigitClassifier
+    assert type(found.classifier) is Classifier
     assert torch.equal(ranks.weights_of(found.classifier), ranks.weights_of(whole.classifier))
 
 

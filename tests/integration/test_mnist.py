@@ -25,7 +25,7 @@ def served(mnist_run):
 
 
 @pytest.fixture(scope="module")
-def test_images(mnist_dir):
+def test_examples(mnist_dir):
     return datasets.load("mnist", mnist_dir).test
 
 
@@ -38,11 +38,11 @@ def test_two_epochs_reach_what_keras_reaches(mnist_run):
     assert loss[2] == pytest.approx(0.1042, abs=0.005)
 
 
-def test_the_served_model_has_exactly_the_recorded_accuracy_at_any_batch_size(mnist_run, served, test_images):
+def test_the_served_model_has_exactly_the_recorded_accuracy_at_any_batch_size(mnist_run, served, test_examples):
     record = faults.full_record(*mnist_run)
-    images = test_images.images.astype(np.float32)
+    images = test_examples.images.astype(np.float32)
     whole = served.predict(images)
-    assert (whole.argmax(axis=1) == test_images.labels).mean() == record["metrics"]["test_accuracy"][0][1]
+    assert (whole.argmax(axis=1) == test_examples.labels).mean() == record["metrics"]["test_accuracy"][0][1]
     sevens = np.concatenate([served.predict(images[k : k + 7]) for k in range(0, 1400, 7)])
     ones = np.concatenate([served.predict(images[k : k + 1]) for k in range(100)])
     assert np.abs(sevens - whole[:1400]).max() < 1e-6

@@ -299,7 +299,7 @@ def told(monkeypatch):
     """A trainer whose module is as far as it is told, what was told of it, and a clock."""
     clock, found = SimpleNamespace(seconds=0.0), []
     monkeypatch.setattr("pipeline.training.news.time", SimpleNamespace(perf_counter=lambda: clock.seconds))
-    monkeypatch.setattr("pipeline.training.news.DigitClassifier", SimpleNamespace)
+    monkeypatch.setattr("pipeline.training.news.Classifier", SimpleNamespace)
     trainer = SimpleNamespace(is_global_zero=True, is_last_batch=False, current_epoch=4)
     news = StepNews(lambda *each: found.append(each), every_s=0.5)
 

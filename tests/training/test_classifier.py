@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.networks.mlp import MLP
-from pipeline.training.classifier import DigitClassifier
+from pipeline.training.classifier import Classifier
 
 NAMES = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 
@@ -16,7 +16,7 @@ NAMES = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss"
 def classifier():
     """A small one, and what it logs."""
     torch.manual_seed(7)
-    module = DigitClassifier(MLP(hidden_units=8, hidden_layers=1, dropout=0.5), torch.optim.SGD)
+    module = Classifier(MLP(hidden_units=8, hidden_layers=1, dropout=0.5), torch.optim.SGD)
     module.logged = []
     module.log = lambda name, value, **how: module.logged.append((name, value, how))
     return module
@@ -28,7 +28,7 @@ def images(size, seed=0):
 
 
 def test_the_optimizer_gets_every_parameter():
-    module = DigitClassifier(MLP(hidden_units=1), lambda weights: torch.optim.SGD(weights, lr=0.5))
+    module = Classifier(MLP(hidden_units=1), lambda weights: torch.optim.SGD(weights, lr=0.5))
     (group,) = module.configure_optimizers().param_groups
     assert group["lr"] == 0.5
     assert [id(each) for each in group["params"]] == [id(each) for each in module.network.parameters()]
@@ -93,8 +93,8 @@ def test_evaluation_is_in_float32_whatever_the_training_computes_with(classifier
 def test_it_tells_how_far_an_epoch_is(classifier):
     classifier._trainer = SimpleNamespace(fit_loop=SimpleNamespace(batch_idx=-1), num_training_batches=3)
     classifier._jit_is_scripting = True
-    assert DigitClassifier.progress(classifier) == (0, 3, {})
+    assert Classifier.progress(classifier) == (0, 3, {})
     classifier._trainer.fit_loop.batch_idx = 1
     classifier.means["train_loss"].update(torch.tensor(0.5), 4)
     classifier.means["train_accuracy"].update(torch.tensor([True, False]), 2)
-    assert DigitClassifier.progress(classifier) == (2, 3, {"loss": 0.5, "accuracy": 0.5})
+    assert Classifier.progress(classifier) == (2, 3, {"loss": 0.5, "accuracy": 0.5})

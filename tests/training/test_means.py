@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from pipeline.training.means import ImageMean
+from pipeline.training.means import ExampleMean
 
 
 def test_a_mean_is_over_images_and_not_over_batches():
-    mean = ImageMean()
+    mean = ExampleMean()
     mean.update(torch.tensor(1.0), 4)
     mean.update(torch.tensor(6.0), 1)
     assert mean.compute().item() == 2.0
@@ -19,7 +19,7 @@ def test_a_mean_is_over_images_and_not_over_batches():
 
 
 def test_sums_are_exact_where_float32_would_round():
-    mean = ImageMean()
+    mean = ExampleMean()
     for loss in (2.0**24, 1.0, 1.0):
         mean.update(torch.tensor(loss), 1)
     assert (mean.total.item(), mean.images.item(), mean.compute().dtype) == (2**24 + 2, 3, torch.float64)
@@ -27,7 +27,7 @@ def test_sums_are_exact_where_float32_would_round():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_the_mean_and_not_dropped(value):
-    mean = ImageMean()
+    mean = ExampleMean()
     mean.update(torch.tensor(1.0), 9)
     mean.update(torch.tensor(value), 1)
     assert repr(mean.compute().item()) == repr(value)
@@ -35,7 +35,7 @@ def test_what_is_not_finite_is_the_mean_and_not_dropped(value):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_module_of_fewer_bits_does_not_round_it(dtype):
-    mean = torch.nn.ModuleDict({"loss": ImageMean()}).to(dtype)["loss"]
+    mean = torch.nn.ModuleDict({"loss": ExampleMean()}).to(dtype)["loss"]
     for begin in (1, 2):
         for _ in range(1000):
             mean.update(torch.tensor([True, True, False]), 3)
@@ -44,6 +44,6 @@ def test_a_module_of_fewer_bits_does_not_round_it(dtype):
 
 
 def test_a_batch_that_is_counted_keeps_no_graph_alive():
-    mean = ImageMean()
+    mean = ExampleMean()
     mean.update(torch.ones(1, requires_grad=True).sum() * 2, 1)
     assert not mean.total.requires_grad

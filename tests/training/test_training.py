@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit_and_another_seed_other
 
 def test_test_metrics_are_those_of_the_final_weights_on_all_test_images():
     result = fit.fit(config())
-    images = result.data.test_images
+    images = result.data.test_examples
     with torch.no_grad():
         logits = result.classifier.eval()(images.images.float() / 255)
     assert result.test["test_accuracy"] == (logits.argmax(1) == images.labels).double().mean()
@@ -118,7 +118,7 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
     assert weights(result).dtype == torch.float32
     assert result.classifier.derive.dtype == torch.bfloat16
     assert not torch.equal(weights(result), weights(fit.fit(config(epochs=3))))
-    images, network = result.data.test_images, result.classifier.network.eval()
+    images, network = result.data.test_examples, result.classifier.network.eval()
     pixels = images.images.float() / 255
     with torch.no_grad():
         exact = F.cross_entropy(network(pixels), images.labels).item()
