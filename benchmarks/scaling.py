@@ -24,8 +24,8 @@ def one(knob, value):
     import resource
 
     from pipeline.config import RunConfig
-    from pipeline.data.datamodule import ExampleTensors, DataModule
-    from pipeline.data.datasets import Split
+    from pipeline.data.datamodule import DataModule, ExampleTensors
+    from pipeline.data.dataset import Split
     from pipeline.training import fit
 
     class Repeated(DataModule):
@@ -33,7 +33,7 @@ def one(knob, value):
             super().setup(stage)
             train, times = self.source.train, value // 60_000
             self.train_examples = ExampleTensors(
-                Split(np.tile(train.images, (times, 1, 1)), np.tile(train.labels, times))
+                Split(np.tile(train.inputs, (times, 1, 1)), np.tile(train.labels, times)), self.source.spec
             )
 
     long = (knob == "images" and value > 300_000) or (knob == "hidden_units" and value > 1024)

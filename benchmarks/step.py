@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import publish, table
 from pipeline.config import RunConfig
+from pipeline.data_spec import MNIST
 from pipeline.fast_cpu import gradients, process
 from pipeline.training.building import make_classifier
 
@@ -62,7 +63,7 @@ def make_step():
     process.leave_memory_unfilled()
     process.set_matmul_precision("auto")
     config = RunConfig()
-    classifier = make_classifier(config)
+    classifier = make_classifier(config, MNIST)
     by_hand = gradients.derive(classifier.network.train(), config.batch_size, config.precision)
     optimizer = classifier.configure_optimizers()
     pixels, labels = torch.rand(config.batch_size, 784), torch.randint(0, 10, (config.batch_size,))

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from pipeline import own_code
 from pipeline.addresses import without_secrets
 from pipeline.launchers import set_launchers_aside
 from pipeline.signals import Interrupted
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except (ValueError, UnreachableError) as error:
+        if own_code.raised_in_own(error):
+            raise
         print(f"pipeline: {without_secrets(str(error))}", file=sys.stderr)
         return USER_ERROR if isinstance(error, ValueError) else UNREACHABLE
     except BrokenPipeError:

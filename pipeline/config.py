@@ -233,7 +233,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
 
     def own_code(self) -> list[str]:
         """The import paths of the user's own code that takes part."""
-        given = [getattr(self, name) for name, field in KNOBS.items() if names_of(field)]
+        given = [getattr(self, name) for name, field in COMMON.items() if names_of(field)]
         return sorted({each for text in given for each in text.split(",") if own_code.is_own(each)})
 
     def settled(self) -> "RunConfig":
@@ -248,7 +248,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
 
 
 OWNERS = ("dataset", "network")  # the fields whose values bring knobs of their own
-KNOBS = RunConfig.model_fields
+COMMON = RunConfig.model_fields
 
 
 @functools.cache
@@ -262,7 +262,7 @@ def class_with_knobs_of(*owners: str) -> type[RunConfig]:
     problems = []
     for owner in owners:
         for name, (kind, default) in _knobs_of(owner).items():
-            if name in KNOBS or name in fields:
+            if name in COMMON or name in fields:
                 whose = f"of {owners[0]}" if name in fields else "of every training"
                 problems.append(f"{owner} has a parameter {name}, which is a knob {whose} already; call it otherwise")
             required = default is signatures.REQUIRED
@@ -279,7 +279,7 @@ def _knobs_of(owner: str) -> signatures.Knobs:
 
 def class_of(values: Mapping[str, object]) -> type[RunConfig]:
     """The config's class for the dataset and the network that the values name, or the default ones."""
-    return class_with_knobs_of(*[str(values.get(name, KNOBS[name].default)) for name in OWNERS])
+    return class_with_knobs_of(*[str(values.get(name, COMMON[name].default)) for name in OWNERS])
 
 
 def problems_of(values: Mapping[str, object]) -> list[str]:
@@ -296,7 +296,7 @@ def problems_of(values: Mapping[str, object]) -> list[str]:
 def as_recorded(params: Mapping[str, str]) -> dict[str, str]:
     """Params as our own records have them: of a knob `1e-3` as `0.001`; what is no knob's value stays as it is."""
     recorded = dict(params)
-    for name in SHIPPED.model_fields.keys() & params.keys():
+    for name in KNOBS.keys() & params.keys():
         with contextlib.suppress(ValueError):
             recorded[name] = str(exactly(params[name], kind_of(name)))
     return recorded
@@ -357,4 +357,5 @@ def _unknown(of: type[RunConfig], name: str) -> str:
 
 
 SHIPPED = class_with_knobs_of("mnist", "mlp")
-ROLES = {name: role_of(name, field) for name, field in SHIPPED.model_fields.items()}
+KNOBS = SHIPPED.model_fields  # of the sample
+ROLES = {name: role_of(name, field) for name, field in KNOBS.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.values import did_you_mean, short
 
+_loaded: set[str] = set()  # the files of the modules
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -37,6 +38,7 @@ def load(name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     path = file_of(module_name, name)
+    _loaded.add(str(path))
     module = importlib.import_module(module_name)
     found = getattr(module, attribute, None)
     if found is None:
@@ -78,6 +80,18 @@ def place_of(error: BaseException, name: str) -> str:
             place = f":{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return f"{path.name}{place}"
+
+
+def raised_in_own(error: BaseException) -> bool:
+    """Whether the error came out of a user's own module, and is none that this pipeline words."""
+    files, traceback = _loaded, error.__traceback__
+    if type(error).__module__.startswith("pipeline."):
+        return False
+    while traceback:
+        if traceback.tb_frame.f_code.co_filename in files:
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 def files_of(names: Iterable[str]) -> list[Path]:

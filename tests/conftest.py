@@ -119,6 +119,7 @@ def model_store(tmp_path_factory):
     import mlflow
     import torch
 
+    from pipeline.data_spec import MNIST
     from pipeline.mlflow_client.connection import connect
     from pipeline.networks.mlp import MLP
     from pipeline.registry import log_model
@@ -133,7 +134,7 @@ def model_store(tmp_path_factory):
         np.save(folder / "example.npy", np.zeros((2, 28, 28), np.uint8))
         for seed in (1, 2):
             torch.manual_seed(seed)
-            export_onnx(MLP(16), folder / f"{seed}.onnx")
+            export_onnx(MLP(MNIST, 16), MNIST, folder / f"{seed}.onnx")
             run_id = client.create_run(experiment).info.run_id
             model_id = log_model.log_model(client, run_id, folder / f"{seed}.onnx", folder / "example.npy")
             log_model.register(client, "mnist-mlp", run_id, model_id, {"dataset": "digits", "network": f"{seed}.onnx"})

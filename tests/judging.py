@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from pipeline.data import datasets
-from pipeline.data.datasets import ImageData, Split
 from pipeline.registry import promotion, promotion_lock
 from pipeline.registry.versions import NotServableError
 from tests.fake_model_registry import FakeRegistry
+from tests.small_data import digits_of
 
 IMAGES = 40
 NOW = "2026-01-02 03:04:05 UTC by bob"
@@ -21,7 +21,7 @@ def numbered(count):
 
 
 LABELS = np.arange(IMAGES) % 10
-DATA = ImageData("digits", "here", Split(numbered(1), LABELS[:1]), Split(numbered(IMAGES), LABELS.astype(np.uint8)))
+DATA = digits_of((numbered(1), LABELS[:1]), (numbered(IMAGES), LABELS))
 
 
 class Model:

@@ -18,12 +18,13 @@ from torch.nn import functional as F
 
 from pipeline.config import RunConfig
 from pipeline.data.datamodule import DataModule
-from pipeline.data.datasets import ImageData, Split
+from pipeline.data_spec import MNIST
 from pipeline.networks.dropout import Dropout
 from pipeline.seeding import derive_seed
 from pipeline.training import building, fit
 from pipeline.training.callbacks import EpochSeeds
 from tests.conftest import DELIVERED_WITHIN_S
+from tests.small_data import digits_of
 
 CONFIG = RunConfig(
     epochs=2,
@@ -43,11 +44,11 @@ def small_data(config=CONFIG, train=30, test=5):
     """A data module with random images: 30 - 9 to train on and 9 to validate, neither of which two ranks can halve."""
     random = np.random.RandomState(5)
     splits = [
-        Split(random.randint(0, 256, (n, 28, 28)).astype(np.uint8), (np.arange(n) % 10).astype(np.uint8))
+        (random.randint(0, 256, (n, 28, 28)).astype(np.uint8), (np.arange(n) % 10).astype(np.uint8))
         for n in (train, test)
     ]
     data = DataModule(batch_size=config.batch_size, validation_size=config.validation_size, seed=config.seed)
-    data.source = ImageData("small", "made", *splits)
+    data.source = digits_of(*splits, "small", "made")
     return data
 
 
@@ -88,7 +89,7 @@ class Ranks:
         """Train as every rank; returns (weights, epoch -> metrics) of each."""
         with ThreadPoolExecutor(self.count) as pool:
             # One after the other: the weights come from torch's only generator.
-            pairs = [(building.make_classifier(config), small_data(config, **images)) for _ in range(self.count)]
+            pairs = [(building.make_classifier(config, MNIST), small_data(config, **images)) for _ in range(self.count)]
             return list(pool.map(self._whole, range(self.count), *zip(*pairs, strict=True), [config] * self.count))
 
     def _whole(self, rank, classifier, data, config):
@@ -152,7 +153,7 @@ def worked_out(ranks, config=CONFIG, **images):
     """What the ranks have to come to, in plain torch and one process; returns (weights, epoch -> metrics)."""
     data = small_data(config, **images)
     data.setup()
-    network = building.make_classifier(config).network
+    network = building.make_classifier(config, MNIST).network
     optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
     size, history = len(data.train_examples), {}
     for epoch in range(config.epochs):
@@ -165,7 +166,7 @@ def worked_out(ranks, config=CONFIG, **images):
             for rank, twin in enumerate(twins):
                 rows = order[first : first + ranks * config.batch_size][rank::ranks]
                 twin.load_state_dict(network.state_dict())
-                pixels, labels = data.train_examples.images[rows].float() / 255, data.train_examples.labels[rows]
+                pixels, labels = data.train_examples.inputs[rows].float() / 255, data.train_examples.labels[rows]
                 logits = twin(pixels)
                 loss = F.cross_entropy(logits, labels)
                 gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
@@ -173,7 +174,7 @@ def worked_out(ranks, config=CONFIG, **images):
             for each, *shares in zip(network.parameters(), *gradients, strict=True):
                 each.grad = torch.stack(shares).sum(0) / ranks
             optimizer.step()
-        logits = network.eval()(data.val_examples.images.float() / 255)
+        logits = network.eval()(data.val_examples.inputs.float() / 255)
         labels = data.val_examples.labels
         history[epoch + 1] = {
             "train_loss": sums[0] / sums[2],

@@ -65,6 +65,8 @@ EDGES = {
     "rho": ([0.0, TINY, BELOW_1], [-TINY, 1.0]),
     "epsilon": ([1e-30, 1.0, HUGE], [math.nextafter(1e-30, 0), 0.0, math.inf]),
     "momentum": ([0.0, TINY, BELOW_1], [-TINY, 1.0]),
+    "weight_decay": ([0.0, TINY, HUGE], [-TINY, math.inf]),
+    "gradient_clip": ([0.0, TINY, HUGE], [-TINY, math.inf]),
     "early_stopping": ([0, WHOLE], [-1, WHOLE + 1]),
     "seed": ([0, 2**32 - 1], [-1, 2**32]),
 }
@@ -217,7 +219,12 @@ def test_all_problems_are_told_at_once():
         ("learning_rate", 0, "learning_rate 0.0 is out of range: above 0"),
         ("seed", 2**32, "seed 4294967296 is out of range: at least 0, at most 4.29497e+09"),
         ("keep_best", "maybe", "keep_best 'maybe' is not true or false"),
-        ("dataset", "mnis", "dataset 'mnis' is not one of mnist, fashion_mnist, kmnist, digits; did you mean 'mnist'?"),
+        (
+            "dataset",
+            "mnis",
+            "dataset 'mnis' is not one of mnist, fashion_mnist, kmnist, digits, folder, table, or a function of your "
+            "own, module:name; did you mean 'mnist'?",
+        ),
         ("matmul_precision", "best", "matmul_precision 'best' is not one of auto, highest, high, medium"),
         ("data_dir", ["a"], "data_dir ['a'] is not text"),
         ("hidden_unit", 3, "unknown knob 'hidden_unit'; did you mean 'hidden_units'?"),
@@ -246,7 +253,7 @@ def test_mnist_dir_is_the_default_of_data_dir_for_mnist_alone(monkeypatch):
 
 
 def test_data_of_ones_own_have_a_name_of_their_own():
-    assert RunConfig(data_name="my_digits").named_after("MLP").model_name == "my-digits-mlp"
+    assert RunConfig(data_name="my_digits").settled().model_name == "my-digits-mlp"
     for name in ("0", "A.b-c_D", "x" * 100):
         assert RunConfig.from_mapping({"data_name": name}).data_name == name
     for name in ("a b", "a/b", "_a", ".a", "-a", "ä", "x" * 101, "a\nb"):
@@ -264,10 +271,10 @@ def test_data_of_ones_own_have_a_name_of_their_own():
 
 
 def test_the_registered_model_is_named_after_dataset_and_network_unless_given():
-    assert RunConfig().named_after("MLP").model_name == "mnist-mlp"
-    assert RunConfig(dataset="fashion_mnist").named_after("CNN").model_name == "fashion-mnist-cnn"
-    assert RunConfig(dataset="digits", model_name="mine").named_after("MLP").model_name == "mine"
-    assert RunConfig(model_name="").named_after("MLP").model_name == ""
+    assert RunConfig().settled().model_name == "mnist-mlp"
+    assert RunConfig(dataset="fashion_mnist", network="cnn").settled().model_name == "fashion-mnist-cnn"
+    assert RunConfig(dataset="digits", model_name="mine").settled().model_name == "mine"
+    assert RunConfig(model_name="").settled().model_name == ""
 
 
 def test_every_choice_of_a_knob_is_taken_and_nothing_else():
@@ -282,7 +289,7 @@ def test_every_knob_has_a_meaning_and_a_default_within_its_range():
     for name, each in KNOBS.items():
         assert each.description
         assert RunConfig(**{name: each.default}) == RunConfig()
-    assert mlflow_problems(RunConfig().named_after("MLP").as_dict()) == []
+    assert mlflow_problems(RunConfig().settled().as_dict()) == []
 
 
 def test_a_config_is_a_value_that_nobody_changes():

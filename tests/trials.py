@@ -148,9 +148,9 @@ def trial(monkeypatch):
     for name, value in {"fates": {}, "sizes": [], "trained": [], "before": None}.items():
         monkeypatch.setattr(HandPool, name, value)
 
-    def load(*data):
-        noted.loads.append(data)
-        return SimpleNamespace(digest=DIGEST if data[0] == "digits" else f"data of {data[0]}")
+    def load(dataset, data_dir, data_name):
+        noted.loads.append((dataset, data_dir, data_name))
+        return SimpleNamespace(digest=DIGEST if dataset == "digits" else f"data of {dataset}")
 
     def write_files(comparison, folder, made):
         noted.written.append((comparison, made))

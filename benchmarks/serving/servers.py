@@ -84,7 +84,7 @@ def images(count):
     """So many MNIST test images, as nested lists."""
     from pipeline.data import datasets
 
-    return datasets.load("mnist", str(MNIST_DIR)).test.images[:count].tolist()
+    return datasets.load("mnist", str(MNIST_DIR)).test.inputs[:count].tolist()
 
 
 def scratch():

@@ -6,38 +6,43 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.parsing import Parser
-from pipeline.config import OWNERS, SHIPPED, ConfigError, RunConfig, class_of, problems_of, range_text
-from pipeline.knobs import role_of
+from pipeline.config import COMMON, KNOBS, OWNERS, ROLES, ConfigError, RunConfig, class_of, problems_of, range_text
 from pipeline.terminal.shell import home
+
+MLPROJECTS = [name for name, role in ROLES.items() if role.of_mlproject]
 
 
 def parse_knobs(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """Split the arguments into options and knobs as typed.
+    """Split the arguments into options and knobs as typed; the option `config` is what the file holds.
 
     Raises:
         ConfigError: naming every word that is neither, and with it every wrong value.
+        ValueError: for a file that cannot be read.
     """
-    known = class_of(_owners_in(arguments))
+    owners, file = _owners_and_file(parser, arguments)
+    known = class_of(owners)
     _add_flags(parser, known)
     options, unknown = parser.parse_known_args(parser.joined(arguments))
-    values = {
-        name: value for name, value in vars(options).items() if name in {**SHIPPED.model_fields, **known.model_fields}
-    }
+    options.config = file
+    values = {name: value for name, value in vars(options).items() if name in {**KNOBS, **known.model_fields}}
     problems = [parser.unknown(word) for word in unknown if word.startswith("-")]
     problems += [f"what is {word!r}? Knobs are given as --name value" for word in unknown if not word.startswith("-")]
     if problems:
-        raise ConfigError(problems + problems_of(values))
+        raise ConfigError(problems + problems_of({**owners, **values}))
     return options, values
 
 
-def _owners_in(arguments: list[str]) -> dict[str, Any]:
-    """The network and the dataset that are given by flag, or else by the file; they bring knobs of their own."""
-    parser = Parser("")
+def _owners_and_file(parser: Parser, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Which network and dataset are given, by flag or else by the file: they bring knobs of their own. And the file."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in (*OWNERS, "config"):
-        parser.add_argument(f"--{name}")
-    given = {name: value for name, value in vars(parser.parse_known_args(parser.joined(arguments))[0]).items() if value}
-    file = given.pop("config", None)
-    return {**(read_knobs(Path(home(file))) if file else {}), **given}
+        first.add_argument(f"--{name}", f"--{name.replace('_', '-')}", nargs="?")
+    given = {name: value for name, value in vars(first.parse_known_args(parser.joined(arguments))[0]).items() if value}
+    path = given.pop("config", None)
+    if path is None or {"-h", "--help"} & set(arguments):
+        return given, None
+    file = read_knobs(Path(home(path)))
+    return {**{name: file[name] for name in OWNERS if name in file}, **given}, file
 
 
 def _add_flags(parser: Parser, known: type[RunConfig]) -> None:
@@ -55,42 +60,36 @@ def _add_flags(parser: Parser, known: type[RunConfig]) -> None:
     )
     parser.add_argument("--project_defaults", action="store_true", help=argparse.SUPPRESS)
     knobs = parser.add_argument_group("knobs")
+    sample = RunConfig().as_dict()
     for name, knob in known.model_fields.items():
-        default = "none, it must be given" if knob.is_required() else f"default: {knob.default}".removesuffix(" ")
-        facts = "; ".join(
-            filter(None, [range_text(name, of=known), default if knob.default != "" else "default: empty"])
-        )
+        default = sample[name] if name in COMMON else knob.default
+        what = "it has no default" if knob.is_required() else f"default: {default if default != '' else 'empty'}"
+        facts = "; ".join(filter(None, [range_text(name, of=known), what]))
         words = f"{knob.description or ''} ({facts})".strip().replace("%", "%%")
         knobs.add_argument(f"--{name}", metavar="", default=argparse.SUPPRESS, help=words)
     # MLproject gives its own also where another network has no such knob; any other is refused by name.
-    for name in SHIPPED.model_fields.keys() - known.model_fields.keys():
+    for name in KNOBS.keys() - known.model_fields.keys():
         knobs.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def given_knobs(values: Mapping[str, Any], file: str | None, project_defaults: bool = False) -> dict[str, Any]:
+def given_knobs(
+    values: Mapping[str, Any], file: Mapping[str, Any] | None, project_defaults: bool = False
+) -> dict[str, Any]:
     """The knobs that were given: those of a file, if there is one, with the flags' values over them.
 
     Args:
         values: knobs from flags, as typed.
-        file: a YAML file of knobs.
+        file: the knobs of a file, if one is given.
         project_defaults: the flags come from MLproject, which gives every knob that it declares, typed or not: of
             those the ones that only repeat the default do not win over the file.
 
-    Raises:
-        ValueError: for a file that cannot be read.
     """
-    fields = SHIPPED.model_fields
     given = {
         name: value
         for name, value in values.items()
-        if not (
-            project_defaults
-            and name in fields
-            and role_of(name, fields[name]).of_mlproject
-            and str(value) == str(fields[name].default)
-        )
+        if not (project_defaults and name in MLPROJECTS and str(value) == str(KNOBS[name].default))
     }
-    return given if file is None else {**read_knobs(Path(file)), **given}
+    return {**(file or {}), **given}
 
 
 def read_knobs(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import divergence
+from pipeline import divergence, own_code
 from pipeline.config import RunConfig
 from pipeline.divergence import DivergedError
 from pipeline.imports import gc_paused
@@ -49,7 +49,7 @@ def ready(config: RunConfig) -> tuple[RunConfig, "DataModule"]:
     if "pipeline.training.fit" not in sys.modules:
         with gc_paused():
             import pipeline.training.fit  # noqa: F401
-    from pipeline.training import building, trainer
+    from pipeline.training import building, rehearsal, trainer
 
     processes = trainer.check_hardware(config)
     data = building.make_data(config)
@@ -57,6 +57,7 @@ def ready(config: RunConfig) -> tuple[RunConfig, "DataModule"]:
     building.check_shares(data, processes)
     assert data.source is not None
     building.check_size(config, data.source.spec, len(data.train_examples))
+    rehearsal.rehearse(config, data)
     return config.settled(), data
 
 
@@ -144,10 +145,14 @@ def fit_and_record(
     from pipeline.recording.epoch_logger import EpochLogger
     from pipeline.recording.results import record_results
     from pipeline.training import fit
+    from pipeline.training.export_trial import ExportTrial
     from pipeline.training.news import EpochNews, StepNews
 
+    assert data.source is not None
     told = [EpochNews(report)] if report else []
     news = [StepNews(on_steps)] if on_steps else []
+    is_tried = own_code.is_own(config.network) and config.model_name and resume_from is None
+    trial = [ExportTrial(config, data.source.spec)] if is_tried else []
     os.environ |= {RUN_FOLDER: str(run.folder.path), RESUME_FROM: str(resume_from or "")}
     try:
         result = fit.fit(
@@ -156,7 +161,7 @@ def fit_and_record(
             logger=EpochLogger(run),
             folder=run.folder.checkpoints,
             resume_from=resume_from,
-            callbacks=[*told, *news],
+            callbacks=[*told, *trial, *news],
         )
     except DivergedError as error:
         run.tags({divergence.TAG: str(error.epoch)})

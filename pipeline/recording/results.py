@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import divergence
+from pipeline import divergence, own_code
 from pipeline.config import RunConfig
 from pipeline.recording.description import what_differs
 from pipeline.registry.tags import version_tags
@@ -63,8 +63,14 @@ def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", 
     model = run.folder.path / "model"
     model.mkdir(exist_ok=True)
     network, example = model / "network.onnx", model / "example.npy"
-    onnx_export.export_onnx(result.classifier.network, spec, network)
-    probabilities = onnx_export.check_same(network, result.classifier.network, spec, inputs)
+    try:
+        onnx_export.export_onnx(result.classifier.network, spec, network)
+        probabilities = onnx_export.check_same(network, result.classifier.network, spec, inputs)
+    except Exception as error:
+        if config.model_name or not own_code.is_own(config.network):
+            raise
+        print(f"warning: the network cannot be exported ({error}): no model, no predictions", file=sys.stderr)
+        return
     np.save(example, inputs[:EXAMPLES])
     tags = version_tags(result.test["test_accuracy"], source.name, source.digest, config.data_knobs())
     what = f"{len(inputs):,} test {'images' if spec.kind == 'image' else 'rows'}"

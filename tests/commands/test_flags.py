@@ -12,9 +12,10 @@ def parsed(*words):
     return flags.parse_knobs(Parser("train"), list(words))
 
 
-def test_options_are_told_from_knobs():
-    options, values = parsed("--config", "a.yaml", "--resume", "last", "--project_defaults", "--seed", "3")
-    assert vars(options).items() >= {"config": "a.yaml", "resume": "last", "project_defaults": True}.items()
+def test_options_are_told_from_knobs(tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 3\n")
+    options, values = parsed("--config", f"{tmp_path}/a.yaml", "--resume", "last", "--project_defaults", "--seed", "3")
+    assert vars(options).items() >= {"config": {"epochs": 3}, "resume": "last", "project_defaults": True}.items()
     assert values == {"seed": "3"}
     options, values = parsed()
     assert vars(options) == {"config": None, "resume": None, "project_defaults": False}
@@ -76,12 +77,13 @@ def test_an_unknown_flag_without_a_value_is_an_unknown_flag():
 
 
 def test_the_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
-    file = tmp_path / "knobs.yaml"
-    file.write_text("epochs: 5\ndropout: 0.5\n")
-    assert flags.given_knobs({"epochs": "7"}, str(file)) == {"epochs": "7", "dropout": "0.5"}
+    path = tmp_path / "knobs.yaml"
+    path.write_text("epochs: 5\ndropout: 0.5\n")
+    file = flags.read_knobs(path)
+    assert flags.given_knobs({"epochs": "7"}, file) == {"epochs": "7", "dropout": "0.5"}
     given = {"epochs": "20", "dropout": "0.3"}
-    assert flags.given_knobs(given, str(file)) == given
-    assert flags.given_knobs(given, str(file), project_defaults=True) == {"epochs": 5, "dropout": "0.3"}
+    assert flags.given_knobs(given, file) == given
+    assert flags.given_knobs(given, file, project_defaults=True) == {"epochs": 5, "dropout": "0.3"}
     assert flags.given_knobs(given, None, project_defaults=True) == {"dropout": "0.3"}
 
 
@@ -137,7 +139,7 @@ def test_the_help_lists_usage_options_and_every_knob_with_its_facts(capsys, monk
         "run_name": "(default: empty)",
         "keep_best": "(default: False)",
         "data_dir": "(default: /100 % mine)",
-        "dataset": "(one of mnist, fashion_mnist, kmnist, digits; default: mnist)",
+        "dataset": "(one of mnist, fashion_mnist, kmnist, digits, folder, table, or a function of your own, module:name; default: mnist)",
     }
     told = {line.split()[0].removeprefix("--"): line.split(maxsplit=1)[1] for line in knobs}
     for name, words in facts.items():
@@ -146,11 +148,13 @@ def test_the_help_lists_usage_options_and_every_knob_with_its_facts(capsys, monk
 
 def test_folders_of_the_home_are_written_out_in_every_path_that_is_typed(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
-    words = ["--data_dir=~/data", "--runs_dir=~/runs", "--config=~/knobs.yaml", "--resume=~/runs/1", "--run_name=~/x"]
+    words = ["--data_dir=~/data", "--runs_dir=~/runs", "--resume=~/runs/1", "--run_name=~/x"]
     options, values = parsed(*words)
     config = RunConfig.from_mapping(values)
     assert (config.data_dir, config.runs_dir, config.run_name) == ("/home/ada/data", "/home/ada/runs", "~/x")
-    assert (options.config, options.resume) == ("/home/ada/knobs.yaml", "/home/ada/runs/1")
+    assert options.resume == "/home/ada/runs/1"
+    with pytest.raises(ValueError, match="config file /home/ada/knobs.yaml cannot be read"):
+        parsed("--config=~/knobs.yaml")
 
 
 def test_every_wrong_word_is_told_beside_knobs():

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.data import datamodule as data_modules
-from pipeline.data.datamodule import EpochShuffle, ExampleTensors, InOrder, DataModule
+from pipeline.data.datamodule import DataModule, EpochShuffle, ExampleTensors, InOrder
 from pipeline.data.datasets import DataError, ImageData, Split
 from pipeline.seeding import derive_seed
 

@@ -92,11 +92,12 @@ def model(folder, name="", weights=16):
     """Add a small network to the record."""
     import torch
 
+    from pipeline.data_spec import MNIST
     from pipeline.networks.mlp import MLP
     from pipeline.training.onnx_export import export_onnx
 
     torch.manual_seed(1)
-    export_onnx(MLP(weights), folder.path / "network.onnx")
+    export_onnx(MLP(MNIST, weights), MNIST, folder.path / "network.onnx")
     np.save(folder.path / "example.npy", np.zeros((2, 28, 28), np.uint8))
     append(folder, "model", model_name=name, tags={"dataset": "digits"}, network="network.onnx", example="example.npy")
     return folder

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mlflow.utils import requirements_utils
 
+from pipeline.data_spec import MNIST
 from pipeline.mlflow_client.connection import connect
 from pipeline.networks.mlp import MLP
 from pipeline.registry import log_model
@@ -50,7 +51,7 @@ def test_a_model_is_logged_without_reading_the_file_lists_of_all_packages(tmp_pa
     example = tmp_path / "example.npy"
     np.save(example, np.zeros((2, 28, 28), np.uint8))
     torch.manual_seed(0)
-    onnx_export.export_onnx(MLP(hidden_units=8), tmp_path / "network.onnx")
+    onnx_export.export_onnx(MLP(MNIST, 8), MNIST, tmp_path / "network.onnx")
     before = mlflow.get_tracking_uri()
     try:
         client = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")

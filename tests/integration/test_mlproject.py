@@ -137,7 +137,7 @@ def test_run_and_version_are_described_by_their_result(client, run):
 
 def test_the_served_model_has_exactly_the_test_accuracy_of_the_run(model, run):
     test = datasets.load("digits", "").test
-    probabilities = model.predict(test.images.astype(np.float32))
+    probabilities = model.predict(test.inputs.astype(np.float32))
     assert (probabilities.argmax(axis=1) == test.labels).mean() == run.data.metrics["test_accuracy"]
 
 
@@ -146,7 +146,7 @@ def test_the_recorded_predictions_are_those_of_the_served_model(client, model, r
     recorded = np.loadtxt(path, delimiter=",", skiprows=1)
     test = datasets.load("digits", "").test
     assert np.array_equal(recorded[:, 1], test.labels)
-    assert np.array_equal(recorded[:, 3:].astype(np.float32), model.predict(test.images.astype(np.float32)))
+    assert np.array_equal(recorded[:, 3:].astype(np.float32), model.predict(test.inputs.astype(np.float32)))
 
 
 def test_the_model_needs_neither_torch_nor_this_package(model):

@@ -40,7 +40,7 @@ def test_two_epochs_reach_what_keras_reaches(mnist_run):
 
 def test_the_served_model_has_exactly_the_recorded_accuracy_at_any_batch_size(mnist_run, served, test_examples):
     record = faults.full_record(*mnist_run)
-    images = test_examples.images.astype(np.float32)
+    images = test_examples.inputs.astype(np.float32)
     whole = served.predict(images)
     assert (whole.argmax(axis=1) == test_examples.labels).mean() == record["metrics"]["test_accuracy"][0][1]
     sevens = np.concatenate([served.predict(images[k : k + 7]) for k in range(0, 1400, 7)])

@@ -75,7 +75,7 @@ def test_split():
 
 
 def test_it_gives_the_probabilities_that_the_run_recorded(address, test_split, project_run):
-    status, answer = ask(address, {"inputs": test_split.images[:7].tolist()})
+    status, answer = ask(address, {"inputs": test_split.inputs[:7].tolist()})
     assert status == 200
     (recorded,) = Path(project_run[0]).glob("runs/*/artifacts/test_predictions.csv")
     expected = np.loadtxt(recorded, delimiter=",", skiprows=1)[:7, 3:]

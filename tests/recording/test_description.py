@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.data.datasets import ImageData, Split
 from pipeline.recording import description
 from pipeline.recording.description import dataset_inputs, identity_tags, run_name, what_differs
+from tests.small_data import digits_of
 
 
 def images(count):
-    return Split(np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.uint8))
+    return np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.uint8)
 
 
-SOURCE = ImageData("digits", "/data", images(5), images(3))
+SOURCE = digits_of(images(5), images(3), source="/data")
 
 
 def test_a_run_says_whose_it_is_and_what_it_is_called(monkeypatch):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.data.datasets import ImageData, Split
 from pipeline.recording import record as recording
 from pipeline.recording import reproduction
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import data_digest
 from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
+from tests.small_data import digits_of
 
 
 class NoUploader:
@@ -23,7 +23,7 @@ class NoUploader:
 def some_data(seed=0, name="mine"):
     random = np.random.RandomState(seed)
     images, labels = random.randint(0, 256, (3, 28, 28)).astype(np.uint8), np.array([1, 2, 3], np.uint8)
-    return ImageData(name, "/data", Split(images, labels), Split(images[:2], labels[:2]))
+    return digits_of((images, labels), (images[:2], labels[:2]), name, "/data")
 
 
 def module_of(source):
@@ -42,11 +42,10 @@ def journal(tmp_path, monkeypatch):
 
 def changed(source, part, name):
     """The data with the last value of one array changed by one."""
-    splits = {"train": source.train, "test": source.test}
-    arrays = {"images": splits[part].images.copy(), "labels": splits[part].labels.copy()}
-    arrays[name].flat[-1] ^= 1
-    splits[part] = Split(**arrays)
-    return ImageData(source.name, source.source, **splits)
+    arrays = {"train": [source.train.inputs.copy(), source.train.labels.copy()]}
+    arrays["test"] = [source.test.inputs.copy(), source.test.labels.copy()]
+    arrays[part][["inputs", "labels"].index(name)].flat[-1] ^= 1
+    return digits_of(*map(tuple, arrays.values()), source.name, source.source)
 
 
 def test_the_digest_that_a_run_began_on_is_recorded(journal):
@@ -55,13 +54,13 @@ def test_the_digest_that_a_run_began_on_is_recorded(journal):
 
 def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(journal):
     source = some_data()
-    elsewhere = ImageData(source.name, "/elsewhere", source.train, source.test)
+    elsewhere = some_data().named(source.name, "/elsewhere")
     recording.resume(RunConfig(), Run(journal, NoUploader()), module_of(elsewhere))
     assert journal.folder.events()[-2]["kind"] == "resume"
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-@pytest.mark.parametrize("name", ["images", "labels"])
+@pytest.mark.parametrize("name", ["inputs", "labels"])
 def test_a_run_does_not_go_on_with_one_value_changed_and_records_nothing_of_the_attempt(journal, part, name):
     other, before = changed(some_data(), part, name), journal.folder.events()
     with pytest.raises(ValueError, match="began on data") as caught:

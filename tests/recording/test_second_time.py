@@ -74,7 +74,7 @@ def test_epochs_that_grew_once_are_not_forgotten_by_the_next_resumption(run):
 def test_a_run_resumed_on_other_data_is_refused_each_time_and_left_as_it_is(run):
     resume(run)
     other, journal = small_data(), Journal(run)
-    other.source.train.images[3, 4, 5] ^= 1
+    other.source.train.inputs[3, 4, 5] ^= 1
     before = len(run.events())
     for _ in range(2):
         with pytest.raises(ValueError, match=r"run run began on data with digest [0-9a-f]{16}, here lies [0-9a-f]{16}"):

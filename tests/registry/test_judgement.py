@@ -21,7 +21,7 @@ TABLE_OF_3 = [
     "m                     right  accuracy  right alone",
     "version 1, champion   30     75.00%    0",
     "version 3, candidate  35     87.50%    5",
-    "exact McNemar test on 5 of 40 test images: p = 0.0625",
+    "exact McNemar test on 5 of 40 test examples: p = 0.0625",
     "promote: at least as accurate, and not shown to be worse",
 ]
 
@@ -67,7 +67,7 @@ def test_a_worse_version_gets_its_verdict_and_no_alias(registry, capsys):
         "m                     right  accuracy  right alone",
         "version 1, champion   30     75.00%    10",
         "version 2, candidate  20     50.00%    0",
-        "exact McNemar test on 10 of 40 test images: p = 0.00195",
+        "exact McNemar test on 10 of 40 test examples: p = 0.00195",
     ]
     assert err == "refuse: shown to be worse (p = 0.002); --force REASON promotes it all the same\n"
 

@@ -288,7 +288,9 @@ def test_nothing_is_guessed_that_is_known(client, files, monkeypatch):
     given = {}
     monkeypatch.setattr(log_model.mlflow.pyfunc, "save_model", lambda **options: given.update(options))
     log_model.log_model(client, "r", *files)
-    assert given["signature"] is log_model.SIGNATURE
+    assert given["signature"] == log_model.signature_of(files[0])
+    assert given["signature"].inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 28, 28)}
+    assert given["signature"].outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 10)}
     assert log_model.requirements_utils._MODULES_TO_PACKAGES == {}
 
 

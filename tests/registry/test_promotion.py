@@ -62,7 +62,7 @@ def trained(tmp_path_factory):
     np.save(folder / "example.npy", np.zeros((2, 28, 28), np.uint8))
     for epochs in (3, 1, 8):
         result = fit.fit(RunConfig(dataset="digits", hidden_units=32, epochs=epochs, accelerator="cpu"))
-        export_onnx(result.classifier.network, folder / "network.onnx")
+        export_onnx(result.classifier.network, result.data.source.spec, folder / "network.onnx")
         run_id = client.create_run(experiment).info.run_id
         model_id = log_model.log_model(client, run_id, folder / "network.onnx", folder / "example.npy")
         tags = {"dataset": "digits", "data_digest": result.data.source.digest}

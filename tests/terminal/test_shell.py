@@ -68,9 +68,11 @@ def test_from_elsewhere_paths_are_absolute_and_commands_go_to_the_project_first(
 
 def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c").write_text("epochs: 3")
     options, values = flags.parse_knobs(Parser("train"), ["--runs_dir=~/r", "--data_dir", "~/d", "--config", "~/c"])
     config = RunConfig.from_mapping(values)
-    assert (config.runs_dir, config.data_dir, options.config) == tuple(f"{tmp_path}/{name}" for name in "rdc")
+    assert (config.runs_dir, config.data_dir) == tuple(f"{tmp_path}/{name}" for name in "rd")
+    assert options.config == {"epochs": 3}
     assert cli.main(["sync", "--runs_dir", "~/r"]) == 0
     assert not (tmp_path / "~").exists()
 
