@@ -169,7 +169,7 @@ def trial(monkeypatch):
     monkeypatch.setattr(experiment.datasets, "load", load)
     monkeypatch.setattr(experiment.preflight, "check_store", lambda *words: noted.stores.append(words))
     for place in (experiment, plan):
-        monkeypatch.setattr(place, "code_digest", lambda: CODE)
+        monkeypatch.setattr(place, "code_digest", lambda own=(): CODE)
     for place in (experiment, run):
         monkeypatch.setattr(place, "git_tags", lambda: {"git.commit": "c0ffee"})
     monkeypatch.setattr(experiment, "UploaderProcess", NotedUploader)

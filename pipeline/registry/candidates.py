@@ -90,6 +90,7 @@ def _of_run(client: mlflow.MlflowClient, name: str, run: Any, *, dry_run: bool) 
 
 def _data_knobs(params: Mapping[str, str]) -> dict[str, Any]:
     """The knobs by which the run read its data, of its params."""
-    dataset = params.get("dataset", "")
-    names = ("dataset", "data_dir", "data_name", *(knobs_of(dataset) if dataset else ()))
+    if "dataset" not in params:
+        return {}
+    names = ("dataset", "data_dir", "data_name", *knobs_of(params["dataset"]))
     return RunConfig.from_mapping({name: params[name] for name in names if name in params}).data_knobs()

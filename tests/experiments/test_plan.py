@@ -58,13 +58,14 @@ OTHERS = {
     "dataset": "mnist", "data_name": "mine", "validation_size": 301, "epochs": 4, "batch_size": 129, "dropout": 1e-300,
     "hidden_units": 513, "hidden_layers": 3, "optimizer": "sgd", "learning_rate": 0.0010000000000000002, "rho": 0.91,
     "epsilon": 1e-8, "momentum": 0.5, "early_stopping": 1, "keep_best": True, "on_divergence": "continue", "seed": 3,
-    "accelerator": "cpu", "devices": "1", "strategy": "ddp", "precision": "64-true", "matmul_precision": "highest",
+    "weight_decay": 0.5, "schedule": "step", "gradient_clip": 1.0, "augment": "shift", "metric": "macro_f1",
+    "callback": "my:Callback", "accelerator": "cpu", "devices": "1", "strategy": "ddp", "precision": "64-true", "matmul_precision": "highest",
 }  # fmt: skip
 FREE = {"data_dir": "x", "run_name": "x", "experiment_name": "x", "model_name": "x", "runs_dir": "x", "verbose": "0"}
 
 
 def test_every_knob_decides_or_is_free():
-    assert {*OTHERS, *FREE} == set(RunConfig().as_dict())
+    assert {*OTHERS, *FREE, "network"} == set(RunConfig().as_dict())
     assert not set(OTHERS) & set(FREE)
 
 
@@ -220,7 +221,7 @@ def test_a_run_that_was_resumed_with_other_code_is_an_answer_of_neither(trial, m
     for code in codes:
         resumed(there, {"resumed.code": code})
     for code in (CODE, "code-2"):
-        monkeypatch.setattr(planning, "code_digest", lambda: code)  # noqa: B023
+        monkeypatch.setattr(planning, "code_digest", lambda own=(): code)  # noqa: B023
         assert first().state == "missing"
 
 
@@ -228,7 +229,7 @@ def test_a_resumption_says_with_which_code_it_goes_on(monkeypatch, tmp_path):
     from pipeline.recording import record as recording
     from pipeline.tracking.run import Run
 
-    monkeypatch.setattr(recording, "code_digest", lambda: "code-2")
+    monkeypatch.setattr(recording, "code_digest", lambda own=(): "code-2")
     monkeypatch.setattr(Run, "provenance", lambda self: None)
     journal = Journal(new_folder("runs"))
     journal.append("start", run_key="k", params=RunConfig(epochs=3).as_dict(), tags={}, parent="")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.own_code import OwnCodeError
 from pipeline.recording import code_digest as digests
 
 CODE = '''"""What it is."""
@@ -16,13 +17,16 @@ def step(w: int) -> int:
 def digest_of(tmp_path, monkeypatch):
     monkeypatch.setattr(digests, "PACKAGE", tmp_path)
     monkeypatch.setattr(digests, "DECIDING", ("one", "two"))
+    digests._of_the_package.cache_clear()
 
     def of(one, two=""):
         (tmp_path / "one.py").write_text(one)
         (tmp_path / "two.py").write_text(two)
-        return digests.code_digest.__wrapped__()
+        digests._of_the_package.cache_clear()
+        return digests.code_digest()
 
-    return of
+    yield of
+    digests._of_the_package.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -52,3 +56,18 @@ def test_each_module_counts_in_its_place_and_torch_with_them(digest_of, monkeypa
     here = digest_of("a = 1")
     monkeypatch.setattr(digests.metadata, "version", lambda name: f"another {name}")
     assert digest_of("a = 1") != here
+
+
+def test_code_of_the_users_own_is_part_of_it_with_what_it_imports_from_beside_it(digest_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_net.py").write_text("import os\nfrom my_layers import Layer\n")
+    (tmp_path / "my_layers.py").write_text("Layer = 1\n")
+    package = digest_of("a = 1")
+    before = digests.code_digest(["my_net:Net"])
+    assert before != package
+    (tmp_path / "my_layers.py").write_text("# a word\nLayer = 1\n")
+    assert digests.code_digest(["my_net:Net"]) == before
+    (tmp_path / "my_layers.py").write_text("Layer = 2\n")
+    assert digests.code_digest(["my_net:Net"]) != before
+    with pytest.raises(OwnCodeError, match="my_nett:Net: no module my_nett in .*; did you mean 'my_net'"):
+        digests.code_digest(["my_nett:Net"])

@@ -16,7 +16,7 @@ from pipeline.recording.results import describe
     ],
 )
 def test_the_description_tells_the_result_and_what_differs_from_the_sample(knobs, epochs, words):
-    assert describe(RunConfig(**knobs), 0.98471, 10_000, epochs) == words
+    assert describe(RunConfig(**knobs), 0.98471, "10,000 test images", epochs) == words
 
 
 def test_the_runs_name_is_as_it_was():

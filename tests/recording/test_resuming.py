@@ -26,6 +26,13 @@ OTHER = {
     "dropout": 0.5,
     "optimizer": "sgd",
     "learning_rate": 0.01,
+    "network": "cnn",
+    "weight_decay": 0.5,
+    "schedule": "cosine",
+    "gradient_clip": 1.0,
+    "augment": "shift",
+    "metric": "macro_f1",
+    "callback": "my:Callback",
     "rho": 0.95,
     "epsilon": 1e-6,
     "momentum": 0.9,
@@ -136,8 +143,8 @@ def test_every_knob_that_changes_numbers_or_names_is_kept_and_all_that_differ_ar
     with pytest.raises(ConfigError) as caught:
         resuming.resumed_config(folder, {"seed": 2, "dropout": 0.5, "epochs": 21})
     assert str(caught.value).splitlines()[-3:] == [
-        "  dropout was 0.2, not 0.5",
         "  seed was 1, not 2",
+        "  dropout was 0.2, not 0.5",
         "  a resumed run goes on with the knobs it began with (only epochs may grow); start a new run for others",
     ]
 

@@ -60,7 +60,8 @@ def test_a_run_without_a_version_gets_one_of_its_model_and_what_is_known_of_it(r
         digests=["d1", "d2"],
     )
     registry.add_model("m-fresh", "fresh")
-    tags = {"test_accuracy": "0.875", "dataset": "mine", "data_digest": "d1"}
+    data = '{"dataset": "mnist", "data_dir": "data", "data_name": "mine"}'
+    tags = {"test_accuracy": "0.875", "dataset": "mine", "data_digest": "d1", "data": data}
     assert find(registry, "fresh", dry_run=True) == Entry("(new)", "fresh", "models:/m-fresh", tags)
     assert registry.writes == []
     assert find(registry, "fresh") == Entry("4", "fresh", "models:/m/4", tags)
@@ -75,7 +76,8 @@ def test_a_run_without_a_version_gets_one_of_its_model_and_what_is_known_of_it(r
 def test_a_run_of_which_little_is_known_gets_a_version_all_the_same(registry, params, dataset):
     registry.add_run("fresh", params=params)
     registry.add_model("m-fresh", "fresh")
-    assert find(registry, "fresh").tags == {"test_accuracy": "None", "dataset": dataset, "data_digest": ""}
+    data = {"data": '{"dataset": "digits", "data_dir": "data", "data_name": ""}'} if params else {}
+    assert find(registry, "fresh").tags == {"test_accuracy": "None", "dataset": dataset, "data_digest": "", **data}
 
 
 def test_a_run_without_a_model_is_told(registry):

@@ -42,7 +42,7 @@ def test_both_are_asked_about_the_test_images_of_the_champions_data(registry):
     registry.entries[0].tags["dataset"] = "fashion"
     registry.entries[2].tags.pop("dataset")
     promote("3")
-    assert registry.loaded == [("fashion", "data")]
+    assert registry.loaded == [("fashion", "data", "")]
     assert registry.opened == [("models:/m/3", "m", "3", "run3"), ("models:/m/1", "m", "1", "run1")]
 
 
@@ -50,7 +50,7 @@ def test_a_champion_that_names_no_data_was_made_on_mnist(registry):
     registry.entries[0].tags = {}
     registry.entries[2].tags = {"data_digest": ""}
     assert promote("3") == 0
-    assert registry.loaded == [("mnist", "data")]
+    assert registry.loaded == [("mnist", "data", "")]
 
 
 def test_a_worse_version_gets_its_verdict_and_no_alias(registry, capsys):

@@ -30,9 +30,9 @@ def empty():
 
 def test_the_first_version_of_a_new_model_becomes_champion_and_says_so():
     client = empty()
-    assert register(client, description="98 %") == "1"
+    assert register(client, description="98 %", about="what it takes") == "1"
     assert client.writes == [
-        ("model", "m", "28x28 grey images -> probabilities of ten classes"),
+        ("model", "m", "what it takes"),
         ("version", "1", "models:/m-r", "r", TAGS, "98 %", "m-r"),
         ("alias", "champion", "1"),
         ("tag", "1", "first_champion", "true"),
@@ -121,7 +121,7 @@ def test_a_model_that_cannot_be_made_is_no_model_that_there_is(monkeypatch):
     assert client.writes == []
 
 
-def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch):
+def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch, files):
     monkeypatch.setenv(RETRIES, "7")
     client, seen = empty(), {}
     for name in ("create_registered_model", "create_model_version", "create_logged_model", "log_outputs"):
@@ -136,7 +136,7 @@ def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch):
     monkeypatch.setattr(log_model.np, "load", lambda path: np.zeros((2, 28, 28), np.uint8))
     client.log_model_artifacts = lambda *words: None
     client.add_run("r")
-    log_model.log_model(client, "r", "network", "example")
+    log_model.log_model(client, "r", files[0], "example")
     register(client)
     assert seen == dict.fromkeys(seen, "0")
     assert len(seen) == 4

@@ -91,7 +91,7 @@ def test_it_is_opened_on_one_thread_of_the_cpu_whatever_else_there_is(stored, tm
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 
-NO_PROBABILITIES = "m version 7 does not give ten probabilities for an image"
+NO_PROBABILITIES = "m version 7 does not give 10 probabilities for an example"
 
 
 @pytest.mark.parametrize(

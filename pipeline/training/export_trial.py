@@ -1,0 +1,80 @@
+"""The export, tried beside the first epoch in a process of its own: torch's exporter takes seconds."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from pipeline.config import RunConfig
+from pipeline.data_spec import DataSpec
+from pipeline.own_code import OwnCodeError
+
+FAILED = 3
+EXAMPLES = 8
+
+
+class ExportTrial(Checkpoint):
+    """Starts the trial with the training and stops it at the end of the epoch in which the trial has failed.
+
+    A `Checkpoint`, so that the epoch's own record and checkpoint come first.
+    """
+
+    def __init__(self, config: RunConfig, spec: DataSpec) -> None:
+        self.network = config.network
+        self._task = json.dumps({"config": config.as_dict(), "spec": spec.as_json()})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = tempfile.TemporaryFile()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            command = [sys.executable, "-m", __name__, self._task]
+            self._process = subprocess.Popen(command, stdout=self._said, stderr=subprocess.DEVNULL)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether it has failed."""
+        if self._process is None or self._process.poll() != FAILED:
+            return
+        self._said.seek(0)
+        reason = self._said.read().decode(errors="replace").strip()
+        raise OwnCodeError(
+            f"network {self.network} cannot be exported: {reason}; --model_name '' trains it all the same, "
+            "without a model"
+        )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """End the trial, if it goes on still: the export itself is about to tell."""
+        self._end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def main(task: str) -> int:
+    """Export the network with its first weights and compare; returns 0, or prints a line and returns FAILED."""
+    from pipeline.training.building import make_network
+    from pipeline.training.onnx_export import check_same, export_onnx, noise
+
+    given = json.loads(task)
+    config, spec = RunConfig.from_mapping(given["config"]), DataSpec.from_json(given["spec"])
+    network = make_network(config, spec)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            export_onnx(network, spec, path := Path(folder) / "network.onnx")
+            check_same(path, network, spec, noise(spec, EXAMPLES))
+        except Exception as error:  # whatever the exporter meets, it is the network that it cannot take
+            print(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            return FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

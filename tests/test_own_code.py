@@ -1,0 +1,131 @@
+"""Code of a user's own by import path: found, its parameters taken for knobs, and what is wrong told in one line."""
+
+import re
+import sys
+
+import pytest
+
+from pipeline import cli, own_code, signatures
+from pipeline.config import ConfigError, RunConfig, class_with_knobs_of
+from pipeline.own_code import OwnCodeError
+
+NET = """
+from typing import Annotated, Literal
+from pydantic import Field
+
+class Net:
+    def __init__(self, spec, channels: Annotated[int, Field(ge=1, le=64, description="filters")] = 16, rate=0.5,
+                 kind: Literal["wide", "deep"] = "wide", bias: bool = True, **rest):
+        pass
+
+def needs(spec, depth: int): pass
+def clash(spec, epochs: int = 3): pass
+def strange(spec, sizes: list = (1, 2)): pass
+def nothing(): pass
+value = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A folder with code of the user's own, the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "my_net.py").write_text(NET)
+    yield tmp_path
+    signatures.knobs_of.cache_clear()
+    class_with_knobs_of.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+
+
+def problems(**knobs):
+    with pytest.raises((ConfigError, OwnCodeError)) as caught:
+        RunConfig(**knobs)
+    return getattr(caught.value, "problems", [str(caught.value)])
+
+
+def test_the_parameters_of_a_network_are_knobs_with_their_ranges_and_defaults():
+    config = RunConfig(network="my_net:Net", channels="32", kind="deep")
+    own = {"channels": 32, "rate": 0.5, "kind": "deep", "bias": True}
+    assert config.own_knobs("network") == own
+    assert config.as_dict().items() >= own.items()
+    assert "hidden_units" not in config.as_dict()
+    assert RunConfig.from_mapping({name: str(value) for name, value in config.as_dict().items()}) == config
+    assert problems(network="my_net:Net", channels=65, rate="x", kind="tall", bias="maybe") == [
+        "bias 'maybe' is not true or false",
+        "channels 65 is out of range: at least 1, at most 64",
+        "kind 'tall' is not one of wide, deep",
+        "rate 'x' is not a number",
+    ]
+
+
+def test_a_knob_that_only_another_network_has_is_refused_by_name():
+    assert problems(network="my_net:Net", hidden_units=5) == [
+        "hidden_units is a knob of network mlp, which is not the one that was chosen"
+    ]
+    assert problems(network="cnn", channel=5) == ["unknown knob 'channel'; did you mean 'channels'?"]
+    assert problems(image_size=64) == ["image_size is a knob of dataset folder, which is not the one that was chosen"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("my_nett:Net", "no module my_nett in .* or installed; did you mean 'my_net'"),
+        ("my_net:Ned", "my_net.py has no Ned; did you mean 'Net'"),
+        ("my_net:value", "value in .*my_net.py is int, expected a function or a class"),
+        ("my_net:strange", "its parameter sizes is list, which no flag can give: expected int, float, bool, str"),
+        ("my_net:nothing", "takes no argument; the first is what the pipeline gives it"),
+        ("my_net:", "is not module:function, like my_flowers:flowers"),
+        ("my net:Net", "is not module:function, like my_flowers:flowers"),
+        ("my_net:clash", "my_net:clash has a parameter epochs, which is a knob of every training already"),
+        ("my_net:needs", "depth is missing: it has no default"),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_one_line(name, words):
+    (problem,) = problems(network=name)
+    assert re.search(words, problem)
+    assert "\n" not in problem
+
+
+def test_two_owners_of_one_knob_are_told(here):
+    (here / "my_data.py").write_text("def data(data_dir, channels: int = 3): pass\n")
+    assert problems(network="my_net:Net", dataset="my_data:data") == [
+        "my_net:Net has a parameter channels, which is a knob of my_data:data already; call it otherwise"
+    ]
+
+
+def test_an_error_of_the_module_itself_is_raised_whole(here):
+    (here / "my_broken.py").write_text("import json\njson.loads('{')\n")
+    with pytest.raises(ValueError, match="Expecting property name") as caught:
+        own_code.load("my_broken:x")
+    assert own_code.raised_in_own(caught.value)
+    assert own_code.place_of(caught.value, "my_broken:x") == "my_broken.py:2"
+
+
+def test_an_error_of_ours_out_of_a_users_module_stays_one_line(here):
+    (here / "my_data.py").write_text(
+        "from pipeline.data import Dataset\n\n\ndef data(data_dir):\n    return Dataset(([[1]], [0]), ([[1]], [0]))\n"
+    )
+    from pipeline.data import DataError, datasets
+
+    with pytest.raises(DataError, match=r"^my_data:data \(my_data.py:5\): train has images of shape") as caught:
+        datasets.load("my_data:data", here)
+    assert not own_code.raised_in_own(caught.value)
+
+
+def test_help_shows_the_knobs_of_the_network_that_is_given(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["train", "--network", "my_net:Net", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.lstrip().startswith("--channels")]
+    assert line.split(maxsplit=1)[1] == "filters (at least 1, at most 64; default: 16)"
+    assert not [line for line in lines if "--hidden_units" in line]
+
+
+def test_the_files_of_a_module_are_its_own_and_what_it_imports_from_beside_it(here):
+    (here / "my_model.py").write_text("import json, my_parts.layers\nfrom my_net import Net\n")
+    (here / "my_parts").mkdir()
+    (here / "my_parts/layers.py").write_text("import my_model\n")
+    found = own_code.files_of(["my_model:x"])
+    assert [path.relative_to(here).as_posix() for path in found] == ["my_model.py", "my_net.py", "my_parts/layers.py"]
