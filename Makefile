@@ -6,8 +6,8 @@ MODEL ?= mnist-mlp
 PORT ?= 5000
 EXPERIMENT ?= mnist-mlp
 
-# make train EPOCHS=5 DROPOUT=0.5: the knobs of MLproject in capitals, and ARGS for any other (ARGS="-P rho=0.95")
-KNOBS := EPOCHS BATCH_SIZE HIDDEN_UNITS HIDDEN_LAYERS DROPOUT OPTIMIZER LEARNING_RATE SEED DATASET VALIDATION_SIZE DATA_DIR RUNS_DIR
+# make train EPOCHS=5 DROPOUT=0.5: the knobs that people turn in capitals, and ARGS for any other (ARGS="-P rho=0.95")
+KNOBS := EPOCHS BATCH_SIZE HIDDEN_UNITS HIDDEN_LAYERS DROPOUT OPTIMIZER LEARNING_RATE SEED NETWORK DATASET VALIDATION_SIZE DATA_DIR RUNS_DIR
 # What is typed reaches the shell as it was typed, whatever is in it ("my data", $$, #): through the environment, where
 # neither make nor the shell looks into it. ARGS alone is words for the shell.
 TYPED := $(foreach name,$(KNOBS) MODEL PORT EXPERIMENT FILE WHAT,$(if $(filter undefined,$(origin $(name))),,$(name)))

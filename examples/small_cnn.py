@@ -27,7 +27,9 @@ class SmallCNN(nn.Module):
             outputs = channels * 2**block
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
             inputs = outputs
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(spec.classes)))
+        self.layers = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(spec.classes))
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, channels, height, width) -> (B, classes) logits."""

@@ -358,4 +358,4 @@ def _unknown(of: type[RunConfig], name: str) -> str:
 
 SHIPPED = class_with_knobs_of("mnist", "mlp")
 KNOBS = SHIPPED.model_fields  # of the sample
-ROLES = {name: role_of(name, field) for name, field in KNOBS.items()}
+ROLES = {name: role_of(field) for name, field in KNOBS.items()}

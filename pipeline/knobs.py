@@ -66,7 +66,6 @@ KEPT, TURNED = Role(), Role(of_mlproject=True)
 NAME = Role(groups=False, decides=False, told=False)
 PLACE = replace(NAME, resumes="any")  # where things lie and what is printed changes no number
 OWN_NAME, OWN_PLACE = replace(NAME, asked=False), replace(PLACE, asked=False)
-OF_MLPROJECT = ("hidden_units", "hidden_layers", "dropout")  # of the default network
 
 
 def knob(default: Value, meaning: str, role: Role = KEPT, **limits: float) -> Any:
@@ -83,10 +82,9 @@ def named(default: str, meaning: str, names: Names, role: Role = KEPT) -> Any:
     return field
 
 
-def role_of(name: str, field: FieldInfo) -> Role:
+def role_of(field: FieldInfo) -> Role:
     """The role of a knob; those that a network or a dataset declares itself count like any other."""
-    given = next((each for each in field.metadata if isinstance(each, Role)), None)
-    return given or (TURNED if name in OF_MLPROJECT else KEPT)
+    return next((each for each in field.metadata if isinstance(each, Role)), KEPT)
 
 
 def names_of(field: FieldInfo) -> Names | None:

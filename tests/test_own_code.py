@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from pipeline import cli, own_code, signatures
+from pipeline.commands import flags
+from pipeline.commands.parsing import Parser
 from pipeline.config import ConfigError, RunConfig, class_with_knobs_of
 from pipeline.own_code import OwnCodeError
 
@@ -129,3 +131,24 @@ def test_the_files_of_a_module_are_its_own_and_what_it_imports_from_beside_it(he
     (here / "my_parts/layers.py").write_text("import my_model\n")
     found = own_code.files_of(["my_model:x"])
     assert [path.relative_to(here).as_posix() for path in found] == ["my_model.py", "my_net.py", "my_parts/layers.py"]
+
+
+def test_what_mlproject_gives_of_itself_goes_with_any_network():
+    given = ["--project_defaults", "--network", "my_net:Net", "--channels", "3", "--epochs", "20", "--dataset", "mnist"]
+    options, values = flags.parse_knobs(Parser("train"), given)
+    config = RunConfig.from_mapping(flags.given_knobs(values, options.config, options.project_defaults))
+    assert config == RunConfig(network="my_net:Net", channels=3)
+
+
+def test_the_network_of_a_file_brings_its_knobs_for_the_flags_over_it(here):
+    (here / "knobs.yaml").write_text("network: my_net:Net\nchannels: 3\nepochs: 2\n")
+    options, values = flags.parse_knobs(Parser("train"), ["--config", "knobs.yaml", "--channels", "4"])
+    config = RunConfig.from_mapping(flags.given_knobs(values, options.config))
+    assert config == RunConfig(network="my_net:Net", channels=4, epochs=2)
+
+
+def test_a_flag_of_another_network_is_told_as_such(capsys):
+    assert cli.main(["train", "--network", "cnn", "--hidden_units", "5"]) == 2
+    assert capsys.readouterr().err == (
+        "pipeline: hidden_units is a knob of network mlp, which is not the one that was chosen\n"
+    )

@@ -7,8 +7,10 @@ from typing import Any
 
 from pipeline.commands.parsing import Parser
 from pipeline.config import COMMON, KNOBS, OWNERS, ROLES, ConfigError, RunConfig, class_of, problems_of, range_text
+from pipeline.signatures import DATASETS, NETWORKS, knobs_of
 from pipeline.terminal.shell import home
 
+ELSEWHERE = {name for owner in (*NETWORKS, *DATASETS) for name in knobs_of(owner)}
 MLPROJECTS = [name for name, role in ROLES.items() if role.of_mlproject]
 
 
@@ -24,7 +26,7 @@ def parse_knobs(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespac
     _add_flags(parser, known)
     options, unknown = parser.parse_known_args(parser.joined(arguments))
     options.config = file
-    values = {name: value for name, value in vars(options).items() if name in {**KNOBS, **known.model_fields}}
+    values = {name: value for name, value in vars(options).items() if name in ELSEWHERE | known.model_fields.keys()}
     problems = [parser.unknown(word) for word in unknown if word.startswith("-")]
     problems += [f"what is {word!r}? Knobs are given as --name value" for word in unknown if not word.startswith("-")]
     if problems:
@@ -67,8 +69,7 @@ def _add_flags(parser: Parser, known: type[RunConfig]) -> None:
         facts = "; ".join(filter(None, [range_text(name, of=known), what]))
         words = f"{knob.description or ''} ({facts})".strip().replace("%", "%%")
         knobs.add_argument(f"--{name}", metavar="", default=argparse.SUPPRESS, help=words)
-    # MLproject gives its own also where another network has no such knob; any other is refused by name.
-    for name in KNOBS.keys() - known.model_fields.keys():
+    for name in ELSEWHERE - known.model_fields.keys():  # the config says whose they are
         knobs.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 

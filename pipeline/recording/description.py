@@ -26,7 +26,7 @@ def what_differs(config: RunConfig) -> str:
     different = [
         f"{name}={values[name]}"
         for name, field in fields.items()
-        if role_of(name, field).told and values[name] != field.default
+        if role_of(field).told and values[name] != field.default
     ]
     return " ".join(different or ["sample"])
 

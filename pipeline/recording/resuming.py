@@ -83,7 +83,7 @@ def _forbidden_changes(recorded: RunConfig, wanted: RunConfig) -> list[str]:
     problems = []
     before, after = recorded.as_dict(), wanted.as_dict()
     for name, field in type(recorded).model_fields.items():
-        may = role_of(name, field).resumes
+        may = role_of(field).resumes
         if before[name] != after[name] and may != "any" and not (may == "larger" and after[name] > before[name]):
             problems.append(f"{name} was {before[name]}, not {after[name]}")
     if recorded.schedule != "constant" and recorded.epochs != wanted.epochs:

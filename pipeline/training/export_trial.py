@@ -27,19 +27,18 @@ class ExportTrial(Checkpoint):
         self.network = config.network
         self._task = json.dumps({"config": config.as_dict(), "spec": spec.as_json()})
         self._process: subprocess.Popen[bytes] | None = None
-        self._said = tempfile.TemporaryFile()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             command = [sys.executable, "-m", __name__, self._task]
-            self._process = subprocess.Popen(command, stdout=self._said, stderr=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether it has failed."""
         if self._process is None or self._process.poll() != FAILED:
             return
-        self._said.seek(0)
-        reason = self._said.read().decode(errors="replace").strip()
+        assert self._process.stdout is not None
+        reason = self._process.stdout.read().decode(errors="replace").strip()
         raise OwnCodeError(
             f"network {self.network} cannot be exported: {reason}; --model_name '' trains it all the same, "
             "without a model"
