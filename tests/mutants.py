@@ -73,7 +73,7 @@ TESTS = {
     "tracking/uploader": ["tracking/test_uploader"],
     "tracking/logger": ["tracking/test_logger"],
     "tracking/live_run": ["tracking/test_logger"],
-    "tracking/identity": ["tracking/test_logger"],
+    "tracking/identity": ["tracking/test_identity"],
     "tracking/checkpoint_artifacts": ["tracking/test_logger"],
     "delivery/follower": ["delivery/test_follower"],
     "delivery/keys": ["delivery/test_keys"],

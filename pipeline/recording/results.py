@@ -15,7 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.recording.description import what_differs
 from pipeline.registry.tags import version_tags
 from pipeline.tracking.run import Run
-from pipeline.training import checkpoints, figures, onnx_export
+from pipeline.training import checkpoints, export_trial, figures, onnx_export
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset
@@ -69,7 +69,8 @@ def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", 
     except Exception as error:
         if config.model_name or not own_code.is_own(config.network):
             raise
-        print(f"warning: the network cannot be exported ({error}): no model, no predictions", file=sys.stderr)
+        reason = export_trial.in_words(error, config.network)
+        print(f"warning: the network cannot be exported ({reason}): no model, no predictions", file=sys.stderr)
         return
     np.save(example, inputs[:EXAMPLES])
     tags = version_tags(result.test["test_accuracy"], source.name, source.digest, config.data_knobs())

@@ -1,6 +1,7 @@
 """The export, tried beside the first epoch in a process of its own: torch's exporter takes seconds."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -9,12 +10,14 @@ from pathlib import Path
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from pipeline import own_code
 from pipeline.config import RunConfig
 from pipeline.data_spec import DataSpec
 from pipeline.own_code import OwnCodeError
 
 FAILED = 3
 EXAMPLES = 8
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # the exporter's messages are coloured
 
 
 class ExportTrial(Checkpoint):
@@ -70,9 +73,17 @@ def main(task: str) -> int:
             export_onnx(network, spec, path := Path(folder) / "network.onnx")
             check_same(path, network, spec, noise(spec, EXAMPLES))
         except Exception as error:  # whatever the exporter meets, it is the network that it cannot take
-            print(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            print(in_words(error, config.network))
             return FAILED
     return 0
+
+
+def in_words(error: BaseException, network: str) -> str:
+    """What the exporter met, in a line: the first cause, with the line of the user's code that led to it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = next(iter(ESCAPES.sub("", str(error)).strip().splitlines()), "")
+    return f"{own_code.place_of(error, network)}: {type(error).__name__}: {line[:300]}"
 
 
 if __name__ == "__main__":
