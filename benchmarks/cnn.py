@@ -4,7 +4,7 @@ import statistics
 import sys
 
 from benchmarks.common import OURS, interleaved, publish, ratio_text, ratios, table
-from benchmarks.epoch import HERE, ours, script
+from benchmarks.epoch import ours, script
 
 EPOCHS = 3  # the first is left out
 CONTENDERS = {
