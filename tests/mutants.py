@@ -72,7 +72,7 @@ TESTS = {
     "delivery/upload_loop": ["delivery/test_upload_loop", "delivery/test_upload_process"],
     "tracking/uploader": ["tracking/test_uploader"],
     "tracking/logger": ["tracking/test_logger"],
-    "tracking/live_run": ["tracking/test_logger"],
+    "tracking/live_run": ["tracking/test_live_run"],
     "tracking/identity": ["tracking/test_identity"],
     "tracking/checkpoint_artifacts": ["tracking/test_logger"],
     "delivery/follower": ["delivery/test_follower"],
