@@ -1,6 +1,7 @@
 """A dataset as code hands it over: arrays of examples with labels, checked once; all else follows from them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.data_spec import MNIST, DataSpec
 
 Array = NDArray[Any]
-FEWEST = 2  # classes
+FEWEST, MOST = 2, 2**16  # classes; a network gives a logit for each
 
 
 class DataError(ValueError):
@@ -66,8 +67,9 @@ class Dataset:
             DataError: saying of which part, what was found and what was expected.
         """
         read = _rows if table else _images
-        inputs = {part: read(values, part) for part, (values, _) in (("train", train), ("test", test))}
-        given = {part: np.asarray(labels) for part, (_, labels) in (("train", train), ("test", test))}
+        pairs = {part: _pair(given, part) for part, given in (("train", train), ("test", test))}
+        inputs = {part: read(values, part) for part, (values, _) in pairs.items()}
+        given = {part: _labels(labels, part) for part, (_, labels) in pairs.items()}
         for part, labels in given.items():
             _check_count(labels, inputs[part], part)
         if inputs["train"].shape[1:] != inputs["test"].shape[1:]:
@@ -76,11 +78,13 @@ class Dataset:
         names = _names(classes, given)
         self.train, self.test = (Split(inputs[part], _numbers(given[part], names, part)) for part in given)
         shape = inputs["train"].shape[1:]
-        self.spec = DataSpec("image", (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]), names)
         if table:
-            scale = _scale(self.train.inputs)
-            self.spec = DataSpec("table", shape, names, _columns(features, shape[0]), *scale)
-        self.spec = replace(self.spec, drawing=drawing)
+            self.spec = DataSpec("table", shape, names, _columns(features, shape[0]), *_scale(self.train.inputs))
+        else:
+            self.spec = DataSpec("image", (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]), names)
+        self.spec = replace(self.spec, drawing=_drawing(drawing, self.spec))
+        if features is not None and not table:
+            raise DataError("features name the columns of a table, these are images; a table is given with table=True")
 
     def named(self, name: str, source: str) -> Self:
         """The same data with a name, and where they come from."""
@@ -110,6 +114,14 @@ class Dataset:
             )
 
 
+def _pair(given: Any, part: str) -> tuple[Any, Any]:
+    """Examples and labels."""
+    if isinstance(given, tuple | list) and len(given) == 2:
+        return given[0], given[1]
+    found = f"{len(given)} things" if isinstance(given, tuple | list) else type(given).__name__
+    raise DataError(f"{part} is {found}, expected a pair: examples and their labels")
+
+
 def _images(values: ArrayLike, part: str) -> Array:
     """(N, height, width) or (N, height, width, 3) uint8."""
     expected = "expected (N, height, width), (N, height, width, 1) or (N, height, width, 3) with N above 0"
@@ -118,12 +130,15 @@ def _images(values: ArrayLike, part: str) -> Array:
         array = array[..., 0]
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3) or not array.size:
         hint = "; a table of numbers is given with table=True" if array.ndim == 2 else ""
+        hint = "; colours come last" if array.ndim == 4 and array.shape[1] in (1, 3) else hint
         raise DataError(f"{part} has images of shape {array.shape}, {expected}{hint}")
     if array.dtype != np.uint8:
-        low, high = array.min(), array.max()
+        low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 255 and high > 1 and (array == np.floor(array)).all()):
+            hint = "; multiply them by 255 and round" if low >= 0 and high <= 1 else ""
             raise DataError(
                 f"{part} has {array.dtype} pixels from {low:g} to {high:g}, expected whole numbers in 0..255 (uint8)"
+                f"{hint}"
             )
         array = array.astype(np.uint8)
     return np.ascontiguousarray(array)
@@ -131,7 +146,8 @@ def _images(values: ArrayLike, part: str) -> Array:
 
 def _rows(values: ArrayLike, part: str) -> Array:
     """(N, features) float32."""
-    array = _array(values, part, expected := "expected rows of numbers, (N, features) with N above 0")
+    expected = "expected rows of numbers, (N, features) with N above 0"
+    array = _array(values, part, expected)
     if array.ndim != 2 or not array.size:
         raise DataError(f"{part} has examples of shape {array.shape}, {expected}")
     with np.errstate(over="ignore"):  # what is too large becomes infinite, which is told
@@ -145,11 +161,40 @@ def _rows(values: ArrayLike, part: str) -> Array:
 def _array(values: ArrayLike, part: str, expected: str) -> Array:
     try:
         array = np.asarray(values)
-    except ValueError:
-        raise DataError(f"{part} has examples of differing shapes, {expected}") from None
+        if array.dtype == object and array.ndim > 1:  # as pandas gives columns of numbers and truths together
+            array = array.astype(np.float64)
+    except (ValueError, TypeError):
+        raise DataError(f"{part} has examples of differing shapes or kinds, {expected}") from None
     if array.dtype.kind not in "uifb":
         raise DataError(f"{part} has examples of {array.dtype}, {expected}")
     return array
+
+
+def _labels(values: ArrayLike, part: str) -> Array:
+    """Labels as whole numbers or as text, whatever lists and columns they came in."""
+    expected = "expected whole numbers or names of classes"
+    try:
+        labels = np.asarray(values)
+    except ValueError:
+        raise DataError(f"{part} has labels of differing shapes, expected one label each") from None
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
+    if labels.dtype.kind in "OT":
+        kinds = {type(label).__name__ for label in labels.flat}
+        if kinds <= {"str", "str_"}:
+            labels = labels.astype(np.str_)
+        elif all(isinstance(label, int | np.integer | np.bool_) for label in labels.flat):
+            labels = labels.astype(np.int64)
+        else:
+            raise DataError(f"{part} has labels of {' and '.join(sorted(kinds))}, {expected}")
+    if labels.dtype.kind == "U" or (labels.dtype.kind in "uib"):
+        return labels
+    if labels.dtype.kind != "f" or not (np.isfinite(labels) & (labels == np.floor(labels))).all():
+        wrong = labels[~(np.isfinite(labels) & (labels == np.floor(labels)))] if labels.dtype.kind == "f" else ()
+        raise DataError(
+            f"{part} has labels of {labels.dtype}{f', such as {wrong[0]:g}' if len(wrong) else ''}, {expected}"
+        )
+    return labels
 
 
 def _check_count(labels: Array, inputs: Array, part: str) -> None:
@@ -161,34 +206,62 @@ def _check_count(labels: Array, inputs: Array, part: str) -> None:
 def _names(classes: Sequence[str] | None, given: dict[str, Array]) -> tuple[str, ...]:
     """The names of the classes, as given or as the labels have them."""
     if classes is None:
-        labels = np.concatenate(list(given.values()))
-        named = labels.dtype.kind in "US"
-        names = sorted({str(label) for label in labels}) if named else [str(n) for n in range(int(labels.max()) + 1)]
+        if len({labels.dtype.kind == "U" for labels in given.values()}) > 1:
+            kinds = " and ".join("text" if labels.dtype.kind == "U" else "numbers" for labels in given.values())
+            raise DataError(f"train and test have labels of {kinds}, expected the same kind in both")
+        names = _names_in(np.concatenate(list(given.values())))
+    elif isinstance(classes, str):
+        raise DataError(f"classes is the text {classes!r}, expected a list of names")
     else:
         names = [str(name) for name in classes]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise DataError(f"classes {', '.join(sorted(repeated))} stand more than once")
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise DataError(f"classes {', '.join(repeated[:5])} stand more than once")
+    if "" in names:
+        raise DataError("a class has the empty text for its name, expected a name")
     if len(names) < FEWEST:
-        raise DataError(f"found {len(names)} class, expected at least {FEWEST}")
+        found = f"1 class, {names[0]}" if names else "no class"
+        raise DataError(f"found {found}; expected at least {FEWEST}")
     return tuple(names)
+
+
+def _names_in(labels: Array) -> list[str]:
+    """Those of the labels themselves: sorted, or all numbers from 0 to the largest."""
+    if labels.dtype.kind == "U":
+        return sorted(map(str, np.unique(labels)))
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= MOST:
+        raise DataError(
+            f"found labels from {low} to {high}, expected the numbers of classes, 0, 1, ..., below {MOST:,}"
+        )
+    return [str(number) for number in range(high + 1)]
 
 
 def _numbers(labels: Array, names: tuple[str, ...], part: str) -> Array:
     """The labels as numbers of classes, of the smallest type that holds them."""
     kind = np.min_scalar_type(len(names) - 1)
-    if labels.dtype.kind in "US":
+    if labels.dtype.kind == "U":
         places = {name: number for number, name in enumerate(names)}
-        if unknown := sorted({str(label) for label in labels} - places.keys()):
-            raise DataError(f"{part} has labels {', '.join(unknown[:5])} that are none of the {len(names)} classes")
-        return np.array([places[str(label)] for label in labels], kind)
-    if labels.dtype.kind not in "uifb" or not (labels == np.floor(labels)).all():
-        raise DataError(f"{part} has labels of {labels.dtype}, expected whole numbers or names of classes")
+        found, of = np.unique(labels, return_inverse=True)
+        if unknown := [str(name) for name in found if str(name) not in places]:
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise DataError(
+                f"{part} has labels {', '.join(unknown[:5])}{more} that are none of the {len(names)} classes"
+            )
+        return np.array([places[str(name)] for name in found], kind)[of]
     if labels.min() < 0 or labels.max() >= len(names):
         raise DataError(
-            f"{part} has labels from {labels.min():g} to {labels.max():g}, expected 0..{len(names) - 1}: there are "
-            f"names of {len(names)} classes"
+            f"{part} has labels from {int(labels.min())} to {int(labels.max())}, expected 0..{len(names) - 1}: there "
+            f"are names of {len(names)} classes"
         )
     return labels.astype(kind)
+
+
+def _drawing(drawing: str, spec: DataSpec) -> str:
+    if drawing not in ("", MNIST.drawing) or (drawing and spec.shape != MNIST.shape):
+        raise DataError(
+            f"drawing {drawing!r} with {spec.in_words()}: expected {MNIST.drawing!r} with 28x28 grey images, or nothing"
+        )
+    return drawing
 
 
 def _columns(features: Sequence[str] | None, count: int) -> tuple[str, ...]:
@@ -200,6 +273,6 @@ def _columns(features: Sequence[str] | None, count: int) -> tuple[str, ...]:
 
 def _scale(rows: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each column; a column that is constant keeps its size."""
-    mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
-    exact = np.stack([mean, np.where(deviation > 0, deviation, 1.0)]).astype(np.float32)
-    return tuple(map(float, exact[0])), tuple(map(float, exact[1]))
+    mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    deviation = rows.std(axis=0, dtype=np.float64).astype(np.float32)  # 0 as well where it is too small for a float32
+    return tuple(map(float, mean)), tuple(map(float, np.where(deviation > 0, deviation, 1)))

@@ -1,8 +1,6 @@
 """Data, network and classifier of a config; the network first on paper, where it costs nothing: does it fit?"""
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from pipeline import own_code
 from pipeline.config import RunConfig
 from pipeline.data.datamodule import DataModule
 from pipeline.data_spec import DataSpec
+from pipeline.machine import in_gigabytes, memory_here
 from pipeline.networks.cnn import CNN
 from pipeline.networks.mlp import MLP
 from pipeline.optim.optimizers import make_optimizer
@@ -23,7 +22,6 @@ NETWORKS = {"mlp": MLP, "cnn": CNN}
 COPIES, OWN_COPIES = 5, {"rmsprop": 1, "sgd": 1, "adagrad": 1, "adadelta": 2, "adam": 2}
 BYTES = 4  # of a float32
 LARGEST_ONNX = 2**31 - 2**20  # bytes that one protobuf message, and so an ONNX file, holds
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def make_network(config: RunConfig, spec: DataSpec) -> nn.Module:
@@ -98,10 +96,10 @@ def check_size(config: RunConfig, spec: DataSpec, examples: int) -> None:
     if needed > here:
         raise ValueError(
             f"{given}, batch_size {config.batch_size}: training {weights:,} weights in batches of {batch:,} "
-            f"needs about {_gigabytes(needed)} of memory, here are {_gigabytes(here)}; take fewer"
+            f"needs about {in_gigabytes(needed)} of memory, here are {in_gigabytes(here)}; take fewer"
         )
     if weights * BYTES > LARGEST_ONNX:
-        raise ValueError(f"{given}: {weights:,} weights take {_gigabytes(weights * BYTES)}, an ONNX file holds 2 GB")
+        raise ValueError(f"{given}: {weights:,} weights take {in_gigabytes(weights * BYTES)}, an ONNX file holds 2 GB")
 
 
 def _on_paper(config: RunConfig, spec: DataSpec) -> nn.Module:
@@ -111,21 +109,3 @@ def _on_paper(config: RunConfig, spec: DataSpec) -> nn.Module:
             return make_network(config, spec)
     except NotImplementedError:
         return make_network(config, spec)
-
-
-def memory_here() -> int:
-    """Bytes of memory that this machine has, or that its container may use, if that is less."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**63
-    for path in LIMITS:
-        try:
-            memory = min(memory, int(Path(path).read_text()))
-        except (OSError, ValueError):  # not there, or `max`
-            continue
-    return memory
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
