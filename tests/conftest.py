@@ -56,6 +56,15 @@ def mnist_dir():
     return MNIST_DIR
 
 
+@pytest.fixture(scope="session")
+def sign_digits():
+    """The folder of real photographs, hands that show digits, a sub-folder a class."""
+    folder = SHARED_MNIST.parent / "sign_language_digits"
+    if not folder.is_dir():
+        pytest.skip(f"no photographs in {folder}")
+    return folder
+
+
 def idx_bytes(array):
     """An IDX file's content for an array of unsigned bytes."""
     array = np.asarray(array, dtype=np.uint8)

@@ -46,7 +46,7 @@ def same(parts, arrays):
 
 def holds(data, arrays):
     """Whether the data are these arrays, by Keras' keys."""
-    found = data.train.images, data.train.labels, data.test.images, data.test.labels
+    found = data.train.inputs, data.train.labels, data.test.inputs, data.test.labels
     return all(np.array_equal(one, other) for one, other in zip(found, arrays.values(), strict=True))
 
 

@@ -182,18 +182,17 @@ def _labels(values: ArrayLike, part: str) -> Array:
     if labels.dtype.kind in "OT":
         kinds = {type(label).__name__ for label in labels.flat}
         if kinds <= {"str", "str_"}:
-            labels = labels.astype(np.str_)
+            labels = np.array(labels.tolist(), np.str_)
         elif all(isinstance(label, int | np.integer | np.bool_) for label in labels.flat):
             labels = labels.astype(np.int64)
         else:
             raise DataError(f"{part} has labels of {' and '.join(sorted(kinds))}, {expected}")
-    if labels.dtype.kind == "U" or (labels.dtype.kind in "uib"):
-        return labels
-    if labels.dtype.kind != "f" or not (np.isfinite(labels) & (labels == np.floor(labels))).all():
-        wrong = labels[~(np.isfinite(labels) & (labels == np.floor(labels)))] if labels.dtype.kind == "f" else ()
-        raise DataError(
-            f"{part} has labels of {labels.dtype}{f', such as {wrong[0]:g}' if len(wrong) else ''}, {expected}"
-        )
+    if labels.dtype.kind == "f":
+        odd = ~(np.isfinite(labels) & (labels == np.floor(labels)))
+        if odd.any():
+            raise DataError(f"{part} has labels of {labels.dtype} such as {labels[odd][0]:g}, {expected}")
+    elif labels.dtype.kind not in "Uuib":
+        raise DataError(f"{part} has labels of {labels.dtype}, {expected}")
     return labels
 
 

@@ -23,7 +23,7 @@ from pipeline.pixels import as_pixels
 Pixels = NDArray[np.uint8]
 GREY = ("1", "L", "LA", "La", "I", "F")
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF
-DRAFT = 4  # a JPEG is decoded at no less than so many times the size asked for: no pixel changes by more than 1 in 255
+DRAFT = 4  # a JPEG is decoded at no less than so many times the size asked for: a pixel changes by 1 in 255 at most
 COPIES = 2  # the array and, of colours, the tensor in another order
 SUGGESTED = 64
 
@@ -145,14 +145,26 @@ def _header(path: Path) -> Header | str:
     try:
         with Image.open(path) as image:
             height, width = image.height, image.width
-            if height != width and (
-                image.format != "PNG" or "exif" in image.info
-            ):  # a PNG may have it behind the pixels
+            if height != width and _tells_its_orientation(image):
                 turned = image.getexif().get(ORIENTATION) in SIDEWAYS
                 height, width = (width, height) if turned else (height, width)
             return Header(height, width, image.mode.partition(";")[0] in GREY)
     except Exception as error:  # each of Pillow's formats raises its own of a damaged file
         return _in_words(error)
+
+
+def _tells_its_orientation(image: Image.Image) -> bool:
+    """Whether the header does, and the size is not yet that of the upright image."""
+    return image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+
+
+def _shrink(image: Image.Image, image_size: int) -> None:
+    """Let a JPEG be decoded to an eighth, quarter or half of its size, where that is enough and divides it."""
+    for scale in (8, 4, 2):
+        fine = min(image.size) >= scale * DRAFT * image_size
+        if fine and image.width % scale == image.height % scale == 0:  # else pixels at the edge would count for more
+            image.draft(None, (image.width // scale, image.height // scale))
+            return
 
 
 def _pixels(path: Path, image_size: int, channels: int) -> Pixels | str:
@@ -161,7 +173,7 @@ def _pixels(path: Path, image_size: int, channels: int) -> Pixels | str:
     try:
         with Image.open(path) as image:
             if size:
-                image.draft(None, (DRAFT * image_size, DRAFT * image_size))
+                _shrink(image, image_size)
             return as_pixels(image, size, channels)
     except Exception as error:
         return _in_words(error)

@@ -29,7 +29,7 @@ from tests.own_data import KEYS, error_of, same
 def test_the_keys_of_an_archive_are_told_by_their_words(tmp_path, spelled):
     arrays = small()
     keys = spelled.split("|") if "|" in spelled else spelled.split()
-    path = packed(tmp_path / "my.npz", {"val_examples": np.zeros(3), **dict(zip(keys, arrays.values(), strict=True))})
+    path = packed(tmp_path / "my.npz", {"val_images": np.zeros(3), **dict(zip(keys, arrays.values(), strict=True))})
     parts = read_npz(path)
     assert same(parts, arrays.values())
     assert [part.where for part in parts] == [f"{path}[{key}]" for key in keys]
@@ -43,7 +43,7 @@ def test_a_key_that_names_both_halves_or_both_kinds_is_nobody_s(tmp_path):
 
 def test_keras_own_keys_come_before_all_that_mean_the_same(tmp_path):
     arrays = small()
-    others = {"train_examples": np.zeros(1), "test_labels": np.zeros(1), "y_training": np.zeros(1)}
+    others = {"train_images": np.zeros(1), "test_labels": np.zeros(1), "y_training": np.zeros(1)}
     for both in ({**others, **arrays}, {**arrays, **others}):
         assert same(read_npz(packed(tmp_path / "my.npz", both)), arrays.values())
 

@@ -139,7 +139,7 @@ def test_a_file_for_a_folder_is_told(tmp_path):
         "train-images-idx3-ubyte.zip",
         "t10k-labels.npy",
         "test.images.pt",
-        "train_examples.npy",
+        "train_images.npy",
         "my_digits.mat",
     ],
 )

@@ -9,7 +9,8 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.data import datamodule as data_modules
 from pipeline.data.datamodule import DataModule, EpochShuffle, ExampleTensors, InOrder
-from pipeline.data.datasets import DataError, ImageData, Split
+from pipeline.data.dataset import DataError, Dataset, Split
+from pipeline.data_spec import MNIST
 from pipeline.seeding import derive_seed
 
 TRAIN, TEST = 20, 10
@@ -28,9 +29,10 @@ def loaded(monkeypatch):
     """The data sets that were asked for; `sizes` decides what is there."""
     asked = SimpleNamespace(calls=[], sizes=(TRAIN, TEST))
 
-    def load(*arguments):
-        asked.calls.append(arguments)
-        return ImageData("mine", "/data", split_of(asked.sizes[0]), split_of(asked.sizes[1], first=3))
+    def load(*arguments, **knobs):
+        asked.calls.append((*arguments, knobs))
+        parts = split_of(asked.sizes[0]), split_of(asked.sizes[1], first=3)
+        return Dataset(*((part.inputs, part.labels) for part in parts), MNIST.classes).named("mine", "/data")
 
     monkeypatch.setattr(data_modules.datasets, "load", load)
     return asked
@@ -54,7 +56,7 @@ def pairs(images, labels):
 
 
 def pairs_of(split):
-    return pairs(split.images, split.labels)
+    return pairs(split.inputs, split.labels)
 
 
 def pairs_in(blocks):
@@ -65,7 +67,7 @@ def pairs_in(blocks):
 
 
 def pairs_at(tensors):
-    return pairs(tensors.images.numpy(), tensors.labels.numpy())
+    return pairs(tensors.inputs.numpy(), tensors.labels.numpy())
 
 
 # Pixels and labels.
@@ -73,26 +75,26 @@ def pairs_at(tensors):
 
 def test_each_of_the_256_pixel_values_is_divided_by_255_exactly():
     every = np.resize(np.arange(256, dtype=np.uint8), (2, 28, 28))
-    tensors = ExampleTensors(Split(every, np.array([9, 0], np.uint8)))
+    tensors = ExampleTensors(Split(every, np.array([9, 0], np.uint8)), MNIST)
     pixels, labels = tensors.__getitems__([0, 1])
     assert (pixels.dtype, labels.dtype) == (torch.float32, torch.int64)
-    assert np.array_equal(pixels.numpy(), every.reshape(2, 784).astype(np.float32) / np.float32(255))
+    assert np.array_equal(pixels.numpy(), every.reshape(2, 1, 28, 28).astype(np.float32) / np.float32(255))
     assert (pixels.min(), pixels.max()) == (0, 1)
     assert labels.tolist() == [9, 0]
 
 
 def test_the_images_are_kept_as_bytes_and_not_divided_twice():
-    tensors = ExampleTensors(split_of(3))
+    tensors = ExampleTensors(split_of(3), MNIST)
     first, second = (tensors.__getitems__([2, 0]) for _ in range(2))
-    assert tensors.images.dtype == torch.uint8
+    assert tensors.inputs.dtype == torch.uint8
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_one_image_is_the_row_of_a_batch():
-    tensors = ExampleTensors(split_of(6))
+    tensors = ExampleTensors(split_of(6), MNIST)
     pixels, label = tensors[3]
     batch, labels = tensors.__getitems__([3, 5])
-    assert (pixels.shape, label.shape, len(tensors)) == ((784,), (), 6)
+    assert (pixels.shape, label.shape, len(tensors)) == ((1, 28, 28), (), 6)
     assert torch.equal(pixels, batch[0])
     assert label == labels[0]
     assert pixels.max() <= 1
@@ -100,22 +102,52 @@ def test_one_image_is_the_row_of_a_batch():
 
 def test_images_that_may_not_be_written_are_copied_and_others_taken_as_they_lie():
     split = split_of(3)
-    assert ExampleTensors(split).images.numpy().base is not None
-    assert np.shares_memory(ExampleTensors(split).images.numpy(), split.images)
-    split.images.flags.writeable = False
-    tensors = ExampleTensors(split)
-    assert not np.shares_memory(tensors.images.numpy(), split.images)
+    assert ExampleTensors(split, MNIST).inputs.numpy().base is not None
+    assert np.shares_memory(ExampleTensors(split, MNIST).inputs.numpy(), split.inputs)
+    split.inputs.flags.writeable = False
+    tensors = ExampleTensors(split, MNIST)
+    assert not np.shares_memory(tensors.inputs.numpy(), split.inputs)
     assert pairs_at(tensors) == pairs_of(split)
 
 
 def test_images_that_lie_in_another_order_in_memory_are_the_same_rows():
     split = split_of(3)
-    assert pairs_at(ExampleTensors(Split(np.asfortranarray(split.images), split.labels))) == pairs_of(split)
+    assert pairs_at(ExampleTensors(Split(np.asfortranarray(split.inputs), split.labels), MNIST)) == pairs_of(split)
 
 
 def test_one_image_makes_a_set():
-    tensors = ExampleTensors(split_of(1))
-    assert (len(tensors), tensors.images.shape, tensors.labels.shape) == (1, (1, 784), (1,))
+    tensors = ExampleTensors(split_of(1), MNIST)
+    assert (len(tensors), tensors.inputs.shape, tensors.labels.shape) == (1, (1, 1, 28, 28), (1,))
+
+
+def test_grey_and_colour_images_get_their_channels_first():
+    for shape, channels in (((4, 3, 5), 1), ((4, 3, 5, 3), 3)):
+        images = np.arange(np.prod(shape)).astype(np.uint8).reshape(shape)
+        data = Dataset((images, [0, 1, 2, 1]), (images[:1], [0]))
+        tensors = ExampleTensors(data.train, data.spec)
+        pixels, labels = tensors.__getitems__([2, 0])
+        assert tensors.inputs.is_contiguous()
+        assert data.spec.shape == pixels.shape[1:] == tensors[0][0].shape == (channels, 3, 5)
+        for channel in range(channels):
+            plane = images[2] if channels == 1 else images[2, :, :, channel]
+            assert np.array_equal(pixels[0, channel].numpy(), plane.astype(np.float32) / np.float32(255))
+        assert labels.tolist() == [2, 0]
+
+
+def test_a_table_s_rows_are_scaled_by_the_training_part_s_mean_and_deviation_once():
+    train = np.array([[1, 10, 7], [3, 30, 7], [5, 80, 7]], np.float32)
+    test = np.array([[9, 40, 8]], np.float32)
+    data = Dataset((train, [0, 1, 0]), (test, [1]), table=True)
+    scaled = (train - train.mean(axis=0)) / [*train.std(axis=0)[:2], 1]
+    tensors = ExampleTensors(data.train, data.spec)
+    for _ in range(2):
+        rows, labels = tensors.__getitems__([2, 1])
+        assert rows.dtype == torch.float32
+        assert np.allclose(rows.numpy(), scaled[[2, 1]], rtol=1e-6)
+        assert labels.tolist() == [0, 1]
+    of_test, _ = ExampleTensors(data.test, data.spec)[0]
+    assert np.allclose(of_test.numpy(), [(9 - 3) / train.std(axis=0)[0], 0, 1])
+    assert np.array_equal(data.train.inputs, train)
 
 
 # Blocks and batches.
@@ -125,7 +157,7 @@ def test_one_image_makes_a_set():
 def test_the_last_batch_has_what_is_left_be_it_one_image(loaded, size, sizes):
     loaded.sizes = (size, TEST)
     batches = list(module(batch_size=128).train_dataloader())
-    assert [(pixels.shape, labels.shape) for pixels, labels in batches] == [((n, 784), (n,)) for n in sizes]
+    assert [(pixels.shape, labels.shape) for pixels, labels in batches] == [((n, 1, 28, 28), (n,)) for n in sizes]
     assert pairs_in(batches) == pairs_of(split_of(size))
 
 
@@ -140,8 +172,25 @@ def test_evaluation_goes_through_all_images_in_file_order_2000_at_a_time(loaded,
         assert [len(labels) for _, labels in batches] == sizes
         expected = split_of(size, first=3)
         pixels = torch.cat([pixels for pixels, _ in batches]).numpy()
-        assert np.array_equal(pixels, expected.images.reshape(size, 784).astype(np.float32) / 255)
+        assert np.array_equal(pixels, expected.inputs[:, None].astype(np.float32) / 255)
         assert np.array_equal(torch.cat([labels for _, labels in batches]), expected.labels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "table", "at_once"),
+    [
+        ((28, 28), False, 2000),
+        ((56, 56), False, 500),
+        ((64, 64, 3), False, 127),
+        ((800, 800, 3), False, 1),
+        ((4,), True, 2000),
+    ],
+)
+def test_evaluation_takes_so_many_examples_at_a_time_as_2000_of_mnist_s_are_numbers(monkeypatch, shape, table, at_once):
+    zeros = np.zeros((2001 if at_once == 2000 else at_once + 1, *shape), np.uint8)
+    data = Dataset((zeros[:2], [0, 1]), (zeros, np.zeros(len(zeros), int)), ["a", "b"], table=table)
+    monkeypatch.setattr(data_modules.datasets, "load", lambda *arguments: data)
+    assert [len(labels) for _, labels in module().test_dataloader()] == [at_once, 1]
 
 
 # Order.
@@ -219,7 +268,7 @@ def test_each_rank_gets_its_share_of_every_loader(loaded):
 def test_the_images_lie_on_the_trainer_s_device_once_and_batches_are_made_there(loaded):
     data = module(trainer("meta"), validation_size=6)
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
-        assert {loader.dataset.images.device.type, loader.dataset.labels.device.type} == {"meta"}
+        assert {loader.dataset.inputs.device.type, loader.dataset.labels.device.type} == {"meta"}
         assert {part.device.type for part in next(iter(loader))} == {"meta"}
 
 
@@ -243,7 +292,7 @@ def test_the_hold_out_are_the_same_training_images_for_every_seed_in_file_order_
     for seed in (1, 2):
         data = module(validation_size=size, seed=seed)
         for tensors, rows in ((data.val_examples, held_out), (data.train_examples, ~held_out)):
-            assert np.array_equal(tensors.images.numpy(), everything.images[rows].reshape(-1, 784))
+            assert np.array_equal(tensors.inputs.numpy(), everything.inputs[rows][:, None])
             assert np.array_equal(tensors.labels.numpy(), everything.labels[rows])
         assert pairs_at(data.test_examples) == pairs_of(split_of(TEST, first=3))
         assert pairs_in(list(data.val_dataloader())) == pairs_at(data.val_examples)
@@ -253,19 +302,19 @@ def test_the_hold_out_are_the_same_training_images_for_every_seed_in_file_order_
 def test_a_hold_out_that_leaves_nothing_to_train_on_is_told(loaded, size):
     with pytest.raises(DataError) as caught:
         module(validation_size=size)
-    assert str(caught.value) == f"validation_size {size} is out of range: mine has 20 training images"
+    assert str(caught.value) == f"validation_size {size} is out of range: mine has 20 training examples"
 
 
 # What is loaded.
 
 
 def test_what_was_asked_for_is_loaded_once(loaded):
-    data = DataModule("kmnist", "/there", data_name="mine")
+    data = DataModule("kmnist", "/there", data_name="mine", knobs={"image_size": 8})
     assert (loaded.calls, data.source) == ([], None)
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
-    assert loaded.calls == [("kmnist", "/there", "mine")]
+    assert loaded.calls == [("kmnist", "/there", "mine", {"image_size": 8})]
     assert data.source.name == "mine"
 
 
@@ -274,4 +323,4 @@ def test_left_alone_it_is_the_sample(loaded):
     for name in ("dataset", "data_dir", "data_name", "batch_size", "validation_size", "seed"):
         assert getattr(data, name) == getattr(sample, name)
     data.setup()
-    assert loaded.calls == [("mnist", "data", "")]
+    assert loaded.calls == [("mnist", "data", "", {})]

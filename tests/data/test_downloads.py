@@ -50,7 +50,7 @@ def test_missing_files_are_downloaded_checked_and_moved_into_place(tmp_path, mon
     arrays = write_four_files(tmp_path / "mirror")
     pretend_mirrors(monkeypatch, tmp_path / "mirror", "http://127.0.0.1:9/", serve_folder(tmp_path / "mirror"))
     data = datasets.load("mnist", tmp_path / "new")
-    assert np.array_equal(data.train.images, arrays[IMAGES])
+    assert np.array_equal(data.train.inputs, arrays[IMAGES])
     assert sorted(path.name for path in (tmp_path / "new/MNIST/raw").iterdir()) == sorted(
         f"{name}.gz" for name in FILES
     )

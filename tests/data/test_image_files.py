@@ -34,7 +34,7 @@ def test_the_names_are_those_of_the_published_files_in_the_order_of_training_and
         ("train-images-idx3-ubyte.gz", IMAGES),
         ("TRAIN-IMAGES-IDX3-UBYTE.GZ", IMAGES),
         ("train-images.idx3-ubyte", IMAGES),
-        ("train_examples.idx3 ubyte.gz", IMAGES),
+        ("train_images.idx3 ubyte.gz", IMAGES),
         ("test-images-idx3-ubyte", FILES[2]),
         ("Test_labels.idx1-ubyte.gz", FILES[3]),
         ("t10k-labels-idx1-ubyte", FILES[3]),

@@ -16,7 +16,7 @@ def published(mnist_dir):
     data = datasets.load("mnist", mnist_dir)
     assert (data.name, data.digest) == ("mnist", "06b0d1f124c4e5fa")
     splits = data.train, data.test
-    return dict(zip(KEYS, (array for split in splits for array in (split.images, split.labels)), strict=True))
+    return dict(zip(KEYS, (array for split in splits for array in (split.inputs, split.labels)), strict=True))
 
 
 def test_mnist_in_an_archive_is_known_and_refused_under_another_name(tmp_path, published):

@@ -42,14 +42,6 @@ def test_what_does_not_fit_is_told_with_what_it_needs(monkeypatch, knobs, words)
         building.check_size(RunConfig(**knobs), 60_000)
 
 
-def test_the_containers_limit_counts_where_it_is_the_smaller(monkeypatch, tmp_path):
-    whole = building.memory_here()
-    for text, memory in (("1000000\n", 1_000_000), ("max\n", None), (str(2**62), None)):
-        (tmp_path / "memory.max").write_text(text)
-        monkeypatch.setattr(building, "LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "nothing")))
-        assert building.memory_here() == memory or (memory is None and building.memory_here() >= whole)
-
-
 def test_a_network_that_does_not_fit_leaves_nothing_behind(tmp_path, capsys):
     knobs = ["--dataset", "digits", "--hidden_units", "1000000000"]
     assert cli.main(["train", *knobs]) == 2
