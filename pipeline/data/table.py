@@ -172,7 +172,9 @@ def _read_parquet(path: Path) -> "DataFrame":
             _check_memory(path, file.metadata.num_rows, len(file.schema_arrow.names))
             frame: DataFrame = file.read().to_pandas(ignore_metadata=True)
             return frame
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, not Arrow's
+            raise
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: found a damaged file ({short(reason)}), expected Parquet") from None
 
@@ -203,9 +205,7 @@ def _numbers(path: Path, frame: "DataFrame") -> NDArray[np.float32]:
     """(N, features), all of them finite."""
     from pandas.api.types import is_numeric_dtype
 
-    words = [
-        f"{name} ({str(frame[name].dropna().iloc[0])[:20]!r})" for name in frame if not is_numeric_dtype(frame[name])
-    ]
+    words = [f"{name} ({_example(frame[name])})" for name in frame if not is_numeric_dtype(frame[name])]
     if words:
         raise DataError(
             f"{path}: found columns that are not numbers: {_some(words)}; drop them, or encode them as numbers "
@@ -260,6 +260,11 @@ def _classes(paths: dict[str, Path], labels: dict[str, NDArray[Any]], target: st
             "a classification; give another --target, or put its values into groups"
         )
     return classes
+
+
+def _example(column: "Series[Any]") -> str:
+    values = column.dropna()
+    return repr(str(values.iloc[0])[:20]) if len(values) else "no value"
 
 
 def _some(names: Iterable[str], most: int = NAMED) -> str:

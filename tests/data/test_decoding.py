@@ -75,7 +75,7 @@ def test_images_are_resized_as_the_service_does(tmp_path, image_size):
     [((2000, 1504), (250, 188)), ((1504, 2000), (188, 250)), ((2000, 1500), (500, 375)), ((1240, 1280), (310, 320))]
     + [((1280, 1279), (1280, 1279)), ((319, 8000), (319, 8000)), ((320, 8000), (160, 4000))],
 )
-def test_a_huge_photograph_is_decoded_small_and_no_pixel_is_off_by_more_than_one(
+def test_a_huge_photograph_is_decoded_small_and_no_pixel_is_off_by_more_than_two(
     tmp_path, monkeypatch, size, decoded_at
 ):
     small = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 30, 3)).astype(np.uint8))
@@ -91,7 +91,8 @@ def test_a_huge_photograph_is_decoded_small_and_no_pixel_is_off_by_more_than_one
     with Image.open(tmp_path / "0.jpg") as image:
         whole = as_pixels(image, (40, 40), 3).astype(int)
     assert sizes == [decoded_at]
-    assert np.abs(found - whole).max() <= 1
+    assert np.abs(found - whole).max() <= 2
+    assert (found == whole).mean() > 0.6
 
 
 def test_what_cannot_be_read_is_left_out_with_the_reason(tmp_path):
