@@ -23,7 +23,7 @@ from pipeline.pixels import as_pixels
 Pixels = NDArray[np.uint8]
 GREY = ("1", "L", "LA", "La", "I", "F")
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF
-DRAFT = 4  # a JPEG is decoded at no less than so many times the size asked for: a pixel changes by 2 in 255 at most, most of them not
+DRAFT = 4  # times the size asked for: what a JPEG is decoded at least at, so that pixels change by 2 in 255 at most
 COPIES = 2  # the array and, of colours, the tensor in another order
 SUGGESTED = 64
 

@@ -14,10 +14,12 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
+from pipeline import pixels
+from pipeline.data import decoding
 from pipeline.data.decoding import Decoded
 from pipeline.files import replaced_whole
 
-VERSION = 1  # of the entries, and of how pixels are made of files
+MAKERS = (decoding, pixels)  # an entry is as good as the code that made it
 KEPT = 8  # entries, the last used ones
 
 
@@ -46,7 +48,9 @@ def cache_folder() -> Path:
 
 
 def _key(folder: Path, names: Sequence[str], image_size: int) -> str:
-    sha = hashlib.sha256(f"{VERSION} {PIL.__version__} {image_size}\0".encode() + os.fsencode(folder.resolve()))
+    sha = hashlib.sha256(f"{PIL.__version__} {image_size}\0".encode() + os.fsencode(folder.resolve()))
+    for module in MAKERS:
+        sha.update(Path(str(module.__file__)).read_bytes())
     for name in names:
         stat = (folder / name).stat()
         # The change time too: archives give all versions of a file one modification time.

@@ -22,7 +22,7 @@ def decoded(folder, image_size=0):
 def test_images_that_are_all_grey_are_grey(tmp_path, mode):
     write(tmp_path / "0.png", image_of(0))
     other = (
-        Image.fromarray((np.asarray(image_of(1)).astype(np.uint16) * 257))
+        Image.fromarray(np.asarray(image_of(1)).astype(np.uint16) * 257)
         if mode == "I;16"
         else image_of(1).convert(mode)
     )
@@ -72,8 +72,15 @@ def test_images_are_resized_as_the_service_does(tmp_path, image_size):
 
 @pytest.mark.parametrize(
     ("size", "decoded_at"),
-    [((2000, 1504), (250, 188)), ((1504, 2000), (188, 250)), ((2000, 1500), (500, 375)), ((1240, 1280), (310, 320))]
-    + [((1280, 1279), (1280, 1279)), ((319, 8000), (319, 8000)), ((320, 8000), (160, 4000))],
+    [
+        ((2000, 1504), (250, 188)),
+        ((1504, 2000), (188, 250)),
+        ((2000, 1500), (500, 375)),
+        ((1240, 1280), (310, 320)),
+        ((1280, 1279), (1280, 1279)),
+        ((319, 8000), (319, 8000)),
+        ((320, 8000), (160, 4000)),
+    ],
 )
 def test_a_huge_photograph_is_decoded_small_and_no_pixel_is_off_by_more_than_two(
     tmp_path, monkeypatch, size, decoded_at
@@ -151,7 +158,8 @@ def test_images_that_do_not_fit_into_memory_are_told_before_any_is_decoded(tmp_p
     monkeypatch.setattr(decoding, "memory_here", lambda: 10**8)
     monkeypatch.setattr(decoding, "_pixels", None)
     assert error_of(decoded, tmp_path, 3000) == (
-        f"{tmp_path}: 3 images of 3000x3000x3 need 0.2 GB of memory, here are 0.1 GB; give a smaller --image_size than 3000"
+        f"{tmp_path}: 3 images of 3000x3000x3 need 0.2 GB of memory, here are 0.1 GB; give a smaller --image_size than "
+        "3000"
     )
     monkeypatch.setattr(decoding, "memory_here", lambda: 2 * 3 * 6 * 8 * 3 - 1)
     assert error_of(decoded, tmp_path).endswith("here are 0.0 GB; resize them: --image_size 64")

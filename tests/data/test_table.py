@@ -224,7 +224,8 @@ FIRST = "expected a table with the names of its columns in the first line"
         ("width,kind\n1,a\n2,\n,b\n", "found no value of width in 1 of 3 rows; fill them, or drop these rows"),
         ("width,kind\n1,a\n2,\n3,b\n", "found no value of the target kind in 1 of 3 rows"),
         ("width,kind\n1,a\n2\n3,b\n", "found no value of the target kind in 1 of 3 rows"),
-        ("width,kind,b\nNA,a,1\n?,b,nan\n3,b,\n", "found no value of width in 2, b in 2 of 3 rows; fill them, or drop these rows"),
+        ("width,kind,b\nNA,a,1\n?,b,nan\n3,b,\n",
+         "found no value of width in 2, b in 2 of 3 rows; fill them, or drop these rows"),
         ("width,kind\ninf,a\n2,b\n", "found infinite values in width, expected numbers that a float32 holds"),
         ("width,kind\n1e39,a\n2,b\n", "found infinite values in width, expected numbers that a float32 holds"),
         ("width,kind\n1,a\n2,a\n", "found one value, a of the target kind, expected 2 to 1,000 classes: this is a "
