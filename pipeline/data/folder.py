@@ -114,13 +114,13 @@ def _files(data_dir: Path, path: Path, left_out: Counter[str]) -> Files:
             left_out[UNSEEN] += 1
         elif entry.is_dir():
             below = _images_below(Path(entry.path), (_identity(path),), left_out)
-            files[entry.name] = sorted(each.relative_to(data_dir).as_posix() for each in below)
+            files[entry.name] = sorted(each.removeprefix(os.path.join(data_dir, "")) for each in below)  # noqa: PTH118
         else:
             left_out[OTHER] += 1
     return files
 
 
-def _images_below(path: Path, above: tuple[tuple[int, int], ...], left_out: Counter[str]) -> Iterator[Path]:
+def _images_below(path: Path, above: tuple[tuple[int, int], ...], left_out: Counter[str]) -> Iterator[str]:
     """The image files in a folder, at any depth; links are followed but for those that lead back."""
     here = _identity(path)
     if here in above:
@@ -132,7 +132,7 @@ def _images_below(path: Path, above: tuple[tuple[int, int], ...], left_out: Coun
         elif entry.is_dir():
             yield from _images_below(Path(entry.path), (*above, here), left_out)
         elif entry.is_file() and entry.name.lower().endswith(SUFFIXES):
-            yield Path(entry.path)
+            yield entry.path  # a Path costs as much as all else
         else:
             left_out[OTHER] += 1
 

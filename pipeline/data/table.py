@@ -110,8 +110,8 @@ def _read(path: Path, target: str) -> "DataFrame":
     if target not in frame.columns:
         kaggle = "; give the train file itself, then a share of it is held out" if path.stem.lower() == "test" else ""
         raise DataError(
-            f"{path}: found no column {short(repr(target))}{did_you_mean(target, frame.columns)}; its columns are "
-            f"{_some(frame.columns, 20)}{kaggle}"
+            f"{path}: found no column {short(repr(target))}; its columns are {_some(frame.columns, 20)}{kaggle}"
+            f"{did_you_mean(target, frame.columns)}"
         )
     if frame.empty:
         raise DataError(f"{path}: found no rows, only the names of columns")
@@ -156,7 +156,10 @@ def _header_of(path: Path) -> tuple[str, list[str]]:
         raise DataError(f"{path}: found blank lines only, {NAMES_FIRST}")
     plain = re.sub(r'"[^"]*"', "", line)
     separator = max(SEPARATORS, key=plain.count)
-    fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+    try:
+        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise DataError(f"{path}: found no names of columns in the first line ({error}), {NAMES_FIRST}") from None
     names = [name.strip() or f"{UNNAMED}{place}" for place, name in enumerate(fields)]
     rows = path.stat().st_size * len(sample) // max(1, sum(map(len, sample)))
     _check_memory(path, rows, len(names))

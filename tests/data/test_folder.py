@@ -216,11 +216,24 @@ def test_a_class_of_which_no_image_can_be_read_is_told(tmp_path):
     assert told(tmp_path / "x") == f"{tmp_path / 'x'}: found no image to test with that can be read"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_may_not_be_read_is_told(tmp_path):
-    folder = write_classes(tmp_path)
-    (folder / "rose").chmod(0)
+def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    folder, scandir = write_classes(tmp_path), os.scandir
+
+    def refuse(path):
+        if str(path).endswith("rose"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
     assert told(folder) == f"{folder / 'rose'}: found a folder that cannot be read (Permission denied), expected images"
+
+
+def test_a_folder_is_the_same_by_every_path_that_leads_to_it(tmp_path, monkeypatch):
+    folder = write_classes(tmp_path / "flowers")
+    monkeypatch.chdir(folder)
+    places = (folder, ".", "../flowers", f"{folder}/")
+    assert len({load(place).digest for place in places}) == 1
+    assert len({load(place).source for place in places}) == 1
 
 
 def test_names_that_no_encoding_has_and_names_with_any_characters_are_read(tmp_path):

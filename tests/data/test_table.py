@@ -204,7 +204,7 @@ def test_a_place_without_a_table_or_with_several_is_told(tmp_path):
 def test_an_unknown_target_is_told_with_the_columns(tmp_path):
     path = csv(tmp_path / "a.csv")
     columns = "its columns are width, kind, height, old"
-    assert told(path, "knid") == f"{path}: found no column 'knid'; did you mean 'kind'?; {columns}"
+    assert told(path, "knid") == f"{path}: found no column 'knid'; {columns}; did you mean 'kind'?"
     assert told(path, "price") == f"{path}: found no column 'price'; {columns}"
     csv(path, pandas.DataFrame({f"c{number}": [1] for number in range(30)}))
     assert told(path).endswith("c18, c19 and 10 more")
@@ -217,6 +217,8 @@ FIRST = "expected a table with the names of its columns in the first line"
     ("content", "found"),
     [
         ("", f"found an empty file, {FIRST}"),
+        ("x" * 200_000 + ",kind\n1,a\n", f"found no names of columns in the first line (field larger than field limit "
+         f"(131072)), {FIRST}"),
         ("\n \n\n", f"found blank lines only, {FIRST}"),
         ("width,kind\n", "found no rows, only the names of columns"),
         ("kind\na\nb\n", "found no column but kind, expected features"),
