@@ -51,7 +51,7 @@ TESTS = {
     "data/folder": ["data/test_folder"],
     "data/decoding": ["data/test_decoding"],
     "data/pixel_cache": ["data/test_pixel_cache"],
-    "data/splitting": ["data/test_folder", "data/test_table"],
+    "data/splitting": ["data/test_splitting"],
     "data/table": ["data/test_table"],
     "data/known_data": ["data/test_known_data"],
     "data/image_files": ["data/test_image_files", "data/test_idx"],

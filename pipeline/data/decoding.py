@@ -65,6 +65,7 @@ def decode(folder: Path, names: Sequence[str], image_size: int) -> Decoded:
     Raises:
         DataError: if they differ in size and are not resized, do not fit into memory, or if none can be read.
     """
+    Image.init()  # all formats; threads that find them missing at the same time do not all see them come
     with warnings.catch_warnings():  # of Pillow about what it reads all the same; what it does not read is told here
         warnings.simplefilter("ignore")
         return _decode_all(folder, names, image_size)

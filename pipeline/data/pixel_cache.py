@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline import pixels
 from pipeline.data import decoding
@@ -20,6 +20,7 @@ from pipeline.data.decoding import Decoded
 from pipeline.files import replaced_whole
 
 MAKERS = (decoding, pixels)  # an entry is as good as the code that made it
+PATIENCE_S = 3.0  # until it is said what is waited for
 KEPT = 8  # entries, the last used ones
 
 
@@ -64,7 +65,12 @@ def _locked(place: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, NotImplementedError):
             place.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(place / "lock"))
+            lock = FileLock(place / "lock")
+            try:
+                stack.enter_context(lock.acquire(timeout=PATIENCE_S))
+            except Timeout:
+                print(f"waiting for another process, which decodes images into {place}", file=sys.stderr)
+                stack.enter_context(lock.acquire())
         yield
 
 

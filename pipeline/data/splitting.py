@@ -5,8 +5,6 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import DataError
 
-LARGEST_SEED = 2**32 - 1
-
 
 def held_out(labels: NDArray[np.integer], share: float, seed: int) -> NDArray[np.bool_]:
     """Mark a share of each class, rounded: at least one example where the class has two, never its last one.
@@ -17,7 +15,7 @@ def held_out(labels: NDArray[np.integer], share: float, seed: int) -> NDArray[np
     Args:
         labels: (N,) numbers of classes.
         share: above 0, below 1.
-        seed: at most `LARGEST_SEED`.
+        seed: at least 0, below 2**32.
 
     Returns:
         (N,), true where held out.

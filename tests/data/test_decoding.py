@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from pipeline.data import decoding
 from pipeline.data.decoding import decode
 from pipeline.pixels import as_pixels
+from tests.conftest import environment
 from tests.data.image_folders import image_of, write
 from tests.own_data import error_of
 
@@ -121,6 +124,20 @@ def test_what_cannot_be_read_is_left_out_with_the_reason(tmp_path):
     assert found.unreadable[1] == "3.png: not an image"
     assert "truncated" in found.unreadable[2].lower()
     assert not any("\n" in words for words in found.unreadable)
+
+
+def test_images_are_what_they_are_whatever_their_suffix_says(tmp_path):
+    for number, kind in enumerate(["WEBP", "TIFF", "PPM", "GIF", "BMP", "PNG"] * 5):
+        image_of(number).save(tmp_path / f"{number:02}.{'jpg' if number % 2 else 'png'}", kind, lossless=True)
+    code = (
+        "import sys; from pathlib import Path; from pipeline.data import decoding; sys.setswitchinterval(1e-5); "
+        "decoding.cores_here = lambda: 8; folder = Path(sys.argv[1]); "
+        "found = decoding.decode(folder, sorted(path.name for path in folder.iterdir()), 0); "
+        "print(len(found.pixels), found.unreadable)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("30 []\n", "")
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_told(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -172,6 +173,36 @@ def test_of_several_that_ask_at_once_one_decodes(folder, place):
     assert ask.times == 1
     assert len(set(results)) == 1
     assert len(results) == 4
+
+
+def test_whoever_waits_for_another_process_is_told(folder, place, monkeypatch, capfd):
+    ask, asked, told = Asked(folder), threading.Event(), threading.Event()
+    monkeypatch.setattr(pixel_cache, "PATIENCE_S", 0.05)
+
+    def decode_slowly():
+        asked.set()
+        assert told.wait(20)
+        return ask.decode()
+
+    def read_err():
+        said = ""
+        for _ in range(400):
+            said += capfd.readouterr().err
+            if said.endswith("\n"):
+                break
+            time.sleep(0.05)
+        told.set()
+        return said
+
+    first = threading.Thread(target=cached, args=(folder, ask.names, 0, decode_slowly))
+    first.start()
+    assert asked.wait(20)
+    second = threading.Thread(target=cached, args=(folder, ask.names, 0, ask.decode))
+    second.start()
+    assert read_err() == f"waiting for another process, which decodes images into {place}\n"
+    first.join()
+    second.join()
+    assert ask.times == 1
 
 
 def test_the_cache_lies_where_xdg_has_it(monkeypatch, tmp_path):
