@@ -31,7 +31,8 @@ def examples_of_json(contract: Contract, content_type: str, body: bytes) -> Exam
     Raises:
         RefusalError: saying what to send.
     """
-    content = _json_of(content_type, body, send := send_json(contract))
+    send = contract.send_json
+    content = _json_of(content_type, body, send)
     keys = [key for key in ("inputs", "instances") if key in content] if isinstance(content, dict) else []
     if len(keys) == 2:
         raise RefusalError(400, "BAD_REQUEST", f"found both inputs and instances; {send}")
@@ -40,12 +41,6 @@ def examples_of_json(contract: Contract, content_type: str, body: bytes) -> Exam
         raise RefusalError(400, "BAD_REQUEST", f"found {str(found)[:120]}; {send}")
     (examples,) = contract.invocation.validate_python(content).values()
     return cast("Examples", examples)
-
-
-def send_json(contract: Contract) -> str:
-    """What a client of /invocations is told to send."""
-    what = "row" if contract.expected.features else "image"
-    return f'send {{"inputs": [{what}, ...]}} as application/json; {contract.expected.send}'
 
 
 def _json_of(content_type: str, body: bytes, send: str) -> Any:
@@ -115,21 +110,11 @@ async def _files_of_form(request: Request, contract: Contract) -> list[tuple[str
     return files
 
 
-def send_rows(contract: Contract) -> str:
-    """What a client of /predict is told to send to a table's model."""
-    names = contract.spec.features
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return (
-        f'send {{"rows": [{{feature: number, ...}}, ...]}} as application/json, or the features of one row as the '
-        f"fields of a form; the features: {shown}"
-    )
-
-
 async def _rows_of(request: Request, kind: str, contract: Contract) -> Examples:
     """The rows (N, features) of JSON, or the one of a form, whose fields are text."""
     if kind not in FORM_TYPES:
         return await to_thread.run_sync(_rows_of_json, kind, await request.body(), contract)
-    send, features = send_rows(contract), contract.spec.features
+    send, features = contract.send_rows, contract.spec.features
     form = await _form_of(request, 0, len(features) + MANY_FIELDS, send)
     fields = {name: _number_of(text) for name, text in form.multi_items()}
     if len(fields) < len(form.multi_items()):
@@ -139,7 +124,8 @@ async def _rows_of(request: Request, kind: str, contract: Contract) -> Examples:
 
 
 def _rows_of_json(kind: str, body: bytes, contract: Contract) -> Examples:
-    content = _json_of(kind, body, send := send_rows(contract))
+    send = contract.send_rows
+    content = _json_of(kind, body, send)
     if not isinstance(content, dict) or list(content) != ["rows"] or not isinstance(content["rows"], list):
         raise RefusalError(400, INVALID, f"found no list of rows; {send}")
     if not 1 <= (found := len(content["rows"])) <= contract.most:

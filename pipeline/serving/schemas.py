@@ -86,6 +86,7 @@ class Contract:
 
     Attributes:
         expected: one example.
+        send_json, send_rows: what clients of /invocations, and of /predict of a table, are told to send.
         most, files: how many examples, and how many image files, a request may bring.
         invocation: reads MLflow's JSON.
         row, rows: read a table's row, and JSON of several; of images None.
@@ -95,6 +96,12 @@ class Contract:
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec, self.expected = spec, Expected(spec.sent_shape, spec.features, bool(spec.drawing))
+        what, names = ("row" if spec.features else "image"), spec.features
+        self.send_json = f'send {{"inputs": [{what}, ...]}} as application/json; {self.expected.send}'
+        self.send_rows = (
+            'send {"rows": [{feature: number, ...}, ...]} as application/json, or the features of one row as the '
+            f"fields of a form; the features: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+        )
         self.most = max(1, min(MAX_EXAMPLES, MAX_NUMBERS // spec.size))
         self.files = min(MAX_FILES, self.most)
         self.invocation = _invocation(self.expected, self.most)

@@ -1,6 +1,8 @@
 """MLflow's scoring protocol: each image read exactly, each answer given exactly, each refusal in words."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.registry.predictor import check_images
+from pipeline.data_spec import MNIST
+from pipeline.registry import predictor
 from pipeline.serving import protocol, schemas
 from pipeline.serving.refusals import RefusalError
+from pipeline.serving.schemas import Contract
 
 SEND = "send raw pixels: float32 of shape (N, 28, 28), each in 0..255, 0 the background, 255 the stroke"
 SEND_JSON = f'send {{"inputs": [image, ...]}} as application/json; {SEND}'
 INVALID = "INVALID_PARAMETER_VALUE"
+CONTRACT = Contract(MNIST)
+check_images = partial(predictor.check_inputs, expected=CONTRACT.expected)
 
 
 def images_of(count, first=0):
@@ -24,7 +30,9 @@ def images_of(count, first=0):
 
 
 def read(content, kind="application/json"):
-    return protocol.images_of_json(kind, content if isinstance(content, bytes) else json.dumps(content).encode())
+    return protocol.examples_of_json(
+        CONTRACT, kind, content if isinstance(content, bytes) else json.dumps(content).encode()
+    )
 
 
 def refused(content, kind="application/json"):
@@ -189,10 +197,10 @@ def test_what_is_ragged_or_no_number_is_refused(images):
 
 
 def test_a_long_reason_is_cut_short(monkeypatch):
-    def check(images):
+    def check(images, expected):
         raise ValueError("x" * 600)
 
-    monkeypatch.setattr(schemas, "check_images", check)
+    monkeypatch.setattr(schemas, "check_inputs", check)
     assert refused({"inputs": 1}) == (400, INVALID, "x" * 500)
 
 
@@ -224,7 +232,7 @@ def test_whole_numbers_read_fast_are_read_as_all_others_are(count, level, change
 
 
 def test_whole_numbers_are_read_without_the_slow_check(monkeypatch):
-    monkeypatch.setattr(schemas, "check_images", None)
+    monkeypatch.setattr(schemas, "check_inputs", None)
     assert np.array_equal(read({"inputs": images_of(3).tolist()}), images_of(3))
 
 
@@ -234,35 +242,42 @@ def test_predictions_are_written_in_full_and_in_order():
     assert body == b'{"predictions":[[0.10000000149011612,1.0000000031710769e-30],[0.8999999761581421,1.0]]}'
 
 
-def test_digits_are_written_each_with_its_name_and_what_the_model_saw(monkeypatch):
+def test_classes_are_written_each_with_its_name_and_what_the_model_saw(monkeypatch):
     monkeypatch.setattr(protocol, "as_png", lambda pixels: b"png %d" % pixels[0, 0])
-    probabilities = np.zeros((2, 10), np.float32)
-    probabilities[0, [3, 5]] = 0.25, 0.75
-    probabilities[1, [9, 1]] = 0.625, 0.375
+    contract = Contract(replace(MNIST, classes=("cat", "cow", "dog")))
+    probabilities = np.float32([[0, 0.25, 0.75], [0.625, 0.375, 0]])
     seen = np.float32([np.full((28, 28), 1), np.full((28, 28), 2)])
-    loaded = SimpleNamespace(name="mnist-mlp", version="7")
-    answer = json.loads(protocol.digits_of(["a", "b"], seen, probabilities, loaded, True).model_dump_json())
-    first, second = (row.tolist() for row in probabilities.astype(float))
+    loaded = SimpleNamespace(name="pets", version="7")
+
+    def written(names, probabilities, show):
+        answer = protocol.answer_of(names, seen, probabilities, loaded, contract, show)
+        return json.loads(answer.model_dump_json())
+
     url = "data:image/png;base64,"
-    assert answer == {
+    assert written(["a", "b"], probabilities, True) == {
         "predictions": [
-            {"name": "a", "digit": 5, "confidence": 0.75, "probabilities": first, "seen": url + "cG5nIDE="},
-            {"name": "b", "digit": 9, "confidence": 0.625, "probabilities": second, "seen": url + "cG5nIDI="},
+            {
+                "name": "a",
+                "class": "dog",
+                "confidence": 0.75,
+                "probabilities": [0, 0.25, 0.75],
+                "seen": url + "cG5nIDE=",
+            },
+            {
+                "name": "b",
+                "class": "cat",
+                "confidence": 0.625,
+                "probabilities": [0.625, 0.375, 0],
+                "seen": url + "cG5nIDI=",
+            },
         ],
-        "model": "mnist-mlp",
+        "classes": ["cat", "cow", "dog"],
+        "model": "pets",
         "version": "7",
     }
-    without = json.loads(protocol.digits_of(["a", "b"], seen, probabilities, loaded, False).model_dump_json())
-    assert [list(each) for each in without["predictions"]] == [["name", "digit", "confidence", "probabilities"]] * 2
+    without = written(["a", "b"], probabilities, False)
+    assert [list(each) for each in without["predictions"]] == [["name", "class", "confidence", "probabilities"]] * 2
     with pytest.raises(ValueError, match="argument 2 is longer"):
-        protocol.digits_of(["a"], seen, probabilities, loaded, False)
+        written(["a"], probabilities, False)
     with pytest.raises(ValueError, match="argument 3 is longer"):
-        protocol.digits_of(["a", "b"], seen, probabilities[:1].repeat(3, axis=0), loaded, False)
-
-
-def test_the_description_names_the_limits_that_hold():
-    assert f"at most {schemas.MAX_FILES};" in schemas.Files.__doc__
-    content = schemas.PIXELS_SENT["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    for key in ("inputs", "instances"):
-        assert (content[key]["minItems"], content[key]["maxItems"]) == (1, schemas.MAX_IMAGES)
-        assert content[key]["description"] == SEND
+        written(["a", "b"], probabilities[:1].repeat(3, axis=0), False)

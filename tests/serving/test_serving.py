@@ -40,7 +40,7 @@ def registry(model_store):
 def expected(model_store, version, images):
     folder = model_store.removeprefix("sqlite:///").removesuffix("/mlflow.db")
     session = onnxruntime.InferenceSession(f"{folder}/{version}.onnx")
-    return session.run(None, {"images": np.asarray(images, np.float32)})[0]
+    return session.run(None, {session.get_inputs()[0].name: np.asarray(images, np.float32)})[0]
 
 
 def png(image, **options):
@@ -72,7 +72,7 @@ def test_json_routes_file_route_and_pyfunc_give_the_same_probabilities(client, m
     mlflow.set_tracking_uri(before)
     assert np.abs(by_json - pyfunc).max() < 1e-6
     assert np.abs(np.array([each["probabilities"] for each in by_file]) - pyfunc).max() < 1e-6
-    assert [each["digit"] for each in by_file] == pyfunc.argmax(axis=1).tolist()
+    assert [each["class"] for each in by_file] == [str(digit) for digit in pyfunc.argmax(axis=1)]
 
 
 def test_the_answer_is_that_of_mlflows_own_server(client, model_store):
@@ -101,16 +101,16 @@ def test_probes_and_facts(client):
     assert client.get("/health").json()["status"] == "following"
     assert client.get("/version").text == mlflow.__version__
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/invocations", "/predict", "/ping", "/ready", "/health", "/version", "/metrics"} == set(paths)
+    assert {"/invocations", "/predict", "/ping", "/ready", "/health", "/version", "/metrics", "/model"} == set(paths)
 
 
-def test_metrics_count_requests_errors_digits_and_batches(client):
+def test_metrics_count_requests_errors_classes_and_batches(client):
     def value(name):
         lines = client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
-    names = ('pipeline_requests_total{route="/invocations",status="200"}', "pipeline_predicted_digit_total")
-    names += ('pipeline_errors_total{kind="invalid_parameter_value"}', "pipeline_batch_images_sum")
+    names = ('pipeline_requests_total{route="/invocations",status="200"}', "pipeline_predicted_class_total")
+    names += ('pipeline_errors_total{kind="invalid_parameter_value"}', "pipeline_batch_examples_sum")
     before = [value(name) for name in names]
     client.post("/invocations", json={"inputs": DIGITS[:3].tolist()})
     client.post("/invocations", json={"inputs": [[1]]})
@@ -126,7 +126,7 @@ def test_each_request_is_a_line_of_json(client, service):
         lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
         return [each for each in lines if each.get("path") == "/invocations"][-1]
 
-    faults.wait_until(lambda: last_line().get("images") == 2)
+    faults.wait_until(lambda: last_line().get("examples") == 2)
     line = last_line()
     assert (line["method"], line["status"], line["version"]) == ("POST", 200, "1")
     assert "secret" not in json.dumps(line)
@@ -332,7 +332,7 @@ def test_it_does_not_load_torch(service, model_store):
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-@pytest.mark.parametrize("path", ["/", "/ping", "/ready", "/health", "/version", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/ping", "/ready", "/health", "/version", "/metrics", "/model"])
 def test_head_is_get_without_its_body(client, path):
     head, got = client.head(path), client.get(path)
     assert (head.status_code, head.content, head.headers["content-type"]) == (200, b"", got.headers["content-type"])
@@ -361,7 +361,7 @@ def test_a_dead_registry_with_a_password_is_told_without_it(tmp_path):
     running = Service("http://bob:S3cretPw@127.0.0.1:1", tmp_path, "--log_level", "debug", **secrets)
     with httpx.Client(base_url=running.address) as client:
         authorised = {"Authorization": f"Bearer {secrets['PIPELINE_TOKEN']}"}
-        paths = ["/ping", "/ready", "/health", "/version", "/metrics", "/", "/openapi.json"]
+        paths = ["/ping", "/ready", "/health", "/version", "/metrics", "/", "/openapi.json", "/model"]
         told = "".join(client.get(path, headers=authorised).text for path in paths)
         told += client.post("/invocations", json={"inputs": []}, headers=authorised).text
         told += client.post("/invocations", json={"inputs": []}).text
