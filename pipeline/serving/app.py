@@ -112,6 +112,8 @@ def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> 
         scope: Scope, loaded: Loaded, examples: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], Headers]:
         probabilities = await batcher.predict(loaded, examples)
+        if loaded.spec.kind == "table":
+            protocol.check_probabilities(probabilities)
         telemetry.predicted(probabilities, loaded.spec.classes)
         scope["state"]["facts"] = {"version": loaded.version, "examples": len(examples)}
         headers = {"x-model-name": loaded.name, "x-model-version": loaded.version, "content-type": "application/json"}

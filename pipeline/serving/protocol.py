@@ -52,6 +52,19 @@ def _json_of(content_type: str, body: bytes, send: str) -> Any:
         raise RefusalError(400, "BAD_REQUEST", f"the body is not JSON ({str(error)[:120]}); {send}") from None
 
 
+def check_probabilities(probabilities: NDArray[np.float32]) -> None:
+    """Make sure that there are some: numbers of a row that float32 holds may become infinite within the network.
+
+    Raises:
+        RefusalError: naming the row.
+    """
+    answered = np.isfinite(probabilities).all(axis=1)
+    if not answered.all():
+        row = int(answered.argmin()) + 1
+        words = f"the model has no answer to row {row}: its numbers are too large; send such as it was trained with"
+        raise RefusalError(400, INVALID, words)
+
+
 def predictions_as_json(probabilities: NDArray[np.float32]) -> bytes:
     """MLflow's answer, digit for digit: float32 written as the float64 that it is."""
     return orjson.dumps({"predictions": probabilities.astype(np.float64)}, option=orjson.OPT_SERIALIZE_NUMPY)

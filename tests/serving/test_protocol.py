@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data_spec import MNIST
+from pipeline.data_spec import MNIST, DataSpec
 from pipeline.registry import predictor
+from pipeline.registry.predictor import Expected
 from pipeline.serving import protocol, schemas
 from pipeline.serving.refusals import RefusalError
 from pipeline.serving.schemas import Contract
@@ -212,28 +213,42 @@ def told_by(function, *arguments):
         return str(error)
 
 
-LEVELS = st.sampled_from([0, 1, 2, 255, 256, -1, 0.5, 1.5, 255.0, True, False, None, "3", [3]])
-PLACES = st.tuples(st.integers(0, 2), st.integers(0, 27), st.integers(0, 27))
+LEVELS = st.sampled_from([0, 1, 2, 255, 256, -1, 0.5, 1.5, 255.0, True, False, None, "3", [3], [], {}])
+CONTRACTS = [CONTRACT, Contract(DataSpec("image", (1, 3, 2), ("a", "b"))), Contract(DataSpec("image", (3, 3, 2), "ab"))]
+PLACES = st.lists(st.integers(0, 27), min_size=1, max_size=4)
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 3), st.sampled_from([0, 1, 9]), st.lists(st.tuples(PLACES, LEVELS), max_size=4))
-def test_whole_numbers_read_fast_are_read_as_all_others_are(count, level, changes):
-    """Whatever the images: the same pixels, or the same words, as of the predictor's own check."""
-    images = np.full((count, 28, 28), level).tolist()
-    for (image, row, column), value in changes:
-        if image < count:
-            images[image][row][column] = value
-    found, right = told_by(read, {"inputs": images}), told_by(check_images, images)
+@settings(max_examples=150)
+@given(
+    st.sampled_from(CONTRACTS),
+    st.integers(0, 3),
+    st.sampled_from([0, 1, 9]),
+    st.lists(st.tuples(PLACES, LEVELS), max_size=4),
+)
+def test_whole_numbers_read_fast_are_read_as_all_others_are(contract, count, level, changes):
+    """Whatever the images, and whatever stands in place of a pixel, a row or an image."""
+    images = np.full((count, *contract.expected.shape), level).tolist()
+    for place, value in changes:
+        inner = images
+        for number in place[:-1]:
+            if isinstance(inner, list) and inner and isinstance(inner[number % len(inner)], list):
+                inner = inner[number % len(inner)]
+        if isinstance(inner, list) and inner:
+            inner[place[-1] % len(inner)] = value
+    body = json.dumps({"inputs": images}).encode()
+    found = told_by(protocol.examples_of_json, contract, "", body)
+    right = told_by(predictor.check_inputs, images, contract.expected)
     if isinstance(right, str):
         assert found == right[:500]
     else:
         assert (found.dtype, found.tolist()) == (np.float32, right.tolist())
 
 
-def test_whole_numbers_are_read_without_the_slow_check(monkeypatch):
+@pytest.mark.parametrize("shape", [(28, 28), (7, 5), (5, 7, 3)])
+def test_whole_numbers_are_read_without_the_slow_check(monkeypatch, shape):
     monkeypatch.setattr(schemas, "check_inputs", None)
-    assert np.array_equal(read({"inputs": images_of(3).tolist()}), images_of(3))
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape))
+    assert np.array_equal(schemas.read_examples(Expected(shape), 3, images.tolist()), images)
 
 
 def test_predictions_are_written_in_full_and_in_order():

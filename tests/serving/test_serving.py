@@ -1,5 +1,6 @@
 """The service as its clients meet it: a real process, real sockets, torch not importable."""
 
+import collections
 import io
 import itertools
 import json
@@ -20,10 +21,10 @@ import pytest
 from PIL import Image
 
 from pipeline.data import datasets
-from tests import faults
+from tests import faults, small_models
 from tests.conftest import Service, environment, run_pipeline
 
-DIGITS = datasets.load("digits", "").test.images
+DIGITS = datasets.load("digits", "").test.inputs
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,11 @@ def registry(model_store):
 
 def expected(model_store, version, images):
     folder = model_store.removeprefix("sqlite:///").removesuffix("/mlflow.db")
-    session = onnxruntime.InferenceSession(f"{folder}/{version}.onnx")
+    return expected_of(f"{folder}/{version}.onnx", images)
+
+
+def expected_of(network, images):
+    session = onnxruntime.InferenceSession(network)
     return session.run(None, {session.get_inputs()[0].name: np.asarray(images, np.float32)})[0]
 
 
@@ -247,6 +252,46 @@ def test_an_alias_that_moves_under_load_fails_no_request_and_gives_each_its_own_
     wait_for_version(client, "1")
     assert wrong == []
     assert versions == {"1", "2"}
+
+
+def test_an_alias_that_moves_to_another_shape_under_load_gives_every_client_its_answer_or_what_to_send(tmp_path):
+    """One client sends photographs and one rows, whichever version serves: each is answered, or told what is taken."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    registry = small_models.register(uri, "things", [small_models.PHOTOS, small_models.FLOWERS], tmp_path)
+    running = Service(uri, tmp_path, "--model", "things")
+    random = np.random.default_rng(0)
+    sent = {"1": random.integers(0, 256, (3, 6, 9, 3)).tolist(), "2": random.normal(size=(3, 3)).tolist()}
+    right = {version: expected_of(tmp_path / f"things-{version}.onnx", examples) for version, examples in sent.items()}
+    stop, wrong, counts = threading.Event(), [], collections.Counter()
+
+    def load(version):
+        with httpx.Client(base_url=running.address, timeout=30) as own:
+            while not stop.is_set():
+                answer = own.post("/invocations", json={"inputs": sent[version]})
+                counts[version, answer.status_code] += 1
+                if answer.status_code == 400 and answer.json()["message"].startswith("found shape (3, "):
+                    continue
+                if answer.status_code != 200 or answer.headers["X-Model-Version"] != version:
+                    wrong.append(answer.text)
+                elif np.abs(np.array(answer.json()["predictions"]) - right[version]).max() > 1e-6:
+                    wrong.append(version)
+
+    threads = [threading.Thread(target=load, args=(version,)) for version in sent]
+    for thread in threads:
+        thread.start()
+    try:
+        with httpx.Client(base_url=running.address, timeout=30) as client:
+            for version in ("2", "1", "2", "1"):
+                registry.set_registered_model_alias("things", "champion", version)
+                wait_for_version(client, version)
+                assert client.get("/model").json()["kind"] == ("table" if version == "2" else "image")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        running.stop()
+    assert wrong == []
+    assert counts.keys() == {("1", 200), ("1", 400), ("2", 200), ("2", 400)}
 
 
 def test_a_version_that_does_not_open_leaves_the_old_one_serving_and_is_told(client, registry, tmp_path):

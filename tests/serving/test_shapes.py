@@ -171,6 +171,21 @@ def test_a_wrong_row_is_refused_by_what_is_wrong_with_it(versions, case):
     assert answer.refusal[2].endswith(end) != ("at a time" in words)
 
 
+@pytest.mark.parametrize("route", ["/invocations", "/predict"])
+def test_a_row_that_becomes_infinite_within_the_network_is_refused_by_its_number_and_not_counted(versions, route):
+    service = service_of(versions["table"])
+    row = [3e38, -3e38, 3e38]
+    content = (
+        {"inputs": [[1, 2, 3], row]}
+        if route == "/invocations"
+        else {"rows": [row_of(), dict(zip(FLOWERS.features, row, strict=True))]}
+    )
+    answer = one(service, "POST", route, JSON, json.dumps(content).encode())
+    words = "the model has no answer to row 2: its numbers are too large; send such as it was trained with"
+    assert answer.refusal == (400, INVALID, words)
+    assert counted(service, "predicted_class_total") == {}
+
+
 BAD_FORMS = {
     "missing": ("petal+length+%28cm%29=1&class=2", "the row lacks the feature x"),
     "unknown": ("petal+length+%28cm%29=1&class=2&x=3&y=4", "the row has y, which is none of the features"),
