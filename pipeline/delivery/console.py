@@ -90,7 +90,7 @@ def _next_commands(config: RunConfig, state: dict[str, Any]) -> list[str]:
             f"MLFLOW_TRACKING_URI={quoted(uri)} mlflow models serve -m {model} --env-manager local --port {PORT + 1}"
         )
     lines = [f"{ui}   # then compare the runs: {page}" if local else f"compare the runs: {page}"]
-    return [*lines, f"{serve}   # ask the champion what digit an image shows"] if name else lines
+    return [*lines, f"{serve}   # ask the champion"] if name else lines
 
 
 def tell_delivery(folder: RunFolder, delivered: bool) -> bool:
