@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 
+from pipeline.data_spec import MNIST
 from pipeline.registry.versions import NotServableError
 from pipeline.serving.alias_watcher import Follower
 from pipeline.serving.metrics import Telemetry
@@ -57,7 +58,7 @@ class Registry:
         self.opened.append(run_id)
         if run_id in self.broken:
             raise NotServableError(f"{name} version {version} cannot be opened")
-        return SimpleNamespace(name=name, version=version, run_id=run_id)
+        return SimpleNamespace(name=name, version=version, run_id=run_id, spec=MNIST)
 
 
 def follower_of(registry, poll_s=1.0):

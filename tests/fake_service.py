@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from pipeline.data_spec import MNIST
+from pipeline.serving.alias_watcher import Follower
 from pipeline.serving.app import make_app
 from pipeline.serving.metrics import Telemetry
 from tests.asgi import ask
@@ -16,9 +18,9 @@ JSON = [("Content-Type", "application/json")]
 
 
 class Model:
-    """A version whose answer to an image names both: the digit is the image's, how sure is the version's."""
+    """A version whose answer to an image names both: the class is the image's, how sure is the version's."""
 
-    name = "mnist-mlp"
+    name, spec = "mnist-mlp", MNIST
 
     def __init__(self, version):
         self.version, self.run_id, self.batches = str(version), f"run{version}", []
@@ -53,8 +55,11 @@ def file_of(mark):
 
 def service_of(model=None, token="", hosts=None, trouble=None):
     """The service with its follower in `follower`, its log lines in `lines`, FastAPI in `framework`."""
-    follower = SimpleNamespace(current=model, trouble=trouble, alias="champion")
     telemetry = Telemetry()
+    follower = Follower(None, "mnist-mlp", "champion", 1, telemetry)
+    follower.current, follower.trouble = model, trouble
+    if model is not None:
+        telemetry.serving(model.name, model.version, model.spec.classes)
     service = make_app(follower, telemetry, token, hosts)
     service.follower, service.lines = follower, []
     service.framework = service.app.app.app.app  # behind Admission, WholeBody and ShortCut

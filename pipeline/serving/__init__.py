@@ -1,1 +1,1 @@
-"""The service: MLflow's protocol, images as files, a page to draw on; it follows the registry's alias."""
+"""The service: MLflow's protocol, image files and rows as they are, a page; it follows the registry's alias."""

@@ -13,6 +13,7 @@ from pipeline.addresses import without_secrets
 from pipeline.mlflow_client.errors import in_words
 from pipeline.registry.versions import Loaded, NotServableError, UnknownModelError, load, version_by_alias
 from pipeline.serving.metrics import Telemetry
+from pipeline.serving.refusals import RefusalError
 
 log = logging.getLogger("pipeline.serving")
 
@@ -40,8 +41,8 @@ def identity_of(entry: Any) -> Identity:
 class Follower:
     """Looks at the alias `models:/NAME@ALIAS` every so often and exchanges the version that serves.
 
-    A request takes `current` once and keeps it, so none is answered by two versions. A registry that does not answer,
-    or a version that does not open, leaves the old one serving; `trouble` says so.
+    A request takes `current` once and keeps it, so none is read for one version and answered by another. A registry
+    that does not answer, or a version that does not open, leaves the old one serving; `trouble` says so.
     """
 
     def __init__(self, client: mlflow.MlflowClient, name: str, alias: str, poll_s: float, telemetry: Telemetry) -> None:
@@ -59,6 +60,17 @@ class Follower:
     def stop(self) -> None:
         self._stop.set()
 
+    def serving(self) -> Loaded:
+        """The version that serves.
+
+        Raises:
+            RefusalError: if there is none yet.
+        """
+        if self.current is None:
+            words = f"no model serves yet ({self.trouble or 'it is being loaded'}); ask /ready, try again later"
+            raise RefusalError(503, "TEMPORARILY_UNAVAILABLE", words)
+        return self.current
+
     def look(self) -> None:
         """Look once and exchange if the alias has moved.
 
@@ -74,7 +86,7 @@ class Follower:
         facts = {"model": self.name, "version": identity.version, "run_id": identity.run_id}
         log.info("model exchanged", extra={**facts, "before": self.current.version if self.current else None})
         self.current, self._serving = loaded, identity
-        self.telemetry.serving(self.name, identity.version)
+        self.telemetry.serving(self.name, identity.version, loaded.spec.classes)
 
     def _load(self, identity: Identity) -> Loaded:
         """Fetch and open a version; the registry is asked again, as it may have changed while files were fetched."""

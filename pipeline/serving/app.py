@@ -1,5 +1,7 @@
 """The service's routes."""
 
+import copy
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client.exposition import generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipeline.data_spec import DataSpec
 from pipeline.registry.versions import Loaded
 from pipeline.serving import protocol, schemas
 from pipeline.serving.alias_watcher import Follower
@@ -21,7 +24,7 @@ from pipeline.serving.hosts import Hosts
 from pipeline.serving.metrics import Telemetry
 from pipeline.serving.middleware import Admission, Observed, WholeBody
 from pipeline.serving.refusals import handlers
-from pipeline.serving.schemas import refusals
+from pipeline.serving.schemas import contract_of, refusals
 
 PAGE = Path(__file__).parent / "page.html"
 SMALL_BODY = 256 * 1024  # a larger one is parsed beside the event loop, so that small ones need not wait for it
@@ -66,42 +69,67 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "", hosts: H
     Without `token` clients need none; without `hosts` it may be called by names that nobody can take over.
     """
     app = FastAPI(
-        title="Digits",
-        description="What digit does an image show? MLflow's scoring protocol, and image files as they are.",
+        title="Model service",
+        description="A registered model's predictions: MLflow's scoring protocol, and image files or rows as they are.",
         version=metadata.version("mlflow"),
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=handlers(telemetry.errors),
     )
-    batcher = Batcher(follower)
-    _add_predictions(app, batcher, telemetry)
-    _add_facts(app, follower, telemetry, batcher)
+    _add_predictions(app, follower, telemetry)
+    _add_facts(app, follower, telemetry)
+    _describe(app, follower)
     routes = {path for route in app.routes if (path := getattr(route, "path", ""))}
     return Observed(Admission(WholeBody(ShortCut(app)), token, hosts or Hosts()), telemetry, routes)
 
 
-def _add_predictions(app: FastAPI, batcher: Batcher, telemetry: Telemetry) -> None:
+def _describe(app: FastAPI, follower: Follower) -> None:
+    """Let /openapi.json tell what the version takes and gives that serves at the moment."""
+
+    @lru_cache(maxsize=8)
+    def described(spec: DataSpec) -> dict[str, Any]:
+        document, contract = copy.deepcopy(FastAPI.openapi(app)), contract_of(spec)
+        document["info"]["summary"] = spec.in_words()
+        document["components"]["schemas"] |= contract.components
+        for path, body in contract.bodies.items():
+            document["paths"][path]["post"]["requestBody"] = body
+        return document
+
+    def openapi() -> dict[str, Any]:
+        loaded = follower.current
+        return described(loaded.spec) if loaded else FastAPI.openapi(app)
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
+    batcher = Batcher()
     described: dict[str, Any] = {"methods": ["POST"], "response_description": "the predictions"}
     described["responses"] = refusals(400, 401, 403, 408, 413, 415, 503, "4XX")  # the last in place of FastAPI's 422
 
-    async def predicted(scope: Scope, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], Loaded, Headers]:
-        loaded, probabilities = await batcher.predict(images)
-        telemetry.predicted(probabilities)
-        scope["state"]["facts"] = {"version": loaded.version, "images": len(images)}
+    async def predicted(
+        scope: Scope, loaded: Loaded, examples: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], Headers]:
+        probabilities = await batcher.predict(loaded, examples)
+        if loaded.spec.kind == "table":
+            protocol.check_probabilities(probabilities)
+        telemetry.predicted(probabilities, loaded.spec.classes)
+        scope["state"]["facts"] = {"version": loaded.version, "examples": len(examples)}
         headers = {"x-model-name": loaded.name, "x-model-version": loaded.version, "content-type": "application/json"}
-        return probabilities, loaded, headers
+        return probabilities, headers
 
     async def invocations(scope: Scope, receive: Receive, send: Send) -> None:
-        """Probabilities of raw pixels, as `mlflow models serve` gives them; X-Model-Version says whose."""
-        batcher.serving()
+        """Probabilities of raw examples, as `mlflow models serve` gives them; X-Model-Version says whose."""
+        loaded = follower.serving()
+        contract = contract_of(loaded.spec)
         kind = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
         body = (await receive())["body"]
         if len(body) <= SMALL_BODY:
-            images = protocol.images_of_json(kind, body)
+            examples = protocol.examples_of_json(contract, kind, body)
         else:
-            images = await to_thread.run_sync(protocol.images_of_json, kind, body)
-        probabilities, _, headers = await predicted(scope, images)
+            examples = await to_thread.run_sync(protocol.examples_of_json, contract, kind, body)
+        probabilities, headers = await predicted(scope, loaded, examples)
         content = protocol.predictions_as_json(probabilities)
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         raw.append((b"content-length", str(len(content)).encode()))
@@ -112,22 +140,23 @@ def _add_predictions(app: FastAPI, batcher: Batcher, telemetry: Telemetry) -> No
         "/invocations",
         invocations,
         response_model=schemas.Predictions,
-        openapi_extra=schemas.PIXELS_SENT,
+        openapi_extra=schemas.UNKNOWN_EXAMPLES,
         route_class_override=AsgiRoute,
         **described,
     )
 
-    @app.api_route("/predict", response_model=schemas.Digits, openapi_extra=schemas.FILES_SENT, **described)
+    @app.api_route("/predict", response_model=schemas.Answer, openapi_extra=schemas.UNKNOWN_FILES, **described)
     async def predict(request: Request, show: bool = False) -> Response:
-        """The digit of a PNG or JPEG, or of several; `show=true`: with the 28x28 that the model saw."""
-        batcher.serving()
-        names, seen = await protocol.images_of_files(request)
-        probabilities, loaded, headers = await predicted(request.scope, seen)
-        digits = protocol.digits_of(names, seen, probabilities, loaded, show)
-        return Response(digits.model_dump_json(), headers=headers)
+        """The class of each image file, or of each row of a table; `show=true`: with the image that the model saw."""
+        loaded = follower.serving()
+        contract = contract_of(loaded.spec)
+        names, examples = await protocol.examples_of(request, contract)
+        probabilities, headers = await predicted(request.scope, loaded, examples)
+        answer = protocol.answer_of(names, examples, probabilities, loaded, contract, show)
+        return Response(answer.model_dump_json(), headers=headers)
 
 
-def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry, batcher: Batcher) -> None:
+def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
     @app.get("/ping", response_class=PlainTextResponse)
     async def ping() -> Response:
         """200 while the process lives."""
@@ -136,13 +165,13 @@ def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry, batcher: 
     @app.get("/ready", responses=refusals(503))
     async def ready() -> schemas.Ready:
         """200 once a model is loaded."""
-        loaded = batcher.serving()
+        loaded = follower.serving()
         return schemas.Ready(model=loaded.name, version=loaded.version)
 
     @app.get("/health", responses=refusals(503))
     async def health() -> schemas.Health:
         """Which version serves, and what is in the way of following the alias, if anything."""
-        loaded = batcher.serving()
+        loaded = follower.serving()
         return schemas.Health(
             status="following" if follower.trouble is None else "not following",
             model=loaded.name,
@@ -150,6 +179,21 @@ def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry, batcher: 
             version=loaded.version,
             run_id=loaded.run_id,
             trouble=follower.trouble,
+        )
+
+    @app.get("/model", responses=refusals(401, 403, 503))
+    async def model() -> schemas.Model:
+        """What the version that serves takes, and its classes."""
+        loaded = follower.serving()
+        spec = loaded.spec
+        return schemas.Model(
+            model=loaded.name,
+            version=loaded.version,
+            kind=spec.kind,
+            shape=list(spec.sent_shape),
+            classes=list(spec.classes),
+            features=list(spec.features),
+            drawing=spec.drawing,
         )
 
     @app.get("/version", response_class=PlainTextResponse, responses=refusals(403, 503))
@@ -166,5 +210,5 @@ def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry, batcher: 
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        """The page to draw on."""
+        """The page."""
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -18,7 +19,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 from pipeline.addresses import without_secrets
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+EXAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 BOUNDS = np.array(CONFIDENCES, np.float32)
 WRITTEN_WITHIN_S = 0.05
@@ -36,16 +37,16 @@ class Telemetry:
         self.requests = Counter("requests", "Requests by route and status.", ["route", "status"], **kept)
         self.errors = Counter("errors", "Refused or failed requests by kind.", ["kind"], **kept)
         self.seconds = Histogram("request_seconds", "Time to answer.", ["route"], buckets=SECONDS, **kept)
-        self.images = Histogram("batch_images", "Images per request.", buckets=IMAGES, **kept)
+        self.examples = Histogram("batch_examples", "Examples per request.", buckets=EXAMPLES, **kept)
         self.version = Gauge("model_version", "1 for the version that serves.", ["model", "version"], **kept)
         self.following = Gauge("following", "1 if the last look at the alias went well.", **kept)
         self.follow_failures = Counter("follow_failures", "Looks at the alias that failed.", ["reason"], **kept)
         self.exchanges = Counter("model_exchanges", "Times that a version began to serve.", **kept)
         self.connections = Gauge("connections", "Connections that are open.", **kept)
         self.ends = Counter("connections_ended", "Connections closed early, by reason.", ["reason"], **kept)
-        digits = Counter("predicted_digit", "Predictions by digit.", ["digit"], **kept)
-        self.digits = [digits.labels(digit) for digit in range(10)]
-        self.confidence = Histogram("confidence", "Probability of the predicted digit.", buckets=CONFIDENCES, **kept)
+        self.classes = Counter("predicted_class", "Predictions by class.", ["class"], **kept)
+        self._of_class: dict[str, Counter] = {}
+        self.confidence = Histogram("confidence", "Probability of the predicted class.", buckets=CONFIDENCES, **kept)
         self.access = AccessLog()
         # `labels` takes a lock and a look-up of its own, at each request.
         self._of = cache(lambda route, status: (self.requests.labels(route, status), self.seconds.labels(route)))
@@ -55,25 +56,30 @@ class Telemetry:
         requests.inc()
         durations.observe(seconds)
 
-    def predicted(self, probabilities: NDArray[np.float32]) -> None:
-        """Count the predictions of a request, (N, 10).
+    def predicted(self, probabilities: NDArray[np.float32], classes: Sequence[str]) -> None:
+        """Count the predictions of a request, (N, classes).
 
-        Not by `observe`, one at a time: that would take 8 % of the time of a request for 64 images.
+        Not by `observe`, one at a time: that would take 8 % of the time of a request for 64 images. What a version that
+        was just replaced says of a class that the new one does not have is not counted.
         """
-        self.images.observe(len(probabilities))
-        for digit in probabilities.argmax(axis=1).tolist():
-            self.digits[digit].inc()
+        self.examples.observe(len(probabilities))
+        for best in probabilities.argmax(axis=1).tolist():
+            if counter := self._of_class.get(classes[best]):
+                counter.inc()
         sure = probabilities.max(axis=1)
         for bucket, count in enumerate(np.bincount(np.searchsorted(BOUNDS, sure)).tolist()):
             if count:
                 self.confidence._buckets[bucket].inc(count)
         self.confidence._sum.inc(float(sure.sum()))
 
-    def serving(self, model: str, version: str) -> None:
-        """Note the version that serves now."""
+    def serving(self, model: str, version: str, classes: Sequence[str]) -> None:
+        """Note the version that serves now, and its classes."""
         self.version.clear()
         self.version.labels(model, version).set(1)
         self.exchanges.inc()
+        for gone in self._of_class.keys() - set(classes):
+            self.classes.remove(gone)
+        self._of_class = {name: self.classes.labels(name) for name in classes}
 
 
 class AccessLog:

@@ -16,7 +16,7 @@ from pipeline.serving.refusals import FAULT, RefusalError
 
 MAX_BODY = 16 * 1024 * 1024
 BODY_WITHIN_S = 15.0
-TOO_LARGE = f"the body is larger than {MAX_BODY >> 20} MiB; send fewer images at a time"
+TOO_LARGE = f"the body is larger than {MAX_BODY >> 20} MiB; send fewer examples at a time"
 TOO_SLOW = f"the body did not come within {BODY_WITHIN_S:.0f} s; send it at once"
 PROBES = {"/ping", "/health", "/ready"}  # answered to whoever asks, under any name, however crowded it is
 OPEN_ROUTES = {"/", "/version"}  # what a browser asks without a token

@@ -1,17 +1,23 @@
-"""An image file as the network wants it: the steps by which MNIST's authors made their images from NIST's.
+"""An image file as the network wants it.
 
-Y. LeCun, C. Cortes, C. Burges, "The MNIST database": digits "size normalized to fit in a 20x20 pixel box while
-preserving their aspect ratio", grey levels from the anti-aliasing, "centered in a 28x28 image by computing the center
-of mass".
+Drawings go the way by which MNIST's authors made their images from NIST's. Y. LeCun, C. Cortes, C. Burges, "The MNIST
+database": digits "size normalized to fit in a 20x20 pixel box while preserving their aspect ratio", grey levels from
+the anti-aliasing, "centered in a 28x28 image by computing the center of mass". All other images are what they were in
+training.
 """
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-SIDE, BOX = 28, 20
+from pipeline.data_spec import MNIST, DataSpec
+from pipeline.pixels import as_bytes, as_pixels, on_paper, upright
+
+SIDE, BOX = 28, 20  # of MNIST's
 MAX_PIXELS, MAX_SIDE = 16_000_000, 8_000
 FORMATS = ("PNG", "JPEG")
 INK = 0.2  # of the strongest stroke; what is weaker is paper, shade or noise
@@ -20,74 +26,65 @@ CONTRAST = 32  # in grey levels: less is a blank image
 SCAN, MAX_SCANS = b"\xff\xda", 100  # a progressive JPEG has ten; thousands take minutes to decode
 # The size is checked below, for one file: Pillow's own check warns, and warnings are the process's, not a thread's.
 Image.MAX_IMAGE_PIXELS = None
-SEND = "send a PNG or JPEG file of one digit, dark on light or light on dark, at most 16 megapixels"
+SEND = "send a PNG or JPEG file, at most 16 megapixels"
+SEND_DRAWING = "send a PNG or JPEG file of one digit, dark on light or light on dark, at most 16 megapixels"
 
 
 class ImageError(ValueError):
-    """A file that shows no digit."""
+    """A file that is no image for the network."""
 
 
-def read_image(content: bytes) -> NDArray[np.float32]:
-    """The digit of an image file as (28, 28) float32 in 0..255, light on dark; 28x28 on black is taken as it is.
+def read_image(content: bytes, spec: DataSpec) -> NDArray[np.float32]:
+    """An image file as (*spec.sent_shape) float32 in 0..255.
 
     Raises:
-        ImageError: if it is no PNG or JPEG, is damaged, too large or blank.
+        ImageError: if it is no PNG or JPEG, is damaged, too large or, of a drawing, blank.
     """
-    grey = _decode(content)
-    if grey.shape == (SIDE, SIDE) and _paper(grey) < 128:
-        return grey
-    return fit(grey)
+    is_drawing = spec.drawing == MNIST.drawing and spec.shape == MNIST.shape
+    channels, *size = spec.shape
+    try:
+        if is_drawing:
+            return mnist(_decode(content, _grey_levels))
+        return _decode(content, lambda image: as_pixels(image, (size[0], size[1]), channels)).astype(np.float32)
+    except ImageError as error:
+        raise ImageError(f"{error}; {SEND_DRAWING if is_drawing else SEND}") from None
 
 
-def _decode(content: bytes) -> NDArray[np.float32]:
-    """Grey levels (H, W) in 0..255; its size is looked at before it is unpacked."""
+def _decode(content: bytes, pixels_of: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
+    """The pixels of an image file; its size is looked at before it is unpacked."""
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-            raise ImageError(f"the image has {width} x {height} pixels; {SEND}")
+            raise ImageError(f"the image has {width} x {height} pixels")
         if content.count(SCAN) > MAX_SCANS:
-            raise ImageError(f"the JPEG has more than {MAX_SCANS} scans; {SEND}")
+            raise ImageError(f"the JPEG has more than {MAX_SCANS} scans")
         image.load()
-        transparency = image.info.get("transparency")  # not all of Pillow's ways to turn an image keep it
-        image = ImageOps.exif_transpose(image)
-        if transparency is not None:
-            image.info["transparency"] = transparency
-        image = _on_paper(image)
+        return pixels_of(image)
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"this is neither PNG nor JPEG; {SEND}") from None
+        raise ImageError("this is neither PNG nor JPEG") from None
     except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the sender
-        raise ImageError(f"the image cannot be read ({type(error).__name__}: {str(error)[:80]}); {SEND}") from None
-    if max(image.size) > WORK_SIDE:
-        image.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX)
-    return np.asarray(image, dtype=np.float32)
+        raise ImageError(f"the image cannot be read ({type(error).__name__}: {str(error)[:80]})") from None
 
 
-def _on_paper(image: Image.Image) -> Image.Image:
-    """Grey levels of an image, its transparent parts white; or black, where a light digit would vanish on white."""
-    if image.mode.startswith("I") and "transparency" in image.info:  # its 16 bits, so compared before they are eight
-        alpha = Image.fromarray((np.asarray(image) != image.info["transparency"]).astype(np.uint8) * 255)
-        image = _eight_bit(image)
-        image.putalpha(alpha)
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return _eight_bit(image)
-    image = image.convert("RGBA")
+def _grey_levels(image: Image.Image) -> NDArray[np.float32]:
+    """(H, W) in 0..255, transparent parts white; or black, where a light digit would vanish on white."""
+    image = as_bytes(upright(image))
     for paper in ("white", "black"):
-        flat = Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("L")
+        flat = on_paper(image, paper).convert("L")
         darkest, lightest = flat.getextrema()
         if lightest - darkest >= CONTRAST:  # type: ignore[operator]
             break
-    return flat
+    if max(flat.size) > WORK_SIDE:
+        flat.thumbnail((WORK_SIDE, WORK_SIDE), Image.Resampling.BOX)
+    return np.asarray(flat, dtype=np.float32)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey levels of 8 bits; 16-bit greys keep their range."""
-    if image.mode.startswith(("I", "F")):
-        levels = np.asarray(image, dtype=np.float64)
-        return Image.fromarray((levels / 257).clip(0, 255).round().astype(np.uint8))
-    return image.convert("L")
+def mnist(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A drawing (H, W) as MNIST's images are, (28, 28), light on dark; 28x28 on black is taken as it is."""
+    return grey if grey.shape == (SIDE, SIDE) and _paper(grey) < 128 else fit(grey)
 
 
 def _paper(grey: NDArray[np.float32]) -> float:
@@ -106,7 +103,7 @@ def fit(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     ink = np.maximum(0, paper - grey if paper >= 128 else grey - paper)
     strongest = float(ink.max())
     if strongest < CONTRAST:
-        raise ImageError(f"the image is blank: nothing stands out from its background; {SEND}")
+        raise ImageError("the image is blank: nothing stands out from its background")
     ink = np.clip((ink / strongest - INK) / (1 - INK), 0, 1) * 255
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -137,7 +134,7 @@ def _centred(digit: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def as_png(pixels: NDArray[np.float32]) -> bytes:
-    """(28, 28) in 0..255 as a PNG file."""
+    """(H, W) or (H, W, 3) in 0..255 as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()

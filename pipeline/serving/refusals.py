@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 INVALID = "INVALID_PARAMETER_VALUE"
-ROUTES = "POST /invocations, POST /predict, GET / /ping /ready /health /version /metrics /openapi.json"
+ROUTES = "POST /invocations, POST /predict, GET / /model /ping /ready /health /version /metrics /openapi.json"
 CLOSE = {"connection": "close"}  # what is left of the body is not read
 HEADERS = {401: {"www-authenticate": "Bearer"}, 408: CLOSE, 413: CLOSE, 503: {"retry-after": "1"}}
 Handlers = dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]

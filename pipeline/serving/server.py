@@ -104,6 +104,9 @@ def _tell(host: str, port: int, follower: Follower) -> None:
     loaded = follower.current
     shown = f"[{host}]" if ":" in host else host
     what = f"{follower.name} version {loaded.version}" if loaded else f"nothing yet ({follower.trouble})"
-    print(f"serving {what} at http://{shown}:{port} - draw a digit there, or POST /invocations, /predict", flush=True)
+    print(
+        f"serving {what} at http://{shown}:{port} - ask it there in a browser, or POST /invocations, /predict",
+        flush=True,
+    )
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get(TOKEN):
         print(f"warning: open to the network without a token; set {TOKEN} to ask clients for one", flush=True)

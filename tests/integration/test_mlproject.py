@@ -17,7 +17,7 @@ from pipeline.commands import flags
 from pipeline.commands.parsing import Parser
 from pipeline.config import KNOBS, RunConfig
 from pipeline.data import datasets
-from pipeline.registry.predictor import SEND
+from pipeline.registry.predictor import MNISTS, Expected
 from pipeline.tracking.folders import all_folders
 from tests import faults
 from tests.conftest import ROOT, environment
@@ -165,7 +165,7 @@ def test_the_model_says_what_to_send(model):
     scaled = np.full((1, 28, 28), 0.5, np.float32)
     with pytest.raises(MlflowException, match=r"brightest pixel is 0\.5, so scaled to 0\.\.1 already") as caught:
         model.predict(scaled)
-    assert SEND in str(caught.value)
+    assert Expected(MNISTS, drawing=True).send in str(caught.value)
 
 
 def test_the_last_lines_tell_the_result_the_run_and_what_to_type_next(project_run, run):

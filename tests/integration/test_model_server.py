@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import datasets
-from pipeline.registry.predictor import SEND
+from pipeline.registry.predictor import MNISTS, Expected
 from tests.conftest import environment
 
 STARTS_WITHIN_S = 90
@@ -85,7 +85,7 @@ def test_it_gives_the_probabilities_that_the_run_recorded(address, test_split, p
 def test_it_says_what_to_send(address):
     status, answer = ask(address, {"inputs": np.full((1, 28, 28), 0.5).tolist()})
     assert status == 400
-    assert SEND in answer["message"]
+    assert Expected(MNISTS, drawing=True).send in answer["message"]
     status, answer = ask(address, {"inputs": [[0.0] * 784]})
     assert status == 400
     assert "does not match expected shape (-1, 28, 28)" in answer["message"]

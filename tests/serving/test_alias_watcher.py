@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import helper
 
+from pipeline.data_spec import MNIST
 from pipeline.mlflow_client.connection import connect
 from pipeline.networks.mlp import MLP
 from pipeline.registry import log_model
@@ -32,7 +33,7 @@ def store(tmp_path_factory):
     def new(name, seed):
         """Register version after version of other weights; returns the entry."""
         torch.manual_seed(seed)
-        export_onnx(MLP(4), folder / "network.onnx")
+        export_onnx(MLP(MNIST, 4), MNIST, folder / "network.onnx")
         run_id = client.create_run(experiment).info.run_id
         model_id = log_model.log_model(client, run_id, folder / "network.onnx", folder / "example.npy")
         version = log_model.register(client, name, run_id, model_id, {})
@@ -109,3 +110,17 @@ def test_what_is_no_model_of_ours_leaves_the_old_one_serving(store, damage):
     assert follower.current.run_id == first.run_id
     with pytest.raises(NotServableError, match=f"{name} version 2"):
         follower_of(client, name).look()
+
+
+def test_a_version_from_before_networks_described_themselves_takes_mnists_images(store):
+    client, new = store
+    entry = new("old", 1)
+    location = client.get_logged_model(entry.source.removeprefix("models:/")).artifact_location
+    path = network(Path(location.removeprefix("file://")))
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    follower = follower_of(client, "old")
+    follower.look()
+    assert follower.current.spec == MNIST
+    assert follower.current.predict(IMAGES).shape == (2, 10)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import pixels
 from pipeline.serving import preprocessing
-from pipeline.serving.preprocessing import SEND, ImageError, read_image
-from tests.serving.test_preprocessing import as_file, drawn
+from pipeline.serving.preprocessing import SEND_DRAWING as SEND
+from pipeline.serving.preprocessing import ImageError
+from tests.serving.test_preprocessing import as_file, drawn, read_image
 
 
 def told(content):
@@ -16,7 +18,7 @@ def told(content):
 
 
 def decoded(image, kind="PNG", **options):
-    return preprocessing._decode(as_file(image, kind, **options))
+    return preprocessing._decode(as_file(image, kind, **options), preprocessing._grey_levels)
 
 
 # Which files.
@@ -44,7 +46,7 @@ def test_pillow_s_words_are_cut_at_80_letters(monkeypatch):
     def fail(image):
         raise KeyError("x" * 100)
 
-    monkeypatch.setattr(preprocessing, "_on_paper", fail)
+    monkeypatch.setattr(preprocessing, "_grey_levels", fail)
     assert told(as_file(drawn())) == f"the image cannot be read (KeyError: '{'x' * 79}); {SEND}"
 
 
@@ -94,7 +96,7 @@ def test_16_bit_greys_keep_their_range(level, grey_level):
 def test_greys_beyond_their_range_are_its_ends():
     for dtype in (np.int32, np.float32):
         levels = Image.fromarray(np.array([[-300, 0, 25700, 70000]], dtype))
-        assert np.asarray(preprocessing._eight_bit(levels)).tolist() == [[0, 0, 100, 255]]
+        assert np.asarray(pixels.as_bytes(levels)).tolist() == [[0, 0, 100, 255]]
 
 
 def test_colours_become_the_grey_that_they_look_like():

@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 from pipeline.serving import metrics
 from pipeline.serving.metrics import AccessLog, JsonLines, Telemetry, log_as_json
 
+DIGITS = tuple("0123456789")
 DESCRIBED = [
     "# HELP pipeline_requests_total Requests by route and status.",
     "# TYPE pipeline_requests_total counter",
@@ -22,8 +23,8 @@ DESCRIBED = [
     "# TYPE pipeline_errors_total counter",
     "# HELP pipeline_request_seconds Time to answer.",
     "# TYPE pipeline_request_seconds histogram",
-    "# HELP pipeline_batch_images Images per request.",
-    "# TYPE pipeline_batch_images histogram",
+    "# HELP pipeline_batch_examples Examples per request.",
+    "# TYPE pipeline_batch_examples histogram",
     "# HELP pipeline_model_version 1 for the version that serves.",
     "# TYPE pipeline_model_version gauge",
     "# HELP pipeline_following 1 if the last look at the alias went well.",
@@ -36,9 +37,9 @@ DESCRIBED = [
     "# TYPE pipeline_connections gauge",
     "# HELP pipeline_connections_ended_total Connections closed early, by reason.",
     "# TYPE pipeline_connections_ended_total counter",
-    "# HELP pipeline_predicted_digit_total Predictions by digit.",
-    "# TYPE pipeline_predicted_digit_total counter",
-    "# HELP pipeline_confidence Probability of the predicted digit.",
+    "# HELP pipeline_predicted_class_total Predictions by class.",
+    "# TYPE pipeline_predicted_class_total counter",
+    "# HELP pipeline_confidence Probability of the predicted class.",
     "# TYPE pipeline_confidence histogram",
 ]
 
@@ -95,16 +96,17 @@ def test_times_are_counted_in_buckets_from_half_a_millisecond_to_ten_seconds():
     assert bounds == [str(float(bound)) for bound in metrics.SECONDS] + ["+Inf"]
 
 
-def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
+def test_predictions_are_counted_by_class_confidence_and_size_of_the_request():
     watched = Telemetry()
     probabilities = np.full((3, 10), 0.025, np.float32)
     probabilities[[0, 1, 2], [7, 7, 2]] = 0.775, 0.9, 0.15
-    watched.predicted(probabilities)
-    watched.predicted(probabilities[:1])
-    digits = [line.split()[1] for line in lines_of(watched, "pipeline_predicted_digit_total")]
+    watched.serving("mnist-mlp", "1", DIGITS)
+    watched.predicted(probabilities, DIGITS)
+    watched.predicted(probabilities[:1], DIGITS)
+    digits = [line.split()[1] for line in lines_of(watched, "pipeline_predicted_class_total")]
     assert digits == ["0.0", "0.0", "1.0", "0.0", "0.0", "0.0", "0.0", "3.0", "0.0", "0.0"]
-    assert lines_of(watched, "pipeline_predicted_digit_total")[7].startswith(
-        'pipeline_predicted_digit_total{digit="7"}'
+    assert lines_of(watched, "pipeline_predicted_class_total")[7].startswith(
+        'pipeline_predicted_class_total{class="7"}'
     )
     # A bucket counts what is at most its bound, 0.9 itself included.
     at_most = {line.split('"')[1]: line.split()[1] for line in lines_of(watched, "pipeline_confidence_bucket")}
@@ -116,30 +118,51 @@ def test_predictions_are_counted_by_digit_confidence_and_size_of_the_request():
         )
     )
     assert float(lines_of(watched, "pipeline_confidence_sum")[0].split()[1]) == pytest.approx(0.775 * 2 + 0.9 + 0.15)
-    assert lines_of(watched, "pipeline_batch_images_sum") == ["pipeline_batch_images_sum 4.0"]
-    assert 'pipeline_batch_images_bucket{le="2.0"} 1.0' in lines_of(watched, "pipeline_batch_images_bucket")
-    assert len(lines_of(watched, "pipeline_batch_images_bucket")) == 12
+    assert lines_of(watched, "pipeline_batch_examples_sum") == ["pipeline_batch_examples_sum 4.0"]
+    assert 'pipeline_batch_examples_bucket{le="2.0"} 1.0' in lines_of(watched, "pipeline_batch_examples_bucket")
+    assert len(lines_of(watched, "pipeline_batch_examples_bucket")) == 12
 
 
 def test_a_bound_is_its_buckets_also_where_float32_is_above_it_and_the_least_sure_are_counted():
     watched = Telemetry()
     sure = np.zeros((4, 10), np.float32)
     sure[[0, 1, 2, 3], [1, 2, 2, 3]] = 1.0, 0.15, 0.3, 0.6
-    watched.predicted(sure)
+    watched.serving("mnist-mlp", "1", DIGITS)
+    watched.predicted(sure, DIGITS)
     buckets = {line.split('"')[1]: line.split()[1] for line in lines_of(watched, "pipeline_confidence_bucket")}
     assert list(buckets) == [str(bound) for bound in metrics.CONFIDENCES] + ["+Inf"]
     at_most = {"0.2": 1, "0.3": 2, "0.5": 2, "0.6": 3, "0.999": 3, "+Inf": 4}
     assert {bound: float(buckets[bound]) for bound in at_most} == at_most
     assert lines_of(watched, "pipeline_confidence_count") == ["pipeline_confidence_count 4.0"]
-    assert lines_of(watched, "pipeline_predicted_digit_total")[2].endswith(" 2.0")
+    assert lines_of(watched, "pipeline_predicted_class_total")[2].endswith(" 2.0")
 
 
 def test_only_the_version_that_serves_is_1_and_exchanges_are_counted():
     watched = Telemetry()
-    watched.serving("mnist-mlp", "1")
-    watched.serving("mnist-mlp", "2")
+    watched.serving("mnist-mlp", "1", DIGITS)
+    watched.serving("mnist-mlp", "2", DIGITS)
     assert lines_of(watched, "pipeline_model_version") == ['pipeline_model_version{model="mnist-mlp",version="2"} 1.0']
     assert lines_of(watched, "pipeline_model_exchanges_total") == ["pipeline_model_exchanges_total 2.0"]
+
+
+def by_class(watched):
+    lines = lines_of(watched, "pipeline_predicted_class_total")
+    return {line.split('"')[1]: float(line.split()[-1]) for line in lines}
+
+
+def test_the_classes_are_those_of_the_version_that_serves_and_what_it_shares_with_the_last_is_counted_on():
+    watched = Telemetry()
+    watched.serving("pets", "1", ("cat", "dog"))
+    watched.predicted(np.float32([[0.75, 0.25], [0.25, 0.75], [0.9, 0.1]]), ("cat", "dog"))
+    assert by_class(watched) == {"cat": 2, "dog": 1}
+    watched.serving("pets", "2", ("cow", "cat"))
+    assert by_class(watched) == {"cow": 0, "cat": 2}
+    watched.predicted(np.float32([[0.75, 0.25], [0.25, 0.75]]), ("cat", "dog"))  # read before the alias moved
+    assert by_class(watched) == {"cow": 0, "cat": 3}
+    watched.serving("pets", "1", ("cat", "dog"))
+    assert by_class(watched) == {"cat": 3, "dog": 0}
+    watched.predicted(np.float32([[0.25, 0.75]]), ("cat", "dog"))
+    assert by_class(watched) == {"cat": 3, "dog": 1}
 
 
 def test_looks_at_the_alias_are_watched():

@@ -12,7 +12,7 @@ from tests.asgi import LEFT, ask, counted, parts_of, run_fast
 from tests.serving.test_middleware import one, stack_of
 
 MIB = 1 << 20
-TOO_LARGE = (413, "BAD_REQUEST", "the body is larger than 16 MiB; send fewer images at a time")
+TOO_LARGE = (413, "BAD_REQUEST", "the body is larger than 16 MiB; send fewer examples at a time")
 TOO_SLOW = (408, "REQUEST_TIMEOUT", "the body did not come within 15 s; send it at once")
 
 

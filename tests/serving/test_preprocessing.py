@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.serving.preprocessing import ImageError, as_png, read_image
+from pipeline.data_spec import MNIST
+from pipeline.serving import preprocessing
+from pipeline.serving.preprocessing import ImageError, as_png
+
+
+def read_image(content):
+    return preprocessing.read_image(content, MNIST)
 
 
 def as_file(image, kind="PNG", **options):

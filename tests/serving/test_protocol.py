@@ -1,6 +1,8 @@
 """MLflow's scoring protocol: each image read exactly, each answer given exactly, each refusal in words."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.registry.predictor import check_images
+from pipeline.data_spec import MNIST, DataSpec
+from pipeline.registry import predictor
+from pipeline.registry.predictor import Expected
 from pipeline.serving import protocol, schemas
 from pipeline.serving.refusals import RefusalError
+from pipeline.serving.schemas import Contract
 
 SEND = "send raw pixels: float32 of shape (N, 28, 28), each in 0..255, 0 the background, 255 the stroke"
 SEND_JSON = f'send {{"inputs": [image, ...]}} as application/json; {SEND}'
 INVALID = "INVALID_PARAMETER_VALUE"
+CONTRACT = Contract(MNIST)
+check_images = partial(predictor.check_inputs, expected=CONTRACT.expected)
 
 
 def images_of(count, first=0):
@@ -24,7 +31,9 @@ def images_of(count, first=0):
 
 
 def read(content, kind="application/json"):
-    return protocol.images_of_json(kind, content if isinstance(content, bytes) else json.dumps(content).encode())
+    return protocol.examples_of_json(
+        CONTRACT, kind, content if isinstance(content, bytes) else json.dumps(content).encode()
+    )
 
 
 def refused(content, kind="application/json"):
@@ -189,10 +198,10 @@ def test_what_is_ragged_or_no_number_is_refused(images):
 
 
 def test_a_long_reason_is_cut_short(monkeypatch):
-    def check(images):
+    def check(images, expected):
         raise ValueError("x" * 600)
 
-    monkeypatch.setattr(schemas, "check_images", check)
+    monkeypatch.setattr(schemas, "check_inputs", check)
     assert refused({"inputs": 1}) == (400, INVALID, "x" * 500)
 
 
@@ -204,28 +213,42 @@ def told_by(function, *arguments):
         return str(error)
 
 
-LEVELS = st.sampled_from([0, 1, 2, 255, 256, -1, 0.5, 1.5, 255.0, True, False, None, "3", [3]])
-PLACES = st.tuples(st.integers(0, 2), st.integers(0, 27), st.integers(0, 27))
+LEVELS = st.sampled_from([0, 1, 2, 255, 256, -1, 0.5, 1.5, 255.0, True, False, None, "3", [3], [], {}])
+CONTRACTS = [CONTRACT, Contract(DataSpec("image", (1, 3, 2), ("a", "b"))), Contract(DataSpec("image", (3, 3, 2), "ab"))]
+PLACES = st.lists(st.integers(0, 27), min_size=1, max_size=4)
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 3), st.sampled_from([0, 1, 9]), st.lists(st.tuples(PLACES, LEVELS), max_size=4))
-def test_whole_numbers_read_fast_are_read_as_all_others_are(count, level, changes):
-    """Whatever the images: the same pixels, or the same words, as of the predictor's own check."""
-    images = np.full((count, 28, 28), level).tolist()
-    for (image, row, column), value in changes:
-        if image < count:
-            images[image][row][column] = value
-    found, right = told_by(read, {"inputs": images}), told_by(check_images, images)
+@settings(max_examples=150)
+@given(
+    st.sampled_from(CONTRACTS),
+    st.integers(0, 3),
+    st.sampled_from([0, 1, 9]),
+    st.lists(st.tuples(PLACES, LEVELS), max_size=4),
+)
+def test_whole_numbers_read_fast_are_read_as_all_others_are(contract, count, level, changes):
+    """Whatever the images, and whatever stands in place of a pixel, a row or an image."""
+    images = np.full((count, *contract.expected.shape), level).tolist()
+    for place, value in changes:
+        inner = images
+        for number in place[:-1]:
+            if isinstance(inner, list) and inner and isinstance(inner[number % len(inner)], list):
+                inner = inner[number % len(inner)]
+        if isinstance(inner, list) and inner:
+            inner[place[-1] % len(inner)] = value
+    body = json.dumps({"inputs": images}).encode()
+    found = told_by(protocol.examples_of_json, contract, "", body)
+    right = told_by(predictor.check_inputs, images, contract.expected)
     if isinstance(right, str):
         assert found == right[:500]
     else:
         assert (found.dtype, found.tolist()) == (np.float32, right.tolist())
 
 
-def test_whole_numbers_are_read_without_the_slow_check(monkeypatch):
-    monkeypatch.setattr(schemas, "check_images", None)
-    assert np.array_equal(read({"inputs": images_of(3).tolist()}), images_of(3))
+@pytest.mark.parametrize("shape", [(28, 28), (7, 5), (5, 7, 3)])
+def test_whole_numbers_are_read_without_the_slow_check(monkeypatch, shape):
+    monkeypatch.setattr(schemas, "check_inputs", None)
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape))
+    assert np.array_equal(schemas.read_examples(Expected(shape), 3, images.tolist()), images)
 
 
 def test_predictions_are_written_in_full_and_in_order():
@@ -234,35 +257,42 @@ def test_predictions_are_written_in_full_and_in_order():
     assert body == b'{"predictions":[[0.10000000149011612,1.0000000031710769e-30],[0.8999999761581421,1.0]]}'
 
 
-def test_digits_are_written_each_with_its_name_and_what_the_model_saw(monkeypatch):
+def test_classes_are_written_each_with_its_name_and_what_the_model_saw(monkeypatch):
     monkeypatch.setattr(protocol, "as_png", lambda pixels: b"png %d" % pixels[0, 0])
-    probabilities = np.zeros((2, 10), np.float32)
-    probabilities[0, [3, 5]] = 0.25, 0.75
-    probabilities[1, [9, 1]] = 0.625, 0.375
+    contract = Contract(replace(MNIST, classes=("cat", "cow", "dog")))
+    probabilities = np.float32([[0, 0.25, 0.75], [0.625, 0.375, 0]])
     seen = np.float32([np.full((28, 28), 1), np.full((28, 28), 2)])
-    loaded = SimpleNamespace(name="mnist-mlp", version="7")
-    answer = json.loads(protocol.digits_of(["a", "b"], seen, probabilities, loaded, True).model_dump_json())
-    first, second = (row.tolist() for row in probabilities.astype(float))
+    loaded = SimpleNamespace(name="pets", version="7")
+
+    def written(names, probabilities, show):
+        answer = protocol.answer_of(names, seen, probabilities, loaded, contract, show)
+        return json.loads(answer.model_dump_json())
+
     url = "data:image/png;base64,"
-    assert answer == {
+    assert written(["a", "b"], probabilities, True) == {
         "predictions": [
-            {"name": "a", "digit": 5, "confidence": 0.75, "probabilities": first, "seen": url + "cG5nIDE="},
-            {"name": "b", "digit": 9, "confidence": 0.625, "probabilities": second, "seen": url + "cG5nIDI="},
+            {
+                "name": "a",
+                "class": "dog",
+                "confidence": 0.75,
+                "probabilities": [0, 0.25, 0.75],
+                "seen": url + "cG5nIDE=",
+            },
+            {
+                "name": "b",
+                "class": "cat",
+                "confidence": 0.625,
+                "probabilities": [0.625, 0.375, 0],
+                "seen": url + "cG5nIDI=",
+            },
         ],
-        "model": "mnist-mlp",
+        "classes": ["cat", "cow", "dog"],
+        "model": "pets",
         "version": "7",
     }
-    without = json.loads(protocol.digits_of(["a", "b"], seen, probabilities, loaded, False).model_dump_json())
-    assert [list(each) for each in without["predictions"]] == [["name", "digit", "confidence", "probabilities"]] * 2
+    without = written(["a", "b"], probabilities, False)
+    assert [list(each) for each in without["predictions"]] == [["name", "class", "confidence", "probabilities"]] * 2
     with pytest.raises(ValueError, match="argument 2 is longer"):
-        protocol.digits_of(["a"], seen, probabilities, loaded, False)
+        written(["a"], probabilities, False)
     with pytest.raises(ValueError, match="argument 3 is longer"):
-        protocol.digits_of(["a", "b"], seen, probabilities[:1].repeat(3, axis=0), loaded, False)
-
-
-def test_the_description_names_the_limits_that_hold():
-    assert f"at most {schemas.MAX_FILES};" in schemas.Files.__doc__
-    content = schemas.PIXELS_SENT["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    for key in ("inputs", "instances"):
-        assert (content[key]["minItems"], content[key]["maxItems"]) == (1, schemas.MAX_IMAGES)
-        assert content[key]["description"] == SEND
+        written(["a", "b"], probabilities[:1].repeat(3, axis=0), False)

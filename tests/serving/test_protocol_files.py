@@ -9,12 +9,15 @@ import pytest
 from PIL import Image
 from starlette.requests import Request
 
+from pipeline.data_spec import MNIST
 from pipeline.serving import protocol
 from pipeline.serving.refusals import RefusalError
+from pipeline.serving.schemas import Contract
 from tests.asgi import parts_of, scope_of
 
 SEND_FILES = "send a PNG or JPEG as the body (Content-Type: image/png or image/jpeg), or several as multipart/form-data"
 INVALID = "INVALID_PARAMETER_VALUE"
+CONTRACT = Contract(MNIST)
 
 
 def digit(number):
@@ -47,7 +50,7 @@ def form(files, data=None):
 
 
 def read(kind, body, **scope):
-    return asyncio.run(protocol.images_of_files(request_of(kind, body, **scope)))
+    return asyncio.run(protocol.examples_of(request_of(kind, body, **scope), CONTRACT))
 
 
 def refused(kind, body, **scope):
@@ -190,7 +193,7 @@ def test_the_forms_files_are_closed_whether_or_not_they_are_taken(monkeypatch, d
 def test_requests_that_are_read_at_the_same_time_get_each_its_own_files():
     async def one(number):
         files = [("f", (f"{k}.png", file_of(k))) for k in range(number, number + 1 + number % 3)]
-        return await protocol.images_of_files(request_of(*form(files)))
+        return await protocol.examples_of(request_of(*form(files)), CONTRACT)
 
     async def all_of_them():
         return await asyncio.gather(*map(one, range(12)))

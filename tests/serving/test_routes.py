@@ -10,9 +10,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.data_spec import MNIST
 from pipeline.serving import app as module
 from pipeline.serving import protocol
 from pipeline.serving.middleware import WholeBody
+from pipeline.serving.schemas import contract_of
 from tests.asgi import ask, counted
 from tests.fake_service import JSON, Model, file_of, form_of, image, one, pixels_of, probabilities_of, service_of
 
@@ -35,7 +37,7 @@ async def predict(service, marks):
     found = answer.json
     assert (found["model"], found["version"]) == ("mnist-mlp", version)
     assert [each["name"] for each in found["predictions"]] == [f"{mark}.png" for mark in marks]
-    assert [each["digit"] for each in found["predictions"]] == [mark % 10 for mark in marks]
+    assert [each["class"] for each in found["predictions"]] == [str(mark % 10) for mark in marks]
     assert [each["probabilities"] for each in found["predictions"]] == right
     return version
 
@@ -96,11 +98,11 @@ def test_requests_of_one_moment_are_one_batch_and_each_is_counted_alone():
 
     asyncio.run(all_of_them())
     assert service.follower.current.batches == [9]
-    assert counted(service, "batch_images_count") == {"": 6}
-    assert counted(service, "batch_images_sum") == {"": 9}
-    assert sum(counted(service, "predicted_digit_total").values()) == 9
+    assert counted(service, "batch_examples_count") == {"": 6}
+    assert counted(service, "batch_examples_sum") == {"": 9}
+    assert sum(counted(service, "predicted_class_total").values()) == 9
     assert counted(service, "requests_total") == {'{route="/invocations",status="200"}': 6}
-    assert [(line["version"], line["images"]) for line in service.lines] == [("1", 1), ("1", 2)] * 3
+    assert [(line["version"], line["examples"]) for line in service.lines] == [("1", 1), ("1", 2)] * 3
 
 
 def test_a_model_that_fails_fails_those_of_its_batch_and_not_the_next(caplog):
@@ -116,7 +118,7 @@ def test_a_model_that_fails_fails_those_of_its_batch_and_not_the_next(caplog):
         assert answer.refusal == (500, "INTERNAL_ERROR", "the service failed; its log says why")
     assert asyncio.run(invoke(service, [100, 13 + 100])) == "1"
     assert counted(service, "errors_total") == {'{kind="internal_error"}': 3}
-    assert sum(counted(service, "predicted_digit_total").values()) == 2
+    assert sum(counted(service, "predicted_class_total").values()) == 2
 
 
 @pytest.mark.parametrize("key", ["inputs", "instances"])
@@ -136,7 +138,7 @@ def test_a_large_body_is_parsed_beside_the_event_loop_and_a_small_one_in_it(monk
     aside = []
 
     async def run_sync(function, *arguments):
-        aside.append(len(arguments[1]))
+        aside.append(len(arguments[2]))
         return function(*arguments)
 
     monkeypatch.setattr(module.to_thread, "run_sync", run_sync)
@@ -155,7 +157,7 @@ def test_a_file_is_answered_and_shown_if_asked_for(show):
     answer = one(service, "POST", "/predict", [("Content-Type", "image/png")], file_of(123), query=query)
     assert answer.status == 200
     (found,) = answer.json["predictions"]
-    assert (found["name"], found["digit"], found["confidence"]) == ("image", 3, 0.5625)
+    assert (found["name"], found["class"], found["confidence"]) == ("image", "3", 0.5625)
     assert (answer.json["version"], dict(answer.headers)["x-model-version"]) == ("2", "2")
     if show.endswith("true"):
         seen = base64.b64decode(found["seen"].removeprefix("data:image/png;base64,"))
@@ -163,8 +165,8 @@ def test_a_file_is_answered_and_shown_if_asked_for(show):
     else:
         assert "seen" not in found
     (line,) = service.lines
-    assert (line["version"], line["images"], line["path"]) == ("2", 1, "/predict")
-    assert counted(service, "batch_images_sum") == {"": 1}
+    assert (line["version"], line["examples"], line["path"]) == ("2", 1, "/predict")
+    assert counted(service, "batch_examples_sum") == {"": 1}
     assert counted(service, "requests_total") == {'{route="/predict",status="200"}': 1}
 
 
@@ -180,10 +182,10 @@ def test_a_flag_that_is_none_is_refused_by_its_name():
 def test_what_cannot_be_read_is_refused_and_counted_once(path):
     service = service_of(Model(1))
     answer = one(service, "POST", path, [("Content-Type", "text/x")], b"seven")
-    words = f"found content type 'text/x'; {protocol.SEND_JSON if path == '/invocations' else protocol.SEND_FILES}"
-    assert answer.refusal == (415, "BAD_REQUEST", words)
+    send = contract_of(MNIST).send_json if path == "/invocations" else protocol.SEND_FILES
+    assert answer.refusal == (415, "BAD_REQUEST", f"found content type 'text/x'; {send}")
     assert counted(service, "errors_total") == {'{kind="bad_request"}': 1}
-    assert counted(service, "predicted_digit_total") == {}
+    assert counted(service, "predicted_class_total") == {}
 
 
 def test_the_short_cut_leads_to_the_route_that_the_framework_describes_and_knows():

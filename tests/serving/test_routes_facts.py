@@ -11,12 +11,13 @@ from pipeline.serving.refusals import RefusalError
 from tests.asgi import counted
 from tests.fake_service import Model, one, service_of
 
-ROUTES = "POST /invocations, POST /predict, GET / /ping /ready /health /version /metrics /openapi.json"
+ROUTES = "POST /invocations, POST /predict, GET / /model /ping /ready /health /version /metrics /openapi.json"
 BUSY = "no model serves yet (it is being loaded); ask /ready, try again later"
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/invocations"), ("POST", "/predict"), ("GET", "/ready"), ("GET", "/health")]
+    ("method", "path"),
+    [("POST", "/invocations"), ("POST", "/predict"), ("GET", "/ready"), ("GET", "/health"), ("GET", "/model")],
 )
 def test_before_a_version_serves_all_but_ping_are_refused_with_the_reason(method, path):
     service = service_of(None)
@@ -126,19 +127,20 @@ def test_token_and_names_are_those_that_were_given():
 
 def test_each_route_is_counted_under_its_own_name():
     service = service_of(Model(1))
-    for path in ("/", "/ping", "/ready", "/health", "/version", "/metrics", "/openapi.json"):
+    for path in ("/", "/model", "/ping", "/ready", "/health", "/version", "/metrics", "/openapi.json"):
         one(service, path=path)
     assert sorted(counted(service, "requests_total")) == sorted(
         f'{{route="{path}",status="200"}}'
-        for path in ("/", "/ping", "/ready", "/health", "/version", "/metrics", "/openapi.json")
+        for path in ("/", "/model", "/ping", "/ready", "/health", "/version", "/metrics", "/openapi.json")
     )
 
 
 def test_the_description_names_routes_refusals_and_what_they_are_for():
     described = one(service_of(None), path="/openapi.json").json
+    words = "A registered model's predictions: MLflow's scoring protocol, and image files or rows as they are."
     assert described["info"] == {
-        "title": "Digits",
-        "description": "What digit does an image show? MLflow's scoring protocol, and image files as they are.",
+        "title": "Model service",
+        "description": words,
         "version": metadata.version("mlflow"),
     }
     found = {
@@ -152,7 +154,8 @@ def test_the_description_names_routes_refusals_and_what_they_are_for():
     assert found["/ready"] == found["/health"] == {"get": ["200", "503"]}
     assert found["/version"] == {"get": ["200", "403", "503"]}
     assert found["/metrics"] == {"get": ["200", "401", "403", "503"]}
-    assert len(found) == 7
+    assert found["/model"] == {"get": ["200", "401", "403", "503"]}
+    assert len(found) == 8
     paths = described["paths"]
     assert list(paths["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain; version=0.0.4; charset=utf-8"]
     assert list(paths["/ping"]["get"]["responses"]["200"]["content"]) == ["text/plain"]

@@ -1,5 +1,6 @@
 """The service as its clients meet it: a real process, real sockets, torch not importable."""
 
+import collections
 import io
 import itertools
 import json
@@ -20,10 +21,10 @@ import pytest
 from PIL import Image
 
 from pipeline.data import datasets
-from tests import faults
+from tests import faults, small_models
 from tests.conftest import Service, environment, run_pipeline
 
-DIGITS = datasets.load("digits", "").test.images
+DIGITS = datasets.load("digits", "").test.inputs
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,12 @@ def registry(model_store):
 
 def expected(model_store, version, images):
     folder = model_store.removeprefix("sqlite:///").removesuffix("/mlflow.db")
-    session = onnxruntime.InferenceSession(f"{folder}/{version}.onnx")
-    return session.run(None, {"images": np.asarray(images, np.float32)})[0]
+    return expected_of(f"{folder}/{version}.onnx", images)
+
+
+def expected_of(network, images):
+    session = onnxruntime.InferenceSession(network)
+    return session.run(None, {session.get_inputs()[0].name: np.asarray(images, np.float32)})[0]
 
 
 def png(image, **options):
@@ -72,7 +77,7 @@ def test_json_routes_file_route_and_pyfunc_give_the_same_probabilities(client, m
     mlflow.set_tracking_uri(before)
     assert np.abs(by_json - pyfunc).max() < 1e-6
     assert np.abs(np.array([each["probabilities"] for each in by_file]) - pyfunc).max() < 1e-6
-    assert [each["digit"] for each in by_file] == pyfunc.argmax(axis=1).tolist()
+    assert [each["class"] for each in by_file] == [str(digit) for digit in pyfunc.argmax(axis=1)]
 
 
 def test_the_answer_is_that_of_mlflows_own_server(client, model_store):
@@ -101,16 +106,16 @@ def test_probes_and_facts(client):
     assert client.get("/health").json()["status"] == "following"
     assert client.get("/version").text == mlflow.__version__
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/invocations", "/predict", "/ping", "/ready", "/health", "/version", "/metrics"} == set(paths)
+    assert {"/invocations", "/predict", "/ping", "/ready", "/health", "/version", "/metrics", "/model"} == set(paths)
 
 
-def test_metrics_count_requests_errors_digits_and_batches(client):
+def test_metrics_count_requests_errors_classes_and_batches(client):
     def value(name):
         lines = client.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
-    names = ('pipeline_requests_total{route="/invocations",status="200"}', "pipeline_predicted_digit_total")
-    names += ('pipeline_errors_total{kind="invalid_parameter_value"}', "pipeline_batch_images_sum")
+    names = ('pipeline_requests_total{route="/invocations",status="200"}', "pipeline_predicted_class_total")
+    names += ('pipeline_errors_total{kind="invalid_parameter_value"}', "pipeline_batch_examples_sum")
     before = [value(name) for name in names]
     client.post("/invocations", json={"inputs": DIGITS[:3].tolist()})
     client.post("/invocations", json={"inputs": [[1]]})
@@ -126,7 +131,7 @@ def test_each_request_is_a_line_of_json(client, service):
         lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
         return [each for each in lines if each.get("path") == "/invocations"][-1]
 
-    faults.wait_until(lambda: last_line().get("images") == 2)
+    faults.wait_until(lambda: last_line().get("examples") == 2)
     line = last_line()
     assert (line["method"], line["status"], line["version"]) == ("POST", 200, "1")
     assert "secret" not in json.dumps(line)
@@ -249,6 +254,46 @@ def test_an_alias_that_moves_under_load_fails_no_request_and_gives_each_its_own_
     assert versions == {"1", "2"}
 
 
+def test_an_alias_that_moves_to_another_shape_under_load_gives_every_client_its_answer_or_what_to_send(tmp_path):
+    """One client sends photographs and one rows, whichever version serves: each is answered, or told what is taken."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    registry = small_models.register(uri, "things", [small_models.PHOTOS, small_models.FLOWERS], tmp_path)
+    running = Service(uri, tmp_path, "--model", "things")
+    random = np.random.default_rng(0)
+    sent = {"1": random.integers(0, 256, (3, 6, 9, 3)).tolist(), "2": random.normal(size=(3, 3)).tolist()}
+    right = {version: expected_of(tmp_path / f"things-{version}.onnx", examples) for version, examples in sent.items()}
+    stop, wrong, counts = threading.Event(), [], collections.Counter()
+
+    def load(version):
+        with httpx.Client(base_url=running.address, timeout=30) as own:
+            while not stop.is_set():
+                answer = own.post("/invocations", json={"inputs": sent[version]})
+                counts[version, answer.status_code] += 1
+                if answer.status_code == 400 and answer.json()["message"].startswith("found shape (3, "):
+                    continue
+                if answer.status_code != 200 or answer.headers["X-Model-Version"] != version:
+                    wrong.append(answer.text)
+                elif np.abs(np.array(answer.json()["predictions"]) - right[version]).max() > 1e-6:
+                    wrong.append(version)
+
+    threads = [threading.Thread(target=load, args=(version,)) for version in sent]
+    for thread in threads:
+        thread.start()
+    try:
+        with httpx.Client(base_url=running.address, timeout=30) as client:
+            for version in ("2", "1", "2", "1"):
+                registry.set_registered_model_alias("things", "champion", version)
+                wait_for_version(client, version)
+                assert client.get("/model").json()["kind"] == ("table" if version == "2" else "image")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        running.stop()
+    assert wrong == []
+    assert counts.keys() == {("1", 200), ("1", 400), ("2", 200), ("2", 400)}
+
+
 def test_a_version_that_does_not_open_leaves_the_old_one_serving_and_is_told(client, registry, tmp_path):
     (tmp_path / "MLmodel").write_text("flavors: {}")
     broken = registry.create_model_version("mnist-mlp", source=str(tmp_path))
@@ -332,7 +377,7 @@ def test_it_does_not_load_torch(service, model_store):
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-@pytest.mark.parametrize("path", ["/", "/ping", "/ready", "/health", "/version", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/ping", "/ready", "/health", "/version", "/metrics", "/model"])
 def test_head_is_get_without_its_body(client, path):
     head, got = client.head(path), client.get(path)
     assert (head.status_code, head.content, head.headers["content-type"]) == (200, b"", got.headers["content-type"])
@@ -361,7 +406,7 @@ def test_a_dead_registry_with_a_password_is_told_without_it(tmp_path):
     running = Service("http://bob:S3cretPw@127.0.0.1:1", tmp_path, "--log_level", "debug", **secrets)
     with httpx.Client(base_url=running.address) as client:
         authorised = {"Authorization": f"Bearer {secrets['PIPELINE_TOKEN']}"}
-        paths = ["/ping", "/ready", "/health", "/version", "/metrics", "/", "/openapi.json"]
+        paths = ["/ping", "/ready", "/health", "/version", "/metrics", "/", "/openapi.json", "/model"]
         told = "".join(client.get(path, headers=authorised).text for path in paths)
         told += client.post("/invocations", json={"inputs": []}, headers=authorised).text
         told += client.post("/invocations", json={"inputs": []}).text
