@@ -205,6 +205,23 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
             raise ValueError(f"{name!r} is not a name of up to 100 letters, digits, dots, dashes, underscores")
         return name
 
+    @field_validator("momentum")
+    @classmethod
+    def _is_there_to_look_ahead(cls, momentum: float, info: ValidationInfo) -> float:
+        if info.data.get("optimizer") == "nesterov" and not momentum:
+            raise ValueError("needs to be above 0 with optimizer nesterov, which looks ahead by it")
+        return momentum
+
+    @field_validator("metric")
+    @classmethod
+    def _has_names_of_its_own(cls, metric: str) -> str:
+        names = [path.rpartition(":")[2] for path in metric.split(",")]
+        if taken := [
+            name for name in names if names.count(name) > 1 or name in ("loss", "accuracy", *cls.model_fields)
+        ]:
+            raise ValueError(f"{taken[0]} is called like loss, accuracy, a knob or another metric; call it otherwise")
+        return metric
+
     @field_validator("early_stopping", "keep_best")
     @classmethod
     def _on_held_out_images(cls, value: int, info: ValidationInfo) -> int:

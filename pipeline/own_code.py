@@ -72,6 +72,14 @@ def file_of(module_name: str, name: str = "") -> Path:
     return Path(spec.origin)
 
 
+def as_number(given: Any) -> float | None:
+    """What own code gave, as a number: Python's, NumPy's or a tensor's only one; None if it is none."""
+    try:
+        return None if isinstance(given, str | bytes) else float(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+
+
 def place_of(error: BaseException, name: str) -> str:
     """`my_flowers.py:12`: the line of the user's module at which the error left it, or its file."""
     path, place, traceback = file_of(name.partition(":")[0], name), "", error.__traceback__

@@ -40,7 +40,7 @@ TESTS = {
     "fast_cpu/process": ["fast_cpu/test_process"],
     "fast_cpu/blocks": ["fast_cpu/test_blocks"],
     "training/classifier": ["training/test_classifier", "training/test_ranks"],
-    "training/means": ["training/test_means", "training/test_ranks"],
+    "training/metrics": ["training/test_metrics", "training/test_ranks"],
     "training/callbacks": ["training/test_callbacks", "test_seeding"],
     "training/news": ["training/test_callbacks"],
     "training/checkpoints": ["training/test_checkpoint_files"],

@@ -31,7 +31,7 @@ LAYERS = (
 # What else a room may not import of ours, though it lies below.
 SELF_CONTAINED = {
     "networks": {"root"},
-    "optim": set(),
+    "optim": {"root"},
     "serving": {"root", "mlflow_client", "registry"},
     "tracking": {"root", "terminal"},
 }

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.delivery.ui import HOST, PORT, run_list
 from pipeline.mlflow_client.tracking_uri import DATABASE, sqlite_path
-from pipeline.terminal.bars import EpochBar
+from pipeline.terminal.bars import EpochBar, in_order, in_words
 from pipeline.terminal.shell import command, quoted, shown, standing_here
 from pipeline.tracking.journal import Journal, RunFolder, now_ms
 
@@ -28,8 +28,7 @@ class EpochLines:
         self.epochs, self.journal = epochs, journal
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-        values = " - ".join(f"{name}: {metrics[name]:.4f}" for name in names)
+        values = " - ".join(f"{name}: {in_words(name, value)}" for name, value in in_order(metrics).items())
         trouble = trouble_words(self.journal)
         waiting = f" - {trouble}" if trouble else ""
         number = f"epoch {epoch:{len(str(self.epochs))}}/{self.epochs}"
@@ -65,7 +64,9 @@ def trouble_words(journal: Journal) -> str:
 def tell_result(config: RunConfig, folder: RunFolder, test: dict[str, float]) -> None:
     """The test result, where the run is, and what to type next."""
     state = folder.state()
-    print(f"\ntest loss: {test['test_loss']:.4f} - test accuracy: {test['test_accuracy']:.4f}")
+    first = {name: test[name] for name in ("test_loss", "test_accuracy")}
+    words = [f"{name.replace('test_', 'test ', 1)}: {value:.4f}" for name, value in {**first, **test}.items()]
+    print(f"\n{' - '.join(words)}")
     if not state.get("run_id"):
         print(f"run        files in {shown(folder.path)}; MLflow has not heard of it yet")
         return

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline import own_code
+from pipeline.own_code import OwnCodeError
+
 LONG_AGO = torch.tensor(1e9)
 FUSED_FROM_RHO = 1e-3  # below, (1 - rho) / rho is too large a factor for epsilon
 
@@ -104,20 +107,33 @@ def make_optimizer(
     rho: float = 0.9,
     epsilon: float = 1e-7,
     momentum: float = 0.0,
+    weight_decay: float = 0.01,
 ) -> torch.optim.Optimizer:
-    """The optimizer of that name: ours for rmsprop, torch's for its relatives.
+    """The optimizer of that name: ours for rmsprop, torch's for its relatives, or a function of the user's own.
 
     Raises:
         ValueError: for a name that is not known.
+        OwnCodeError: if the user's own gives something else.
     """
+    if own_code.is_own(name):
+        return _own(name, params, learning_rate)
     if name == "rmsprop":
         return RMSprop(params, lr=learning_rate, rho=rho, epsilon=epsilon)
-    if name == "sgd":
-        return torch.optim.SGD(params, lr=learning_rate, momentum=momentum)
+    if name in ("sgd", "nesterov"):
+        return torch.optim.SGD(params, lr=learning_rate, momentum=momentum, nesterov=name == "nesterov")
     if name == "adagrad":
         return torch.optim.Adagrad(params, lr=learning_rate, eps=epsilon)
     if name == "adadelta":
         return torch.optim.Adadelta(params, lr=learning_rate, rho=rho, eps=epsilon)
     if name == "adam":
         return torch.optim.Adam(params, lr=learning_rate, eps=epsilon)
-    raise ValueError(f"unknown optimizer {name!r}: rmsprop, sgd, adagrad, adadelta, adam")
+    if name == "adamw":
+        return torch.optim.AdamW(params, lr=learning_rate, eps=epsilon, weight_decay=weight_decay)
+    raise ValueError(f"unknown optimizer {name!r}: rmsprop, sgd, nesterov, adagrad, adadelta, adam, adamw")
+
+
+def _own(name: str, params: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
+    optimizer = own_code.load(name)(params, learning_rate)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise OwnCodeError(f"{name} gave {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+    return optimizer

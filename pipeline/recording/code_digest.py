@@ -33,14 +33,16 @@ DECIDING = (
     "networks/dropout",
     "networks/mlp",
     "optim/optimizers",
+    "optim/schedules",
     "pixels",
     "seeding",
+    "training/augmentation",
     "training/building",
     "training/callbacks",
     "training/classifier",
     "training/fit",
     "training/history",
-    "training/means",
+    "training/metrics",
     "training/trainer",
 )
 

@@ -1,6 +1,7 @@
 """How an epoch goes, as Keras' `verbose=1` shows it: steps, a bar, loss and accuracy on the way."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -9,6 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 BAR = 20  # characters, Keras' own
+FIRST = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+UNSHOWN = ("epoch_seconds", "time_ms")
 
 
 @dataclass
@@ -38,7 +41,7 @@ class EpochLine:
         """The line for so many columns: the bar shrinks first, then the time of a step goes, then the end is cut."""
         seconds = time.perf_counter() - self.began if self.seconds is None else self.seconds
         count = f"{self.indent}{self.done:{len(str(self.steps))}}/{self.steps} "
-        values = "".join(f" - {name}: {value:.4f}" for name, value in self.values.items())
+        values = "".join(f" - {name}: {in_words(name, value)}" for name, value in self.values.items())
         left = seconds / self.done * (self.steps - self.done) if self.done and self.seconds is None else seconds
         speed = f" {_step_time(seconds / self.done)}" if self.done else ""
         room = width - len(count) - len(values) - 4 - len(speed)
@@ -52,6 +55,16 @@ class EpochLine:
         line.append(stroke * full, "green").append(rest * (bar - full), "bright_black")
         line.append(f" {left:.0f}s{speed}{values}" if bar else f"{left:.0f}s{speed}{values}")
         return line
+
+
+def in_order(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What an epoch's line shows of its metrics: losses and accuracies, then what else was measured."""
+    return {name: metrics[name] for name in (*FIRST, *metrics) if name not in UNSHOWN}
+
+
+def in_words(name: str, value: float) -> str:
+    """A metric's value: four places, or as many digits as tell a small rate."""
+    return f"{value:.3g}" if name == "learning_rate" else f"{value:.4f}"
 
 
 def _step_time(seconds: float) -> str:
@@ -94,8 +107,7 @@ class EpochBar:
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
         line = self.line or EpochLine(0)
         line.done, line.seconds = line.steps, metrics["epoch_seconds"]
-        names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
-        line.values = {name.removeprefix("train_"): metrics[name] for name in names}
+        line.values = {name.removeprefix("train_"): value for name, value in in_order(metrics).items()}
         if self._live:
             self._stop()
         else:

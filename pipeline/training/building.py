@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from pipeline import own_code
@@ -13,13 +14,18 @@ from pipeline.machine import in_gigabytes, memory_here
 from pipeline.networks.cnn import CNN
 from pipeline.networks.mlp import MLP
 from pipeline.optim.optimizers import make_optimizer
+from pipeline.optim.schedules import factor_of
 from pipeline.own_code import OwnCodeError
 from pipeline.seeding import derive_seed
+from pipeline.training.augmentation import make_augmentation
 from pipeline.training.classifier import Classifier
+from pipeline.training.metrics import make_measures
 
 NETWORKS = {"mlp": MLP, "cnn": CNN}
 # Weights, gradients and, as an ONNX file is written and tried, three more copies; beside them the optimizer's own.
-COPIES, OWN_COPIES = 5, {"rmsprop": 1, "sgd": 1, "adagrad": 1, "adadelta": 2, "adam": 2}
+COPIES = 5
+OWN_COPIES = {"rmsprop": 1, "sgd": 1, "nesterov": 1, "adagrad": 1, "adadelta": 2, "adam": 2, "adamw": 2}
+COPIES_OF_UNKNOWN = 2  # as most optimizers of today
 BYTES = 4  # of a float32
 LARGEST_ONNX = 2**31 - 2**20  # bytes that one protobuf message, and so an ONNX file, holds
 
@@ -39,19 +45,40 @@ def make_network(config: RunConfig, spec: DataSpec) -> nn.Module:
 
 def make_classifier(config: RunConfig, spec: DataSpec) -> Classifier:
     """The classifier of the config, its weights drawn from the seed."""
-
-    def optimizer(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return make_optimizer(
-            config.optimizer,
-            parameters,
-            learning_rate=config.learning_rate,
-            rho=config.rho,
-            epsilon=config.epsilon,
-            momentum=config.momentum,
-        )
-
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    return Classifier(make_network(config, spec), optimizer)
+    network = make_network(config, spec)
+    return Classifier(
+        network,
+        lambda parameters: _optimizer(config, parameters),
+        factor_of(config.schedule, config.epochs),
+        make_augmentation(config.augment, spec),
+        make_measures(config.metric),
+    )
+
+
+def _optimizer(config: RunConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    return make_optimizer(
+        config.optimizer,
+        parameters,
+        learning_rate=config.learning_rate,
+        rho=config.rho,
+        epsilon=config.epsilon,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
+def make_callbacks(paths: str) -> list[Callback]:
+    """What the import paths, with commas between, give without arguments.
+
+    Raises:
+        OwnCodeError: if it is no callback.
+    """
+    found = [(path, own_code.load(path)()) for path in paths.split(",") if path]
+    for path, each in found:
+        if not isinstance(each, Callback):
+            raise OwnCodeError(f"{path} gave {type(each).__name__}, expected a pytorch_lightning.Callback")
+    return [each for _, each in found]
 
 
 def make_data(config: RunConfig) -> DataModule:
@@ -75,6 +102,25 @@ def check_shares(data: DataModule, processes: int) -> None:
             )
 
 
+def check_own(config: RunConfig, data: DataModule) -> None:
+    """Make sure that the user's own code gives what it is to give, as far as that can be tried before a run begins.
+
+    Raises:
+        ValueError: saying what it gives, or what does not go with the data.
+    """
+    assert data.source is not None
+    make_measures(config.metric)
+    make_callbacks(config.callback)
+    if factor := factor_of(config.schedule, config.epochs):
+        for epoch in (0, config.epochs - 1):
+            factor(epoch)
+    if augment := make_augmentation(config.augment, data.source.spec):
+        inputs, _ = data.train_examples.__getitems__([*range(min(config.batch_size, len(data.train_examples)))])
+        augment(inputs)
+    if own_code.is_own(config.optimizer):
+        _optimizer(config, make_network(config, data.source.spec).parameters())
+
+
 def check_size(config: RunConfig, spec: DataSpec, examples: int) -> None:
     """Make sure that the network can be trained here on so many examples, and written as ONNX, before anything is made.
 
@@ -91,7 +137,7 @@ def check_size(config: RunConfig, spec: DataSpec, examples: int) -> None:
     weights = sum(each.numel() for each in network.parameters())
     widths = sum(layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear))
     batch = min(config.batch_size, examples)
-    needed = BYTES * (weights * (COPIES + OWN_COPIES.get(config.optimizer, 2)) + 3 * batch * widths)
+    needed = BYTES * (weights * (COPIES + OWN_COPIES.get(config.optimizer, COPIES_OF_UNKNOWN)) + 3 * batch * widths)
     here = memory_here()
     if needed > here:
         raise ValueError(

@@ -17,19 +17,30 @@ from pipeline.training.history import best_epoch, history_of
 
 
 class EpochSeeds(Callback):
-    """Begins each epoch's own dropout, which (seed, epoch, rank) decides: a resumed epoch draws what it would have."""
+    """Begins each epoch's own draws, which (seed, epoch, rank) decides: a resumed epoch draws what it would have."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed torch's generator, and each dropout layer by its place in the network."""
+        """Seed torch's generator, each dropout layer by its place in the network, and the augmentation."""
         place = ("dropout", trainer.current_epoch, trainer.global_rank)
         torch.manual_seed(derive_seed(self.seed, *place))
         network: torch.nn.Module = pl_module.network  # type: ignore[assignment]
         for index, module in enumerate(network.modules()):
             if isinstance(module, Dropout):
                 module.reseed(derive_seed(self.seed, *place, index))
+        if augment := getattr(pl_module, "augment", None):
+            augment.reseed(derive_seed(self.seed, "augment", *place[1:]))
+
+
+class RateLog(Callback):
+    """Logs the `learning_rate` of each epoch, where a schedule moves it."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.lr_scheduler_configs:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            pl_module.log("learning_rate", torch.tensor(rate, dtype=torch.float64), logger=False)
 
 
 class EpochTimer(Callback):

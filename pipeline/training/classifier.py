@@ -1,34 +1,60 @@
-"""The LightningModule: loss, accuracy, optimizer."""
+"""The LightningModule: loss, accuracy and what else is measured; optimizer and schedule."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
-from pipeline.training.means import ExampleMean
+from pipeline.training.augmentation import Augmentation
+from pipeline.training.metrics import EpochMeasure, ExampleMean, Measure
 
 Batch = tuple[Tensor, Tensor]
-MEANS = [f"{stage}_{value}" for stage in ("train", "val", "test") for value in ("loss", "accuracy")]
+STAGES = ("train", "val", "test")
+MEANS = [f"{stage}_{value}" for stage in STAGES for value in ("loss", "accuracy")]
 
 
 class Classifier(LightningModule):
     """A network that gives (B, classes) logits, trained by cross-entropy.
 
     Logs `{train,val,test}_loss` and `_accuracy` once an epoch: means over examples, not over batches, of which the last
-    is smaller. Training values are those of the epoch's own steps, with dropout, as Keras reports them. Evaluation is
-    in float32 whatever the training precision, as the served model computes.
+    is smaller; and each further measure, over all examples of the epoch. Training values are those of the epoch's own
+    steps, with dropout, as Keras reports them. Evaluation is in float32 whatever the training precision, as the served
+    model computes.
     """
 
-    def __init__(self, network: nn.Module, make_optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> None:
-        super().__init__()
-        self.network, self.make_optimizer = network, make_optimizer
-        self.means = nn.ModuleDict({name: ExampleMean() for name in MEANS})
+    def __init__(
+        self,
+        network: nn.Module,
+        make_optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
+        factor: Callable[[int], float] | None = None,
+        augment: Augmentation | None = None,
+        measures: Sequence[Measure] = (),
+    ) -> None:
+        """Take the parts of a training.
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer over all parameters."""
-        return self.make_optimizer(self.network.parameters())
+        Args:
+            network: (B, ...) -> (B, classes).
+            make_optimizer: gets the network's parameters.
+            factor: of the learning rate, by the epoch (from 0); None: it stays.
+            augment: changes the batches of the training.
+            measures: what is measured beside loss and accuracy.
+        """
+        super().__init__()
+        self.network, self.make_optimizer, self.factor = network, make_optimizer, factor
+        self.augment, self.measures = augment, measures
+        self.means = nn.ModuleDict({name: ExampleMean() for name in MEANS})
+        self.measured = nn.ModuleDict(
+            {f"{stage}_{each.name}": EpochMeasure(each) for stage in STAGES for each in measures}
+        )
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over all parameters, and its schedule if there is one."""
+        optimizer = self.make_optimizer(self.network.parameters())
+        return ([optimizer], [LambdaLR(optimizer, self.factor)]) if self.factor else optimizer
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, ...) -> (B, classes) logits."""
@@ -37,7 +63,8 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss () of a batch: inputs (B, ...) and labels (B,)."""
-        return self._step(batch, "train")
+        inputs, labels = batch
+        return self._step((self.augment(inputs), labels) if self.augment else batch, "train")
 
     def validation_step(self, batch: Batch) -> None:
         """Count a batch."""
@@ -57,6 +84,12 @@ class Classifier(LightningModule):
             mean = self._mean(name)
             mean.update(value, len(labels))
             self.log(name, mean, on_step=False, on_epoch=True, prog_bar=True, logger=False)
+        for each in self.measures:
+            name = f"{stage}_{each.name}"
+            measured = self.measured[name]
+            assert isinstance(measured, EpochMeasure)
+            measured.update(logits, labels)
+            self.log(name, measured, on_step=False, on_epoch=True, logger=False)
         return loss
 
     def _mean(self, name: str) -> ExampleMean:
@@ -67,5 +100,5 @@ class Classifier(LightningModule):
     def progress(self) -> tuple[int, int, dict[str, float]]:
         """Steps done in the epoch, all its steps, and the means so far; of this process alone, which waits for none."""
         means = {name: self._mean(f"train_{name}") for name in ("loss", "accuracy")}
-        so_far = {name: (mean.total / mean.images).item() for name, mean in means.items() if mean.images}
+        so_far = {name: (mean.total / mean.examples).item() for name, mean in means.items() if mean.examples}
         return self.trainer.fit_loop.batch_idx + 1, int(self.trainer.num_training_batches), so_far

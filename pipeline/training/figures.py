@@ -1,5 +1,6 @@
 """Learning curves, confusion matrix, gallery of mistakes: what people look at before they read numbers."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,30 +12,41 @@ from numpy.typing import NDArray
 
 from pipeline.data_spec import DataSpec
 
+PANELS = 3  # of the learning curves, side by side
 GALLERY_ROWS, GALLERY_COLUMNS = 4, 8
 MOST_COUNTED = 25  # classes whose counts are written into the matrix
 
 
 def learning_curves(history: Mapping[int, Mapping[str, float]], evaluated: str, path: Path) -> None:
-    """Draw loss and accuracy of each epoch (from 1), in training and in evaluation, to a PNG file.
+    """Draw loss, accuracy and each further measure of each epoch (from 1), in training and in evaluation, as PNG.
 
     Args:
         history: epoch -> metrics.
         evaluated: on what the evaluation was: `test images`.
         path: the file.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    epochs = sorted(history)
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    quantities = _quantities(history)
+    columns = min(len(quantities), PANELS)
+    rows = math.ceil(len(quantities) / columns)
+    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+    for place, quantity in enumerate(quantities, start=1):
+        axes = figure.add_subplot(rows, columns, place)
         for stage, label in (("train", "training, with dropout"), ("val", evaluated)):
-            values = [history[epoch][f"{stage}_{quantity}"] for epoch in epochs]
-            axes.plot(epochs, values, marker=".", label=label)
+            name = f"{stage}_{quantity}"
+            epochs = [epoch for epoch in sorted(history) if name in history[epoch]]
+            axes.plot(epochs, [history[epoch][name] for epoch in epochs], marker=".", label=label)
         axes.set_xlabel("epoch")
         axes.set_title(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, path)
+
+
+def _quantities(history: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """What was measured in training or evaluation: loss, accuracy, the rest as it was logged."""
+    parts = [name.partition("_") for metrics in history.values() for name in metrics]
+    return list(dict.fromkeys(["loss", "accuracy", *(name for stage, _, name in parts if stage in ("train", "val"))]))
 
 
 def confusion_matrix(spec: DataSpec, labels: NDArray[np.int64], predicted: NDArray[np.int64], path: Path) -> None:

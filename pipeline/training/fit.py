@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback
@@ -15,10 +15,10 @@ from pipeline.data.datamodule import DataModule
 from pipeline.divergence import DivergedError
 from pipeline.fast_cpu import blocks, process
 from pipeline.training import checkpoints
-from pipeline.training.building import make_classifier, make_data
-from pipeline.training.callbacks import DivergenceStop, EpochCheckpoints, EpochSeeds, EpochTimer, KeepSigterm
+from pipeline.training.building import make_callbacks, make_classifier, make_data
+from pipeline.training.callbacks import DivergenceStop, EpochCheckpoints, EpochSeeds, EpochTimer, KeepSigterm, RateLog
 from pipeline.training.classifier import Classifier
-from pipeline.training.history import History, Metrics, best_epoch
+from pipeline.training.history import AtEpochs, History, Metrics, best_epoch, once
 from pipeline.training.trainer import leave_the_group, make_trainer, only_useful_words, other_ranks_ended
 
 
@@ -28,7 +28,7 @@ class Result:
 
     Attributes:
         history: epoch (from 1) -> that epoch's metrics.
-        test: test_loss and test_accuracy of the final weights.
+        test: test_loss, test_accuracy and what else was logged of the test, of the final weights.
         diverged_in: the first epoch whose losses or weights are not finite, if there is one.
     """
 
@@ -48,7 +48,7 @@ def fit(
     config: RunConfig,
     *,
     data: DataModule | None = None,
-    logger: Logger | bool = False,
+    logger: Logger | Literal[False] = False,
     folder: Path | None = None,
     resume_from: Path | None = None,
     callbacks: Sequence[Callback] = (),
@@ -73,12 +73,13 @@ def fit(
     """
     process.prepare(config.matmul_precision)
     data = data or make_data(config)
-    history, divergence = History(), DivergenceStop(config.on_divergence == "stop")
-    ours: list[Callback] = [EpochSeeds(config.seed), EpochTimer(), KeepSigterm(), history, divergence]
+    history, divergence = History(logger or None), DivergenceStop(config.on_divergence == "stop")
+    ours: list[Callback] = [EpochSeeds(config.seed), RateLog(), EpochTimer(), KeepSigterm(), history, divergence]
     if folder:
         ours.append(EpochCheckpoints(folder, config.keep_best, divergence))
     with only_useful_words():
-        trainer = make_trainer(config, logger, [*ours, *callbacks], **trainer_options)
+        everyone = [*ours, *callbacks, *make_callbacks(config.callback)]
+        trainer = make_trainer(config, AtEpochs(logger) if logger else False, everyone, **trainer_options)
         classifier, loaders = _module_and_loaders(config, data, trainer, fast_cpu)
         with other_ranks_ended(trainer):
             trainer.fit(classifier, **loaders, ckpt_path=resume_from)
@@ -89,10 +90,10 @@ def fit(
             classifier.load_state_dict(checkpoints.best_weights(folder, best))
         trainer.test(classifier, datamodule=data, verbose=False)
         leave_the_group()
-    test = {name: trainer.callback_metrics[name].item() for name in ("test_loss", "test_accuracy")}
-    if trainer.logger:
+    test = once(trainer.callback_metrics)
+    if logger:
         seconds = statistics.median(metrics["epoch_seconds"] for metrics in history.epochs.values())
-        trainer.logger.log_metrics({**test, "seconds_per_epoch": seconds}, step=max(history.epochs))
+        logger.log_metrics({**test, "seconds_per_epoch": seconds}, step=max(history.epochs))
     return Result(classifier, data, trainer, history.epochs, test, divergence.epoch)
 
 
@@ -106,9 +107,9 @@ def _module_and_loaders(
     if not fast_cpu or trainer.world_size > 1:
         return classifier, {"datamodule": data}
     largest = min(config.batch_size, len(data.train_examples))
-    if by_hand := blocks.by_hand(trainer, classifier.network, largest):
-        parts = classifier.network, classifier.make_optimizer
-        fast = FastClassifier(*parts, derive=by_hand, batch_size=config.batch_size)
+    if by_hand := blocks.by_hand(trainer, classifier, largest):
+        parts = classifier.network, classifier.make_optimizer, classifier.factor, classifier.augment
+        fast = FastClassifier(*parts, classifier.measures, derive=by_hand, batch_size=config.batch_size)
         train = blocks.in_blocks(data.train_dataloader(), config.batch_size)
         return fast, {"train_dataloaders": train, "val_dataloaders": data.val_dataloader()}
     return classifier, {"datamodule": data}

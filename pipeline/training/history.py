@@ -8,6 +8,8 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
 
 from pipeline.training import checkpoints
 
@@ -15,8 +17,48 @@ Metrics = dict[str, float]
 STATE = "EpochEnd"  # what checkpoints call it
 
 
+class AtEpochs(Logger):
+    """A logger as the Trainer gets it, which logs nothing itself: `History` gives the other one each epoch whole.
+
+    Else whatever a callback or a subclass logs by `self.log` would stand there twice, once at Lightning's steps.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self.logger = logger
+
+    @property
+    def name(self) -> str | None:
+        return self.logger.name
+
+    @property
+    def version(self) -> int | str | None:
+        return self.logger.version
+
+    @property
+    def save_dir(self) -> str | None:
+        return self.logger.save_dir
+
+    @property
+    def experiment(self) -> Any:
+        """What the other one has for a user who logs more than numbers."""
+        return getattr(self.logger, "experiment", None)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Nothing: see above."""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.logger.log_hyperparams(params, *args, **kwargs)
+
+    def save(self) -> None:
+        self.logger.save()
+
+    def finalize(self, status: str) -> None:
+        self.logger.finalize(status)
+
+
 class History(Checkpoint):
-    """Takes what the module has logged of each epoch, and gives it to the trainer's logger at step 1, 2, ...
+    """Takes what was logged of each epoch, and gives it to the logger at step 1, 2, ...
 
     A `Checkpoint`, because those are the callbacks that Lightning calls after the module has logged its means.
 
@@ -24,8 +66,10 @@ class History(Checkpoint):
         epochs: epoch (from 1) -> metrics, in a resumed training of all epochs; `time_ms` among them is when it ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logger: Logger | None = None) -> None:
         self.epochs: dict[int, Metrics] = {}
+        self.logger = logger
+        self._before: dict[str, Tensor] = {}
 
     @property
     def state_key(self) -> str:
@@ -34,24 +78,34 @@ class History(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epochs that the checkpoint knows: the record may have lost its last lines."""
         for epoch in self.epochs:
-            self._log(trainer, epoch)
+            self._log(epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         before = max((earlier["time_ms"] for earlier in self.epochs.values()), default=0)
-        self.epochs[epoch] = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        found = trainer.callback_metrics
+        # Lightning keeps what was logged in an earlier epoch alone.
+        new = {name: value for name, value in found.items() if value is not self._before.get(name)}
+        self._before = dict(found)
+        self.epochs[epoch] = once(new)
         self.epochs[epoch]["time_ms"] = max(before, time.time_ns() // 1_000_000)
-        self._log(trainer, epoch)
+        self._log(epoch)
 
-    def _log(self, trainer: Trainer, epoch: int) -> None:
-        if trainer.logger:
-            trainer.logger.log_metrics(self.epochs[epoch], step=epoch)
+    def _log(self, epoch: int) -> None:
+        if self.logger:
+            self.logger.log_metrics(self.epochs[epoch], step=epoch)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.epochs = dict(state_dict["history"])
+
+
+def once(metrics: Mapping[str, Tensor]) -> Metrics:
+    """The metrics as numbers; of what Lightning has as `x`, `x_step` and `x_epoch` the `x`, an epoch's own value."""
+    forks = {f"{name}{ending}" for name in metrics for ending in ("_step", "_epoch")}
+    return {name: value.item() for name, value in metrics.items() if name not in forks}
 
 
 def history_of(trainer: Trainer) -> dict[int, Metrics]:

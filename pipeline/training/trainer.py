@@ -31,7 +31,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: Sequence[C
             precision=config.precision,
             logger=logger,
             callbacks=own,
-            **{**quiet, "deterministic": True, **options},
+            **{**quiet, "deterministic": True, "gradient_clip_val": config.gradient_clip or None, **options},
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         names = ("accelerator", "devices", "strategy", "precision")

@@ -68,7 +68,7 @@ def test_each_stage_counts_and_logs_its_own_means_over_images(classifier, stage)
     loss, accuracy = (classifier.means[f"{stage}_{value}"] for value in ("loss", "accuracy"))
     assert loss.compute().item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
     assert accuracy.compute().item() == (logits.argmax(1) == labels).double().mean().item()
-    assert {name: mean.images.item() for name, mean in classifier.means.items()} == {
+    assert {name: mean.examples.item() for name, mean in classifier.means.items()} == {
         name: 7 if name.startswith(stage) else 0 for name in NAMES
     }
     how = {"on_step": False, "on_epoch": True, "prog_bar": True, "logger": False}  # a callback logs epochs

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.training.means import ExampleMean
+from pipeline.training.metrics import ExampleMean
 
 
 def test_a_mean_is_over_images_and_not_over_batches():
@@ -22,7 +22,7 @@ def test_sums_are_exact_where_float32_would_round():
     mean = ExampleMean()
     for loss in (2.0**24, 1.0, 1.0):
         mean.update(torch.tensor(loss), 1)
-    assert (mean.total.item(), mean.images.item(), mean.compute().dtype) == (2**24 + 2, 3, torch.float64)
+    assert (mean.total.item(), mean.examples.item(), mean.compute().dtype) == (2**24 + 2, 3, torch.float64)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
