@@ -132,7 +132,7 @@ class Ranks:
 
     def _mean(self, rank, mean):
         """Over all ranks, as torchmetrics adds its states; then it begins anew."""
-        found = [sum(self.meet(rank, "mean", each)) for each in (mean.total, mean.images)]
+        found = [sum(self.meet(rank, "mean", each)) for each in (mean.total, mean.examples)]
         mean.reset()
         return (found[0] / found[1]).item()
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,8 +147,8 @@ def _trace(network: nn.Module, spec: DataSpec, path: Path) -> None:
 
 
 def _in_parts(examples: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
-    at_once = max(1, NUMBERS_AT_ONCE // max(1, examples[0].size))
-    for first in range(0, len(examples), at_once):
+    at_once = max(1, NUMBERS_AT_ONCE // math.prod(examples.shape[1:]))
+    for first in range(0, max(1, len(examples)), at_once):
         yield examples[first : first + at_once].astype(np.float32)
 
 

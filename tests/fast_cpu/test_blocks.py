@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.config import RunConfig
+from pipeline.data_spec import MNIST
 from pipeline.fast_cpu import blocks
 from pipeline.networks.mlp import MLP
 from pipeline.training import fit
@@ -37,6 +38,10 @@ class BlockWatcher(BatchWatcher):
     takes_blocks = True
 
 
+def classifier(optimizer=torch.optim.SGD):
+    return Classifier(MLP(MNIST, hidden_units=8), optimizer)
+
+
 def trainer(**options):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Trainer(**{"accelerator": "cpu", "devices": 1, "enable_checkpointing": False, **quiet, **options})
@@ -57,7 +62,7 @@ def trainer(**options):
     ],
 )
 def test_gradients_are_by_hand_where_one_process_trains_and_nobody_watches(options, fast):
-    found = blocks.by_hand(trainer(**options), MLP(hidden_units=8), 4)
+    found = blocks.by_hand(trainer(**options), classifier(), 4)
     assert (found is not None) == fast
     if found:
         assert found.dtype == {"bf16-mixed": torch.bfloat16}.get(options.get("precision"), torch.float32)
@@ -67,7 +72,7 @@ def test_gradients_are_by_hand_where_one_process_trains_and_nobody_watches(optio
 def test_on_another_device_than_a_cpu_autograd_derives_them():
     one = trainer()
     one.strategy._root_device = torch.device("meta")
-    assert blocks.by_hand(one, MLP(hidden_units=8), 4) is None
+    assert blocks.by_hand(one, classifier(), 4) is None
 
 
 def hook(*_):
@@ -88,9 +93,9 @@ def hook(*_):
     ],
 )
 def test_a_network_that_is_watched_frozen_or_another_is_autograds(watch):
-    network = MLP(hidden_units=8)
-    watch(network)
-    assert blocks.by_hand(trainer(), network, 4) is None
+    module = classifier()
+    watch(module.network)
+    assert blocks.by_hand(trainer(), module, 4) is None
 
 
 @pytest.mark.parametrize(
@@ -161,12 +166,15 @@ def test_clipping_a_watcher_or_accumulation_is_heeded():
 def module():
     """The fast classifier of batches of four, with an optimizer as Lightning hands it out."""
     torch.manual_seed(7)
-    network = MLP(hidden_units=8, hidden_layers=1, dropout=0)
-    derive = blocks.by_hand(trainer(), network, 4)
-    found = fit.FastClassifier(network, lambda w: torch.optim.SGD(w, lr=0.5), derive=derive, batch_size=4)
+    network = MLP(MNIST, hidden_units=8, hidden_layers=1, dropout=0)
+    parts = network, lambda w: torch.optim.SGD(w, lr=0.5)
+    derive = blocks.by_hand(trainer(), Classifier(*parts), 4)
+    found = fit.FastClassifier(*parts, derive=derive, batch_size=4)
     strategy = ranks.Strategy(ranks.Ranks(1), 0)
     optimizer = ranks.lightning_optimizer(found, strategy)
-    found._trainer = SimpleNamespace(strategy=strategy, train_dataloader=SimpleNamespace(sampler=range(21)))
+    found._trainer = SimpleNamespace(
+        strategy=strategy, train_dataloader=SimpleNamespace(sampler=range(21)), is_last_batch=False
+    )
     found.optimizers = lambda: optimizer
     found.logged = []
     found.log_dict = lambda values, **how: found.logged.append((values, how))
@@ -180,7 +188,7 @@ def block(size):
 
 def test_a_block_is_one_step_a_batch_and_the_means_are_over_images(module):
     pixels, labels = block(10)
-    plain = MLP(hidden_units=8, hidden_layers=1, dropout=0)
+    plain = MLP(MNIST, hidden_units=8, hidden_layers=1, dropout=0)
     plain.load_state_dict(module.network.state_dict())
     assert module.progress() == (0, 6, {})
     module.training_step((pixels, labels), 0)

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pipeline.data_spec import MNIST, DataSpec
 from pipeline.fast_cpu import gradients
 from pipeline.fast_cpu.gradients import Backprop
 from pipeline.networks.dropout import Dropout
@@ -14,12 +15,17 @@ def twins(**knobs):
     pair = []
     for _ in range(2):
         torch.manual_seed(3)
-        network = MLP(**knobs).train()
+        network = MLP(**{"spec": MNIST, **knobs}).train()
         for index, layer in enumerate(network.modules()):
             if isinstance(layer, Dropout):
                 layer.reseed(index)
         pair.append(network)
     return pair
+
+
+def of(features=784, classes=10):
+    """A table's spec."""
+    return DataSpec("table", (features,), tuple(map(str, range(classes))))
 
 
 def batch(size=128):
@@ -73,19 +79,19 @@ class Scaled(MLP):
 
 
 def with_another_layer():
-    network = MLP(hidden_units=8)
+    network = MLP(MNIST, hidden_units=8)
     network.layers.append(nn.Tanh())
     return network
 
 
 def with_another_forward():
-    network = MLP(hidden_units=8)
+    network = MLP(MNIST, hidden_units=8)
     network.layers[1] = nn.LeakyReLU()
     return network
 
 
 @pytest.mark.parametrize(
-    "network", [Scaled(hidden_units=8), with_another_layer(), with_another_forward(), nn.Linear(784, 10)]
+    "network", [Scaled(MNIST, hidden_units=8), with_another_layer(), with_another_forward(), nn.Linear(784, 10)]
 )
 def test_a_network_that_is_more_than_the_sample_is_left_to_autograd(network):
     assert gradients.derive(network, 128, "32-true") is None
@@ -93,7 +99,7 @@ def test_a_network_that_is_more_than_the_sample_is_left_to_autograd(network):
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 47])
 def test_a_network_of_any_number_of_classes_is_derived_by_hand_bit_for_bit(classes):
-    by_hand, by_autograd = twins(hidden_units=16, classes=classes)
+    by_hand, by_autograd = twins(hidden_units=16, spec=of(classes=classes))
     derive = gradients.derive(by_hand, 128, "32-true")
     pixels, labels = batch()
     loss, _ = derive(pixels, labels % classes)
@@ -106,13 +112,13 @@ def test_a_network_of_any_number_of_classes_is_derived_by_hand_bit_for_bit(class
 
 @pytest.mark.parametrize("precision", ["64-true", "16-mixed", "bf16-true", "16-true"])
 def test_other_number_formats_are_left_to_autograd(precision):
-    assert gradients.derive(MLP(hidden_units=8), 128, precision) is None
+    assert gradients.derive(MLP(MNIST, hidden_units=8), 128, precision) is None
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
-@pytest.mark.parametrize("knobs", [{"dropout": 0.4}, {"hidden_layers": 0}, {"inputs": 9, "classes": 3}])
+@pytest.mark.parametrize("knobs", [{"dropout": 0.4}, {"hidden_layers": 0}, {"spec": of(features=9, classes=3)}])
 def test_the_sample_is_derived_by_hand_in_float32_and_bfloat16(precision, dtype, knobs):
-    network = MLP(**{"hidden_units": 8, **knobs})
+    network = MLP(**{"spec": MNIST, "hidden_units": 8, **knobs})
     derive = gradients.derive(network, 6, precision)
     assert derive.dtype == dtype
     assert derive.linear == [layer for layer in network.layers if isinstance(layer, nn.Linear)]
@@ -135,38 +141,38 @@ def test_trying_it_leaves_the_network_as_it_is(training):
 
 
 def without_bias():
-    network = MLP(hidden_units=8)
+    network = MLP(MNIST, hidden_units=8)
     network.layers[3] = nn.Linear(8, 8, bias=False)
     return network
 
 
 def with_convolutions():
-    network = MLP(hidden_units=8, inputs=676)
+    network = MLP(of(features=676), hidden_units=8)
     network.layers = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 1, 3), nn.Flatten(), *network.layers)
     return network
 
 
 def with_no_linear_layer():
-    network = MLP(hidden_units=8)
+    network = MLP(MNIST, hidden_units=8)
     network.layers = nn.Sequential(nn.Unflatten(1, (16, 49)), nn.AdaptiveAvgPool1d(10), nn.Flatten(), nn.LazyLinear(10))
     network.layers.pop(3)
     return network
 
 
 def with_dropout_in_another_place():
-    network = MLP(hidden_units=8)
+    network = MLP(MNIST, hidden_units=8)
     network.layers = nn.Sequential(*[network.layers[k] for k in (0, 2, 1, 3, 4, 5, 6)], nn.Sequential())
     return network
 
 
 def with_one_dropout_less():
-    network = MLP(hidden_units=8)
+    network = MLP(MNIST, hidden_units=8)
     del network.layers[2]
     return network
 
 
 def of_double_precision():
-    return MLP(hidden_units=8).double()
+    return MLP(MNIST, hidden_units=8).double()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +199,7 @@ def test_a_gradient_that_differs_by_one_bit_is_not_taken(monkeypatch, wrong):
         gradient[at] = torch.nextafter(gradient[at], torch.tensor(9.0))
 
     monkeypatch.setattr(Backprop, "_propagate", off_by_a_bit)
-    assert gradients.derive(MLP(hidden_units=8), 128, "32-true") is None
+    assert gradients.derive(MLP(MNIST, hidden_units=8), 128, "32-true") is None
 
 
 def test_the_gradients_belong_to_the_step_and_lie_where_they_lay():

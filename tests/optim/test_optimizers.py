@@ -7,9 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.data import datasets
+from pipeline.data_spec import MNIST
 from pipeline.fast_cpu import process
 from pipeline.networks.mlp import MLP
 from pipeline.optim.optimizers import RMSprop, make_optimizer
+from pipeline.own_code import OwnCodeError
 from tests.conftest import ROOT
 
 GOLDEN = ROOT.parent / "shared/reference/keras_golden_trajectory.json"
@@ -34,7 +36,7 @@ def fastest_exact_products():
 def trajectory(make, mnist_dir, steps):
     """The losses of the reference's README: everything fixed by formula."""
     images = datasets.load("mnist", mnist_dir).train
-    network = MLP(dropout=0.0)
+    network = MLP(MNIST, dropout=0.0)
     kernels = [weights for weights in network.parameters() if weights.ndim == 2]
     with torch.no_grad():
         for k, kernel in enumerate(kernels, start=1):
@@ -45,7 +47,7 @@ def trajectory(make, mnist_dir, steps):
     optimizer, losses = make(network.parameters()), []
     for t in range(steps):
         rows = slice(128 * t, 128 * t + 128)
-        pixels = torch.from_numpy(images.images[rows].reshape(128, 784).astype(np.float32) / 255)
+        pixels = torch.from_numpy(images.inputs[rows].reshape(128, 784).astype(np.float32) / 255)
         loss = F.cross_entropy(network(pixels), torch.from_numpy(images.labels[rows].astype(np.int64)))
         optimizer.zero_grad()
         loss.backward()
@@ -110,25 +112,25 @@ def test_without_memory_single_precision_stays_finite_where_no_gradient_is(rho):
     assert weight.tolist() == pytest.approx([1.0, 1.0])
 
 
-@pytest.mark.parametrize("knobs", [{"momentum": 0.5}, {"rho": 0.5}, {"epsilon": 0.5}, {"learning_rate": 0.5}])
-@pytest.mark.parametrize("name", ["rmsprop", "sgd", "adagrad", "adadelta", "adam"])
-def test_a_knob_reaches_the_optimizers_that_its_meaning_names(name, knobs):
+@pytest.mark.parametrize("knob", ["momentum", "rho", "epsilon", "weight_decay", "learning_rate"])
+@pytest.mark.parametrize("name", ["rmsprop", "sgd", "nesterov", "adagrad", "adadelta", "adam", "adamw"])
+def test_a_knob_reaches_the_optimizers_that_its_meaning_names(name, knob):
     names = {
         "rho": ("rmsprop", "adadelta"),
-        "epsilon": ("rmsprop", "adagrad", "adadelta", "adam"),
-        "momentum": ("sgd",),
+        "epsilon": ("rmsprop", "adagrad", "adadelta", "adam", "adamw"),
+        "momentum": ("sgd", "nesterov"),
+        "weight_decay": ("adamw",),
     }
-    (knob,) = knobs
 
     def two_steps(**knobs):
         weight = torch.ones(1, requires_grad=True)
-        optimizer = make_optimizer(name, [weight], **{"learning_rate": 0.1, **knobs})
+        optimizer = make_optimizer(name, [weight], **{"learning_rate": 0.1, "momentum": 0.2, **knobs})
         for gradient in (1.0, 0.25):
             weight.grad = torch.tensor([gradient])
             optimizer.step()
         return weight.item()
 
-    assert (two_steps(**knobs) != two_steps()) == (name in names.get(knob, (name,)))
+    assert (two_steps(**{knob: 0.5}) != two_steps()) == (name in names.get(knob, (name,)))
 
 
 def steps(network, optimizer, n):
@@ -140,7 +142,7 @@ def steps(network, optimizer, n):
 
 
 def test_the_state_survives_saving_and_loading_bit_for_bit():
-    network = MLP(hidden_units=8, dropout=0.0)
+    network = MLP(MNIST, hidden_units=8, dropout=0.0)
     optimizer = RMSprop(network.parameters())
     steps(network, optimizer, 3)
     twin = copy.deepcopy(network)
@@ -188,6 +190,7 @@ def test_values_that_cannot_be_are_refused(wrong):
         ("adagrad", torch.optim.Adagrad),
         ("adadelta", torch.optim.Adadelta),
         ("adam", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
     ],
 )
 def test_every_name_makes_its_optimizer_with_the_rate(name, kind):
@@ -197,7 +200,7 @@ def test_every_name_makes_its_optimizer_with_the_rate(name, kind):
 
 
 def test_an_unknown_name_is_told():
-    with pytest.raises(ValueError, match="unknown optimizer 'lion': rmsprop, sgd, adagrad, adadelta, adam"):
+    with pytest.raises(ValueError, match="unknown optimizer 'lion': rmsprop, sgd, nesterov, adagrad, adadelta, "):
         make_optimizer("lion", [], learning_rate=1)
 
 
@@ -253,14 +256,15 @@ def test_both_ways_go_against_the_gradient_by_the_same_steps(monkeypatch, rho):
     assert (found[1][3:] < 0).all()
 
 
-SET = {"learning_rate": 0.03, "rho": 0.7, "epsilon": 0.004, "momentum": 0.6}
-DEFAULTS = {"learning_rate": 0.03, "rho": 0.9, "epsilon": 1e-7, "momentum": 0.0}  # RunConfig's
+SET = {"learning_rate": 0.03, "rho": 0.7, "epsilon": 0.004, "momentum": 0.6, "weight_decay": 0.2}
+DEFAULTS = {"learning_rate": 0.03, "rho": 0.9, "epsilon": 1e-7, "momentum": 0.0, "weight_decay": 0.01}  # RunConfig's
 NAMES = {
     "rmsprop": {"lr": "learning_rate", "rho": "rho", "epsilon": "epsilon"},
     "sgd": {"lr": "learning_rate", "momentum": "momentum"},
     "adagrad": {"lr": "learning_rate", "eps": "epsilon"},
     "adadelta": {"lr": "learning_rate", "rho": "rho", "eps": "epsilon"},
     "adam": {"lr": "learning_rate", "eps": "epsilon"},
+    "adamw": {"lr": "learning_rate", "eps": "epsilon", "weight_decay": "weight_decay"},
 }
 
 
@@ -276,3 +280,38 @@ def test_every_knob_arrives_with_its_value(name, knobs, values):
 def test_rmsprop_alone_has_keras_defaults():
     (group,) = RMSprop([torch.ones(1, requires_grad=True)]).param_groups
     assert (group["lr"], group["rho"], group["epsilon"]) == (1e-3, 0.9, 1e-7)
+
+
+def test_nesterov_looks_ahead_by_the_momentum():
+    """w <- w - lr * (g + momentum * v), v <- momentum * v + g, as torch has it."""
+    weight = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
+    optimizer = make_optimizer("nesterov", [weight], learning_rate=0.1, momentum=0.5)
+    expected = velocity = 0.0
+    for gradient in (2.0, -1.0):
+        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        velocity = 0.5 * velocity + gradient
+        expected -= 0.1 * (gradient + 0.5 * velocity)
+    assert weight.item() == pytest.approx(1 + expected, abs=1e-15)
+
+
+def test_adamw_shrinks_the_weights_by_a_share_of_the_rate():
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    optimizer = make_optimizer("adamw", [weight], learning_rate=0.5, weight_decay=0.1)
+    weight.grad = torch.zeros(2)
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([0.95, 1.9])
+
+
+def test_the_users_own_gets_the_parameters_and_the_rate():
+    weights = [torch.ones(1, requires_grad=True), torch.ones(2, requires_grad=True)]
+    optimizer = make_optimizer("tests.own_training_code:nadam", iter(weights), learning_rate=0.25)
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is torch.optim.NAdam
+    assert (group["lr"], [id(each) for each in group["params"]]) == (0.25, [id(each) for each in weights])
+
+
+def test_what_the_users_own_gives_instead_is_told():
+    with pytest.raises(OwnCodeError) as error:
+        make_optimizer("tests.own_training_code:no_optimizer", [], learning_rate=1)
+    assert str(error.value) == "tests.own_training_code:no_optimizer gave list, expected a torch.optim.Optimizer"

@@ -1,30 +1,19 @@
 import pytest
-from torch import nn
 
 from pipeline import cli
 from pipeline.config import RunConfig
+from pipeline.data_spec import MNIST
 from pipeline.training import building
 
 
-def test_the_model_is_named_after_the_networks_class(monkeypatch):
-    assert building.settled(RunConfig()).model_name == "mnist-mlp"
-
-    class CNN(nn.Linear):
-        pass
-
-    monkeypatch.setattr(building, "make_network", lambda config: CNN(784, 10))
-    assert building.settled(RunConfig(dataset="fashion_mnist")).model_name == "fashion-mnist-cnn"
-    assert building.settled(RunConfig(model_name="mine")).model_name == "mine"
-
-
 def test_the_sample_needs_no_memory_to_be_looked_at_and_fits(monkeypatch):
-    building.check_size(RunConfig(), 60_000)
-    assert all(each.is_meta for each in building._on_paper(RunConfig()).parameters())
+    building.check_size(RunConfig(), MNIST, 60_000)
+    assert all(each.is_meta for each in building._on_paper(RunConfig(), MNIST).parameters())
     monkeypatch.setattr(building, "memory_here", lambda: 4 * 6 * 669_706 + 4 * 3 * 128 * 1034)
-    building.check_size(RunConfig(), 60_000)
+    building.check_size(RunConfig(), MNIST, 60_000)
     monkeypatch.setattr(building, "memory_here", lambda: 4 * 6 * 669_706 + 4 * 3 * 128 * 1034 - 1)
     with pytest.raises(ValueError, match=r"669,706 weights in batches of 128 needs about 0\.0 GB of memory, here are"):
-        building.check_size(RunConfig(), 60_000)
+        building.check_size(RunConfig(), MNIST, 60_000)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +28,13 @@ def test_the_sample_needs_no_memory_to_be_looked_at_and_fits(monkeypatch):
 def test_what_does_not_fit_is_told_with_what_it_needs(monkeypatch, knobs, words):
     monkeypatch.setattr(building, "memory_here", lambda: 64 * 10**9)
     with pytest.raises(ValueError, match=words):
-        building.check_size(RunConfig(**knobs), 60_000)
+        building.check_size(RunConfig(**knobs), MNIST, 60_000)
 
 
 def test_a_network_that_does_not_fit_leaves_nothing_behind(tmp_path, capsys):
     knobs = ["--dataset", "digits", "--hidden_units", "1000000000"]
     assert cli.main(["train", *knobs]) == 2
-    assert capsys.readouterr().err.startswith("pipeline: hidden_units 1000000000, hidden_layers 2, batch_size 128: ")
+    assert capsys.readouterr().err.startswith(
+        "pipeline: hidden_units 1000000000, hidden_layers 2, dropout 0.2, batch_size 128: "
+    )
     assert not list(tmp_path.glob("runs/*"))

@@ -36,7 +36,7 @@ class Trainer:
 
     def training(self, folder=None, keep_best=False, stop=True, report=None):
         """Take the callbacks of a training."""
-        self.history, self.divergence = History(), DivergenceStop(stop)
+        self.history, self.divergence = History(self.logger), DivergenceStop(stop)
         self.callbacks = [EpochTimer(), self.history, self.divergence]
         self.callbacks += [EpochCheckpoints(folder, keep_best, self.divergence)] if folder else []
         self.callbacks += [EpochNews(report)] if report else []

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline.data_spec import MNIST
 from pipeline.networks.mlp import MLP
 from pipeline.training.classifier import Classifier
 
@@ -16,7 +17,7 @@ NAMES = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss"
 def classifier():
     """A small one, and what it logs."""
     torch.manual_seed(7)
-    module = Classifier(MLP(hidden_units=8, hidden_layers=1, dropout=0.5), torch.optim.SGD)
+    module = Classifier(MLP(MNIST, hidden_units=8, hidden_layers=1, dropout=0.5), torch.optim.SGD)
     module.logged = []
     module.log = lambda name, value, **how: module.logged.append((name, value, how))
     return module
@@ -28,7 +29,7 @@ def images(size, seed=0):
 
 
 def test_the_optimizer_gets_every_parameter():
-    module = Classifier(MLP(hidden_units=1), lambda weights: torch.optim.SGD(weights, lr=0.5))
+    module = Classifier(MLP(MNIST, hidden_units=1), lambda weights: torch.optim.SGD(weights, lr=0.5))
     (group,) = module.configure_optimizers().param_groups
     assert group["lr"] == 0.5
     assert [id(each) for each in group["params"]] == [id(each) for each in module.network.parameters()]

@@ -8,12 +8,14 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
 
 from pipeline.config import RunConfig
+from pipeline.data_spec import MNIST
 from pipeline.fast_cpu import process
 from pipeline.networks.dropout import Dropout
 from pipeline.training import building, fit, trainer
 from pipeline.training.callbacks import DivergenceStop, EpochCheckpoints, EpochSeeds
+from pipeline.training.history import AtEpochs
 
-KNOBS = {"learning_rate": 0.03, "rho": 0.7, "epsilon": 0.004, "momentum": 0.6}
+KNOBS = {"learning_rate": 0.03, "rho": 0.7, "epsilon": 0.004, "momentum": 0.6, "weight_decay": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -24,22 +26,23 @@ KNOBS = {"learning_rate": 0.03, "rho": 0.7, "epsilon": 0.004, "momentum": 0.6}
         ("adagrad", {"lr": "learning_rate", "eps": "epsilon"}),
         ("adadelta", {"lr": "learning_rate", "rho": "rho", "eps": "epsilon"}),
         ("adam", {"lr": "learning_rate", "eps": "epsilon"}),
+        ("adamw", {"lr": "learning_rate", "eps": "epsilon", "weight_decay": "weight_decay"}),
     ],
 )
 def test_the_optimizer_of_a_training_has_the_knobs_of_its_config(optimizer, names):
     config = RunConfig(optimizer=optimizer, hidden_units=2, **KNOBS)
-    found = building.make_classifier(config).configure_optimizers()
+    found = building.make_classifier(config, MNIST).configure_optimizers()
     assert type(found).__name__.lower() == optimizer
     (group,) = found.param_groups
     assert {name: group[name] for name in names} == {name: KNOBS[knob] for name, knob in names.items()}
-    default = building.make_classifier(RunConfig(optimizer=optimizer, hidden_units=2)).configure_optimizers()
-    values = {"learning_rate": 1e-3, "rho": 0.9, "epsilon": 1e-7, "momentum": 0.0}
+    default = building.make_classifier(RunConfig(optimizer=optimizer, hidden_units=2), MNIST).configure_optimizers()
+    values = {"learning_rate": 1e-3, "rho": 0.9, "epsilon": 1e-7, "momentum": 0.0, "weight_decay": 0.01}
     assert {name: default.param_groups[0][name] for name in names} == {n: values[knob] for n, knob in names.items()}
 
 
 def test_the_network_and_the_classifier_have_theirs():
     config = RunConfig(hidden_units=6, hidden_layers=3, dropout=0.3, batch_size=7, seed=9)
-    classifier = building.make_classifier(config)
+    classifier = building.make_classifier(config, MNIST)
     layers = list(classifier.network.modules())
     assert [each.out_features for each in layers if isinstance(each, nn.Linear)] == [6, 6, 6, 10]
     assert [each.p for each in layers if isinstance(each, Dropout)] == [0.3] * 3
@@ -49,7 +52,7 @@ def test_the_network_and_the_classifier_have_theirs():
 def test_the_weights_are_drawn_from_the_seed_and_from_nothing_else():
     def weights(seed, before):
         torch.manual_seed(before)
-        return building.make_classifier(RunConfig(hidden_units=2, seed=seed)).network.layers[0].weight
+        return building.make_classifier(RunConfig(hidden_units=2, seed=seed), MNIST).network.layers[0].weight
 
     assert torch.equal(weights(1, 5), weights(1, 6))
     assert not torch.equal(weights(1, 5), weights(2, 5))
@@ -115,7 +118,8 @@ def test_a_training_hands_them_on(monkeypatch, tmp_path, keep_best, word):
     with pytest.raises(StopHereError):
         fit.fit(config, logger="logger", folder=tmp_path, callbacks=["mine"], limit_test_batches=3)
     precision, given, logger, callbacks, options = found
-    assert (precision, given, logger, options) == ("high", config, "logger", {"limit_test_batches": 3})
+    assert (precision, given, options) == ("high", config, {"limit_test_batches": 3})
+    assert (type(logger), logger.logger) == (AtEpochs, "logger")
     (seeds,) = (each for each in callbacks if isinstance(each, EpochSeeds))
     (divergence,) = (each for each in callbacks if isinstance(each, DivergenceStop))
     *_, saving, mine = callbacks

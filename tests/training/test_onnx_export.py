@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.data_spec import MNIST
 from pipeline.networks.mlp import MLP
 from pipeline.training import onnx_export
 
@@ -11,9 +12,9 @@ from pipeline.training import onnx_export
 @pytest.fixture
 def exported(tmp_path):
     torch.manual_seed(0)
-    network = MLP(hidden_units=32, dropout=0.5).train()
+    network = MLP(MNIST, hidden_units=32, dropout=0.5).train()
     path = tmp_path / "network.onnx"
-    onnx_export.export_onnx(network, path)
+    onnx_export.export_onnx(network, MNIST, path)
     return network, path
 
 
@@ -22,9 +23,9 @@ IMAGES = np.random.RandomState(0).randint(0, 256, (1000, 28, 28)).astype(np.uint
 
 def test_the_exported_network_answers_as_the_trained_one_without_dropout(exported):
     network, path = exported
-    onnx_export.check_same(path, network, IMAGES)
+    onnx_export.check_same(path, network, MNIST, IMAGES)
     with torch.no_grad():
-        expected = network.eval()(torch.from_numpy(IMAGES.reshape(-1, 784)).float() / 255).softmax(1).numpy()
+        expected = network.eval()(torch.from_numpy(IMAGES).unsqueeze(1).float() / 255).softmax(1).numpy()
     assert np.abs(onnx_export.predict(path, IMAGES) - expected).max() < 1e-6
 
 
@@ -36,40 +37,40 @@ class Doubled(MLP):
 class Convolved(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 2, 5), nn.Flatten(), nn.Linear(1152, 10))
+        self.layers = nn.Sequential(nn.Conv2d(1, 2, 5), nn.Flatten(), nn.Linear(1152, 10))
 
-    def forward(self, pixels):
-        return self.layers(pixels)
+    def forward(self, images):
+        return self.layers(images)
 
 
 def squashed():
-    network = MLP(hidden_units=32)
+    network = MLP(MNIST, hidden_units=32)
     network.layers[1] = nn.Tanh()
     return network
 
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Doubled(hidden_units=32), Convolved, squashed],
+    [lambda: Doubled(MNIST, hidden_units=32), Convolved, squashed],
     ids=["another forward", "other layers", "another activation"],
 )
 def test_a_network_that_was_changed_is_exported_as_it_is_now(make, tmp_path):
     torch.manual_seed(0)
     network = make()
     path = tmp_path / "network.onnx"
-    onnx_export.export_onnx(network, path)
+    onnx_export.export_onnx(network, MNIST, path)
     with torch.no_grad():
-        expected = network.eval()(torch.from_numpy(IMAGES.reshape(-1, 784)).float() / 255).softmax(1).numpy()
+        expected = network.eval()(torch.from_numpy(IMAGES).unsqueeze(1).float() / 255).softmax(1).numpy()
     assert np.abs(onnx_export.predict(path, IMAGES) - expected).max() < 1e-6
 
 
 @pytest.mark.parametrize("hidden_layers", [0, 1, 3])
 def test_the_graph_is_what_torch_s_exporter_makes_of_the_network(hidden_layers, tmp_path):
     torch.manual_seed(0)
-    network = MLP(hidden_units=32, hidden_layers=hidden_layers)
+    network = MLP(MNIST, hidden_units=32, hidden_layers=hidden_layers)
     own, traced = tmp_path / "own.onnx", tmp_path / "traced.onnx"
-    onnx_export.export_onnx(network, own)
-    onnx_export._trace(network, traced)
+    onnx_export.export_onnx(network, MNIST, own)
+    onnx_export._trace(network, MNIST, traced)
     assert (onnx_export.predict(own, IMAGES) == onnx_export.predict(traced, IMAGES)).all()
     for kind in ("input", "output"):
         one, other = ([(v.name, v.type) for v in getattr(onnx.load(path).graph, kind)] for path in (own, traced))
@@ -90,4 +91,4 @@ def test_a_network_that_answers_otherwise_is_not_let_through(exported):
     with torch.no_grad():
         network.layers[0].weight.add_(0.1)
     with pytest.raises(RuntimeError, match="the exported network differs from the trained one by"):
-        onnx_export.check_same(path, network, IMAGES)
+        onnx_export.check_same(path, network, MNIST, IMAGES)

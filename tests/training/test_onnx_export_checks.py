@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pipeline import onnx_session
+from pipeline.data_spec import MNIST
 from pipeline.networks.dropout import Dropout
 from pipeline.networks.mlp import MLP
 from pipeline.training import onnx_export
@@ -18,7 +19,7 @@ IMAGES = np.random.RandomState(0).randint(0, 256, (7, 28, 28)).astype(np.uint8)
 
 def network_of(**knobs):
     torch.manual_seed(0)
-    return MLP(**{"hidden_units": 8, **knobs})
+    return MLP(MNIST, **{"hidden_units": 8, **knobs})
 
 
 def softmax_of(network, images):
@@ -36,7 +37,7 @@ def softmax_of(network, images):
 @pytest.fixture
 def exported(tmp_path):
     network = network_of()
-    onnx_export.export_onnx(network, tmp_path / "network.onnx")
+    onnx_export.export_onnx(network, MNIST, tmp_path / "network.onnx")
     return network, tmp_path / "network.onnx"
 
 
@@ -66,7 +67,7 @@ def test_what_is_exported_are_probabilities_of_raw_pixels_not_logits(exported):
         for layer in network.layers:
             if isinstance(layer, nn.Linear):
                 layer.weight.mul_(3)  # so that logits would not pass for probabilities
-    onnx_export.export_onnx(network, path)
+    onnx_export.export_onnx(network, MNIST, path)
     for images in (IMAGES, IMAGES[:1], np.zeros((1, 28, 28), np.uint8), np.full((1, 28, 28), 255, np.uint8)):
         found = onnx_export.predict(path, images)
         assert (found.dtype, found.shape) == (np.float32, (len(images), 10))
@@ -86,7 +87,7 @@ def test_images_of_any_byte_order_and_number_type_are_the_same_images(exported):
 
 def test_what_is_let_through_are_the_exported_network_s_own_answers(exported):
     network, path = exported
-    assert np.array_equal(onnx_export.check_same(path, network, IMAGES), onnx_export.predict(path, IMAGES))
+    assert np.array_equal(onnx_export.check_same(path, network, MNIST, IMAGES), onnx_export.predict(path, IMAGES))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -94,7 +95,7 @@ def test_what_is_let_through_are_the_exported_network_s_own_answers(exported):
 def test_one_answer_that_is_no_number_is_not_let_through(exported, monkeypatch, bad, image, digit):
     answer_with(monkeypatch, lambda answers: answers.__setitem__((image, digit), bad))
     with pytest.raises(RuntimeError, match=r"the exported network differs from the trained one by (nan|inf) in a prob"):
-        onnx_export.check_same(exported[1], exported[0], IMAGES)
+        onnx_export.check_same(exported[1], exported[0], MNIST, IMAGES)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -103,27 +104,27 @@ def test_a_trained_network_that_gives_no_numbers_is_not_let_through(exported, ba
     with torch.no_grad():
         network.layers[0].weight[0, 0] = bad
     with pytest.raises(RuntimeError, match="differs from the trained one by nan in a probability"):
-        onnx_export.check_same(path, network, IMAGES)
-    onnx.save(onnx_export._graph_of(network), path)  # also where both give the same NaN
+        onnx_export.check_same(path, network, MNIST, IMAGES)
+    onnx.save(onnx_export._graph_of(network, MNIST), path)  # also where both give the same NaN
     with pytest.raises(RuntimeError, match="differs from the trained one by nan in a probability"):
-        onnx_export.check_same(path, network, IMAGES)
+        onnx_export.check_same(path, network, MNIST, IMAGES)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("image", "digit"), [(0, 0), (6, 9)])
 def test_a_ten_thousandth_is_let_through_and_no_more_of_any_probability(exported, monkeypatch, sign, image, digit):
     network, path = exported
-    trained = onnx_export.check_same(path, network, IMAGES)
+    trained = onnx_export.check_same(path, network, MNIST, IMAGES)
     monkeypatch.setattr(onnx_export, "predict", lambda path, images: changed)
     for difference, passes in ((0.9e-4, True), (1.1e-4, False)):
         changed = trained.copy()
         changed[image, digit] += sign * difference
         if passes:
-            assert np.array_equal(onnx_export.check_same(path, network, IMAGES), changed)
+            assert np.array_equal(onnx_export.check_same(path, network, MNIST, IMAGES), changed)
             continue
         words = r"the exported network differs from the trained one by 0.000(11|109)[0-9]* in a probability"
         with pytest.raises(RuntimeError, match=words):
-            onnx_export.check_same(path, network, IMAGES)
+            onnx_export.check_same(path, network, MNIST, IMAGES)
 
 
 def test_exactly_the_tolerance_is_let_through(exported, monkeypatch):
@@ -131,8 +132,8 @@ def test_exactly_the_tolerance_is_let_through(exported, monkeypatch):
     monkeypatch.setattr(onnx_export, "TOLERANCE", 0.0)
     with torch.no_grad():
         nn.init.zeros_(network.layers[-1].weight)  # ten times 0.1 exactly, whoever computes it
-    onnx_export.export_onnx(network, path)
-    assert np.array_equal(onnx_export.check_same(path, network, IMAGES), np.full((7, 10), 0.1, np.float32))
+    onnx_export.export_onnx(network, MNIST, path)
+    assert np.array_equal(onnx_export.check_same(path, network, MNIST, IMAGES), np.full((7, 10), 0.1, np.float32))
 
 
 def test_probabilities_of_a_network_in_training_are_those_without_dropout(exported):
@@ -141,8 +142,8 @@ def test_probabilities_of_a_network_in_training_are_those_without_dropout(export
     for layer in network.layers:
         if isinstance(layer, Dropout):
             layer.p = 0.9
-    onnx_export.check_same(path, network, IMAGES)
-    onnx_export.export_onnx(network, path)
+    onnx_export.check_same(path, network, MNIST, IMAGES)
+    onnx_export.export_onnx(network, MNIST, path)
     assert np.abs(onnx_export.predict(path, IMAGES) - softmax_of(network, IMAGES)).max() < 1e-6
 
 
@@ -151,8 +152,8 @@ def test_a_network_of_any_precision_is_exported_in_float32_and_is_not_changed(tm
     network = network_of().to(precision).train()
     before = copy.deepcopy(network.state_dict())
     path = tmp_path / "network.onnx"
-    onnx_export.export_onnx(network, path)
-    found = onnx_export.check_same(path, network, IMAGES)
+    onnx_export.export_onnx(network, MNIST, path)
+    found = onnx_export.check_same(path, network, MNIST, IMAGES)
     assert np.abs(found - softmax_of(network, IMAGES)).max() < 1e-6
     assert {each.data_type for each in onnx.load(path).graph.initializer} == {onnx.TensorProto.FLOAT}
     assert all(module.training for module in network.modules())
@@ -162,14 +163,14 @@ def test_a_network_of_any_precision_is_exported_in_float32_and_is_not_changed(tm
 
 def test_the_mlp_is_written_down_and_not_traced(tmp_path, nothing_is_traced):
     network, path = network_of(hidden_layers=1), tmp_path / "network.onnx"
-    onnx_export.export_onnx(network, path)
+    onnx_export.export_onnx(network, MNIST, path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Flatten", "Div", "Gemm", "Relu", "Gemm", "Softmax"]
     assert model.graph.name == "mlp"
     assert (model.ir_version, [(each.domain, each.version) for each in model.opset_import]) == (10, [("", 20)])
     for values, name, sizes in (
-        (model.graph.input, "images", ["N", 28, 28]),
+        (model.graph.input, "examples", ["N", 28, 28]),
         (model.graph.output, "probabilities", ["N", 10]),
     ):
         (value,) = values
@@ -189,18 +190,18 @@ def test_what_the_graph_would_get_wrong_is_traced(exported, monkeypatch, change)
     else:  # of the last of 64 images alone
         answer_with(monkeypatch, lambda answers: answers[63:].fill(0.5))
     path.unlink()
-    onnx_export.export_onnx(network, path)
-    assert traced == [(network, path)]
+    onnx_export.export_onnx(network, MNIST, path)
+    assert traced == [(network, MNIST, path)]
 
 
 def test_the_noise_that_the_graph_is_tried_on_are_64_images_of_all_256_levels(exported, monkeypatch):
     tried = []
-    monkeypatch.setattr(onnx_export, "check_same", lambda path, network, images: tried.append(images))
-    onnx_export.export_onnx(*exported)
+    monkeypatch.setattr(onnx_export, "check_same", lambda path, network, spec, images: tried.append(images))
+    onnx_export.export_onnx(exported[0], MNIST, exported[1])
     (noise,) = tried
-    assert (noise.shape, noise.dtype) == ((64, 28, 28), np.uint8)
+    assert (noise.shape, noise.dtype) == ((64, 28, 28), np.float32)
     assert len(np.unique(noise)) == 256
-    onnx_export.export_onnx(*exported)
+    onnx_export.export_onnx(exported[0], MNIST, exported[1])
     assert np.array_equal(tried[1], noise)
 
 

@@ -29,10 +29,10 @@ def test_ranks_as_threads_come_to_what_is_worked_out_by_hand(count):
 @pytest.mark.parametrize(
     ("sizes", "few"),
     [
-        ({"validation_size": 1}, "1 validation image"),
-        ({"validation_size": 29}, "1 training image"),
-        ({"test": 2}, "2 test images"),
-        ({"validation_size": 0, "test": 2}, "2 validation images"),
+        ({"validation_size": 1}, "1 validation example"),
+        ({"validation_size": 29}, "1 training example"),
+        ({"test": 2}, "2 test examples"),
+        ({"validation_size": 0, "test": 2}, "2 validation examples"),
         ({"validation_size": 3, "test": 3}, None),
         ({"validation_size": 27, "test": 3}, None),
     ],
@@ -56,7 +56,7 @@ def test_images_that_do_not_reach_for_every_process_are_refused(sizes, few):
 def test_they_are_refused_before_a_run_begins(tmp_path, capsys):
     words = ["--dataset", "digits", "--devices", "2", "--strategy", "ddp", "--accelerator", "cpu"]
     assert cli.main(["train", *words, "--validation_size", "1"]) == 2
-    assert capsys.readouterr().err.startswith("pipeline: 2 processes cannot share 1 validation image; ")
+    assert capsys.readouterr().err.startswith("pipeline: 2 processes cannot share 1 validation example; ")
     assert not list(tmp_path.glob("runs/*"))
 
 

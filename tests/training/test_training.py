@@ -34,7 +34,7 @@ def test_test_metrics_are_those_of_the_final_weights_on_all_test_images():
     result = fit.fit(config())
     images = result.data.test_examples
     with torch.no_grad():
-        logits = result.classifier.eval()(images.images.float() / 255)
+        logits = result.classifier.eval()(images.inputs.float() / 255)
     assert result.test["test_accuracy"] == (logits.argmax(1) == images.labels).double().mean()
     assert result.test["test_loss"] == pytest.approx(F.cross_entropy(logits, images.labels).item(), rel=1e-5)
     assert result.test["test_accuracy"] == result.history[2]["val_accuracy"]  # without a hold-out
@@ -105,7 +105,7 @@ def test_early_stopping_stops_after_so_many_epochs_without_a_lower_val_loss():
     assert losses.index(min(losses)) == len(losses) - 3
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adadelta", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "adadelta", "adam", "adamw"])
 def test_the_relatives_of_rmsprop_train_too(optimizer):
     result = fit.fit(config(optimizer=optimizer, learning_rate=0.05, epochs=3))
     assert type(result.trainer.optimizers[0]).__name__.lower() == optimizer
@@ -119,7 +119,7 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
     assert result.classifier.derive.dtype == torch.bfloat16
     assert not torch.equal(weights(result), weights(fit.fit(config(epochs=3))))
     images, network = result.data.test_examples, result.classifier.network.eval()
-    pixels = images.images.float() / 255
+    pixels = images.inputs.float() / 255
     with torch.no_grad():
         exact = F.cross_entropy(network(pixels), images.labels).item()
         with torch.autocast("cpu", torch.bfloat16):

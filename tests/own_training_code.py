@@ -1,0 +1,125 @@
+"""What a user may bring to a training, and what they may get wrong, as import paths name it."""
+
+import torch
+from pytorch_lightning import Callback
+from torch import nn
+from torchmetrics.functional import accuracy
+
+NAN, INF = float("nan"), float("inf")
+
+
+def nadam(parameters, learning_rate):
+    return torch.optim.NAdam(parameters, lr=learning_rate)
+
+
+def lbfgs(parameters, learning_rate):
+    return torch.optim.LBFGS(parameters, lr=learning_rate, max_iter=2)
+
+
+class Own(torch.optim.SGD):
+    def __init__(self, parameters, learning_rate):
+        super().__init__(parameters, lr=learning_rate)
+
+
+def frozen(parameters, learning_rate):
+    """All but the first layer learn."""
+    first, *others = parameters
+    first.requires_grad_(False)
+    return torch.optim.SGD([first, *others], lr=learning_rate)
+
+
+def no_optimizer(parameters, learning_rate):
+    return list(parameters)
+
+
+def warm_up(epoch, epochs):
+    return (epoch + 1) / epochs
+
+
+def listed(epoch, epochs):
+    """One that has no factor beyond the last epoch."""
+    return [1.0, 0.5, 0.25, 0.125][:epochs][epoch]
+
+
+def negative(epoch, epochs):
+    return -1.0
+
+
+def late_words(epoch, epochs):
+    return "much" if epoch == 1 else 1
+
+
+def noise(inputs, generator):
+    return inputs + 0.1 * torch.rand(inputs.shape, generator=generator)
+
+
+def doubled(inputs, generator):
+    return inputs.double()
+
+
+def halved(inputs, generator):
+    return inputs[: len(inputs) // 2]
+
+
+def nothing(inputs, generator):
+    pass
+
+
+def share(logits, labels):
+    """What accuracy is, by torchmetrics."""
+    return accuracy(logits, labels, task="multiclass", num_classes=logits.shape[1])
+
+
+def largest(logits, labels):
+    return logits.max().item()
+
+
+def nan(logits, labels):
+    return NAN
+
+
+def infinite(logits, labels):
+    return INF
+
+
+def words(logits, labels):
+    return "good"
+
+
+def broken(logits, labels):
+    raise KeyError("a bug of the user's")
+
+
+class Tells(Callback):
+    """Logs by Lightning's own way: at an epoch's end, in one epoch alone, in validation and in the test."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        pl_module.log("mine", 10.0 + trainer.current_epoch)
+        if trainer.current_epoch == 0:
+            pl_module.log("only_once", 1.0)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("val_mine", 20.0 + trainer.current_epoch)
+
+    def on_test_epoch_end(self, trainer, pl_module):
+        pl_module.log("test_mine", 5.0)
+
+
+class TellsSteps(Callback):
+    """Logs every batch, by steps and by epochs, and to the logger itself."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pl_module.log("step", float(batch_idx))
+        pl_module.log("both", float(batch_idx), on_step=True, on_epoch=True)
+        trainer.logger.log_metrics({"direct": 1.0}, step=trainer.global_step)
+
+
+class Network(nn.Module):
+    """Linear, no layer of which the fast way knows."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.layer = nn.Linear(spec.size, len(spec.classes))
+
+    def forward(self, inputs):
+        return self.layer(inputs.flatten(1))
