@@ -123,3 +123,11 @@ class Network(nn.Module):
 
     def forward(self, inputs):
         return self.layer(inputs.flatten(1))
+
+
+class Plain:
+    pass
+
+
+def still(epoch, epochs):
+    return 0.0

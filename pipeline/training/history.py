@@ -84,8 +84,7 @@ class History(Checkpoint):
         epoch = trainer.current_epoch + 1
         before = max((earlier["time_ms"] for earlier in self.epochs.values()), default=0)
         found = trainer.callback_metrics
-        # Lightning keeps what was logged in an earlier epoch alone.
-        new = {name: value for name, value in found.items() if value is not self._before.get(name)}
+        new = {name: value for name, value in found.items() if not _is_same(value, self._before.get(name))}
         self._before = dict(found)
         self.epochs[epoch] = once(new)
         self.epochs[epoch]["time_ms"] = max(before, time.time_ns() // 1_000_000)
@@ -100,6 +99,11 @@ class History(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.epochs = dict(state_dict["history"])
+
+
+def _is_same(value: Tensor, before: Tensor | None) -> bool:
+    """Whether it is the tensor of the epoch before, which Lightning keeps where nothing new is logged."""
+    return before is not None and value.data_ptr() == before.data_ptr()
 
 
 def once(metrics: Mapping[str, Tensor]) -> Metrics:

@@ -5,6 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import (
+    GradientAccumulationScheduler,
+    LambdaCallback,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,9 +18,12 @@ from pipeline.config import RunConfig
 from pipeline.data_spec import MNIST
 from pipeline.fast_cpu import blocks
 from pipeline.networks.mlp import MLP
+from pipeline.optim.optimizers import RMSprop
 from pipeline.training import fit
 from pipeline.training.classifier import Classifier
-from tests import ranks
+from tests import own_training_code, ranks
+
+OWN = "tests.own_training_code"
 
 CONFIG = RunConfig(epochs=2, batch_size=4, hidden_units=16, dropout=0.4, validation_size=9, seed=11, accelerator="cpu")
 
@@ -115,6 +124,81 @@ def test_a_block_is_whole_batches_in_the_same_order(batch_size, block):
         assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(one, two, strict=True))
 
 
+def each_epoch(weights):
+    optimizer = torch.optim.SGD(weights, lr=0.1)
+    return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+
+def in_words(**how):
+    def configure(weights):
+        optimizer, (scheduler,) = each_epoch(weights)
+        return {"optimizer": optimizer[0], "lr_scheduler": {"scheduler": scheduler, **how}}
+
+    return configure
+
+
+def by_a_metric(weights):
+    optimizer = torch.optim.SGD(weights, lr=0.1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
+
+
+@pytest.mark.parametrize(
+    ("configure", "fast"),
+    [
+        (lambda weights: RMSprop(weights), True),
+        (lambda weights: [torch.optim.Adam(weights)], True),
+        (each_epoch, True),
+        (in_words(interval="epoch"), True),
+        (in_words(interval="step"), False),
+        (in_words(frequency=2), False),
+        (by_a_metric, False),
+        (lambda weights: own_training_code.lbfgs(weights, 0.1), False),  # it calls the step itself
+        (lambda weights: own_training_code.Own(weights, 0.1), False),  # what it does, nobody knows
+        (lambda weights: own_training_code.frozen(weights, 0.1), False),
+    ],
+)
+def test_optimizer_and_schedule_decide_too(configure, fast):
+    module = classifier()
+    module.configure_optimizers = lambda: configure(module.network.parameters())
+    assert (blocks.by_hand(trainer(), module, 4) is not None) == fast
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        LambdaCallback(on_after_backward=hook),
+        GradientAccumulationScheduler({0: 2}),
+        StochasticWeightAveraging(1e-2),
+        LearningRateMonitor(),
+    ],
+)
+def test_callbacks_that_steer_or_watch_the_plain_path_get_it(callback):
+    assert blocks.by_hand(trainer(callbacks=[callback]), classifier(), 4) is None
+    assert blocks.by_hand(trainer(callbacks=[LambdaCallback(on_train_epoch_end=hook)]), classifier(), 4) is not None
+
+
+@pytest.mark.parametrize("configure", [each_epoch, in_words(interval="epoch")])
+def test_any_schedule_by_epochs_goes_on_as_lightning_has_it(monkeypatch, configure):
+    """Also at a checkpoint and in validation, where its rate is the next epoch's already."""
+    monkeypatch.setattr(Classifier, "configure_optimizers", lambda self: configure(self.network.parameters()))
+    rates = {True: [], False: []}
+    for fast in rates:
+
+        def look(trainer, module, found=rates[fast]):
+            found.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+        watch = LambdaCallback(on_train_epoch_start=look, on_validation_start=look, on_train_epoch_end=look)
+        fit.fit(CONFIG, data=ranks.small_data(), callbacks=[watch], fast_cpu=fast)
+    assert rates[True] == rates[False] == pytest.approx([0.1, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_an_optimizer_that_calls_the_step_itself_trains():
+    found = fit.fit(CONFIG.replace(optimizer=f"{OWN}:lbfgs", learning_rate=0.1), data=ranks.small_data())
+    assert type(found.classifier) is Classifier
+    assert found.history[2]["train_loss"] < found.history[1]["train_loss"]
+
+
 def without_times(history):
     return {
         epoch: {name: value for name, value in metrics.items() if name not in ("time_ms", "epoch_seconds")}
@@ -129,6 +213,9 @@ def without_times(history):
         {"optimizer": "sgd", "momentum": 0.5, "hidden_layers": 0},
         {"optimizer": "adam", "hidden_layers": 3, "batch_size": 5},
         {"precision": "bf16-mixed", "batch_size": 64},
+        {"optimizer": "adamw", "schedule": "cosine", "augment": "shift", "metric": "macro_f1"},
+        {"optimizer": "nesterov", "momentum": 0.5, "schedule": "step", "metric": f"{OWN}:share,{OWN}:largest"},
+        {"precision": "bf16-mixed", "augment": f"{OWN}:noise", "optimizer": f"{OWN}:nadam"},
     ],
 )
 def test_both_ways_give_the_same_weights_and_metrics_to_the_last_bit(monkeypatch, knobs):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.data.dataset import Dataset
 from pipeline.data.datamodule import DataModule, ExampleTensors
+from pipeline.data.dataset import Dataset
 from pipeline.data_spec import DataSpec
 from pipeline.networks.cnn import CNN
 from pipeline.networks.mlp import MLP
