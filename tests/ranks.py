@@ -39,6 +39,8 @@ CONFIG = RunConfig(
     accelerator="cpu",
 )
 
+SHARE = "tests.own_training_code:share"  # accuracy, by another way
+
 
 def small_data(config=CONFIG, train=30, test=5):
     """A data module with random images: 30 - 9 to train on and 9 to validate, neither of which two ranks can halve."""
@@ -211,7 +213,7 @@ def main(folder):
 def _rank(rank, address, folder):
     signal.alarm(DELIVERED_WITHIN_S)  # nobody is left waiting for one that has failed
     os.environ |= {**address, "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    config = RunConfig(**{**CONFIG.as_dict(), "devices": "2", "strategy": "ddp"})
+    config = RunConfig(**{**CONFIG.as_dict(), "devices": "2", "strategy": "ddp", "metric": SHARE})
     result = fit.fit(config, data=small_data(config))
     assert (result.trainer.global_rank, result.trainer.world_size) == (rank, 2)
     found = {"weights": weights_of(result.classifier), "history": result.history, "test": result.test}

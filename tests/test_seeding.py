@@ -20,6 +20,7 @@ from pipeline.training.callbacks import EpochSeeds
         ((1, "order"), 3_533_121_534_741_165_115),
         ((1, "dropout"), 3_263_318_137_653_730_683),
         ((2**32 - 1, "dropout", 19, 3, 6), 16_838_293_765_679_800),
+        ((1, "augment"), 627_593_852_900_304_459),
     ],
 )
 def test_the_seeds_of_recorded_runs_stay_what_they_were(arguments, seed):
@@ -27,9 +28,9 @@ def test_the_seeds_of_recorded_runs_stay_what_they_were(arguments, seed):
 
 
 def test_every_argument_makes_a_stream_of_its_own():
-    purposes = ("weights", "order", "dropout")
+    purposes = ("weights", "order", "dropout", "augment")
     seeds = [derive_seed(*each) for each in itertools.product((0, 1, 2), purposes, (0, 1, 2), (0, 1, 2), (0, 1, 2))]
-    assert len(set(seeds)) == 3**5
+    assert len(set(seeds)) == 4 * 3**4
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 

@@ -58,8 +58,9 @@ class EpochLine:
 
 
 def in_order(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What an epoch's line shows of its metrics: losses and accuracies, then what else was measured."""
-    return {name: metrics[name] for name in (*FIRST, *metrics) if name not in UNSHOWN}
+    """What an epoch's line shows of its metrics: losses and accuracies, then what else was measured, by stage."""
+    further = sorted(metrics, key=lambda name: (not name.startswith("train_"), not name.startswith("val_")))
+    return {name: metrics[name] for name in (*FIRST, *further) if name not in UNSHOWN}
 
 
 def in_words(name: str, value: float) -> str:

@@ -38,3 +38,17 @@ def test_a_network_that_does_not_fit_leaves_nothing_behind(tmp_path, capsys):
         "pipeline: hidden_units 1000000000, hidden_layers 2, dropout 0.2, batch_size 128: "
     )
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "copies"),
+    [("sgd", 1), ("nesterov", 1), ("rmsprop", 1), ("adam", 2), ("adamw", 2), ("tests.own_training_code:nadam", 2)],
+)
+def test_the_memory_that_an_optimizer_takes_beside_the_weights_is_counted(monkeypatch, optimizer, copies):
+    config = RunConfig(optimizer=optimizer, momentum=0.5)
+    needed = 4 * (5 + copies) * 669_706 + 4 * 3 * 128 * 1034
+    monkeypatch.setattr(building, "memory_here", lambda: needed)
+    building.check_size(config, MNIST, 60_000)
+    monkeypatch.setattr(building, "memory_here", lambda: needed - 1)
+    with pytest.raises(ValueError, match="669,706 weights"):
+        building.check_size(config, MNIST, 60_000)

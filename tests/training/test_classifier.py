@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from pipeline.data_spec import MNIST
 from pipeline.networks.mlp import MLP
 from pipeline.training.classifier import Classifier
+from pipeline.training.metrics import make_measures
 
 NAMES = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 
@@ -99,3 +100,18 @@ def test_it_tells_how_far_an_epoch_is(classifier):
     classifier.means["train_loss"].update(torch.tensor(0.5), 4)
     classifier.means["train_accuracy"].update(torch.tensor([True, False]), 2)
     assert Classifier.progress(classifier) == (2, 3, {"loss": 0.5, "accuracy": 0.5})
+
+
+def test_a_training_step_learns_from_the_augmented_batch_and_keeps_its_logits(classifier):
+    measures = make_measures("tests.own_training_code:largest")
+    module = Classifier(classifier.network.eval(), torch.optim.SGD, None, lambda inputs: inputs * 0, measures)
+    module.log = lambda *_, **__: None
+    pixels, labels = images(6)
+    loss = module.training_step((pixels, labels), 0)
+    black = module.network(torch.zeros_like(pixels))
+    assert torch.equal(loss, F.cross_entropy(black, labels))
+    assert module.measured["train_largest"].compute().item() == black.max().item()
+    with torch.no_grad():
+        module.validation_step((pixels, labels))
+    assert module.measured["val_largest"].compute().item() == module.network(pixels).max().item()
+    assert list(module.state_dict()) == [f"network.{name}" for name in module.network.state_dict()]

@@ -38,3 +38,12 @@ def test_both_processes_have_the_same_weights_and_metrics_to_the_last_bit(two_pr
     assert one["test"] == other["test"]
     for epoch in (1, 2):
         assert [one["history"][epoch][name] for name in NAMES] == [other["history"][epoch][name] for name in NAMES]
+
+
+def test_a_metric_is_over_the_examples_of_both_processes(two_processes):
+    """Of 9 to validate and 5 to test one process has one more: a mean of both would be another number."""
+    for found in two_processes:
+        for metrics in found["history"].values():
+            for stage in ("train", "val"):
+                assert metrics[f"{stage}_share"] == pytest.approx(metrics[f"{stage}_accuracy"], rel=1e-6)
+        assert found["test"]["test_share"] == pytest.approx(found["test"]["test_accuracy"], rel=1e-6)
