@@ -45,11 +45,5 @@ def test_what_else_was_measured_follows_by_stage_and_a_rate_has_as_many_digits_a
     with EpochBar(1, Console(file=out, width=200)) as bar:
         bar.step(1, 0, 12, {})
         bar(1, further)
-    assert (
-        out.getvalue()
-        .splitlines()[1]
-        .endswith(
-            " - loss: 0.4000 - accuracy: 0.9000 - val_loss: 0.2000 - val_accuracy: 0.9500 - f1: 0.2500 - val_f1: 0.5000 - "
-            "learning_rate: 2.5e-05"
-        )
-    )
+    line = out.getvalue().splitlines()[1]
+    assert line.endswith(" - val_accuracy: 0.9500 - f1: 0.2500 - val_f1: 0.5000 - learning_rate: 2.5e-05")
