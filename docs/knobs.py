@@ -1,7 +1,8 @@
 """Prints the tables of knobs, made from the config and the signatures; a test holds the page to them."""
 
-from pipeline.config import KNOBS, RunConfig, class_of, range_text
-from pipeline.signatures import DATASETS, NETWORKS, knobs_of
+from pipeline.config import KNOBS, RunConfig, class_of
+from pipeline.config.signatures import DATASETS, NETWORKS, knobs_of
+from pipeline.config.words import range_of
 
 HEAD = "| default | meaning | range |"
 
@@ -12,7 +13,7 @@ def table() -> str:
     rows = [f"| knob {HEAD}", "| --- | --- | --- | --- |"]
     for name, knob in KNOBS.items():
         value = f"`{getattr(default, name)}`"
-        rows.append(f"| `{name}` | {value if value != '``' else ''} | {knob.description} | {range_text(name)} |")
+        rows.append(f"| `{name}` | {value if value != '``' else ''} | {knob.description} | {range_of(knob)} |")
     return "\n".join(rows)
 
 
@@ -25,7 +26,7 @@ def table_of_others() -> str:
             for name in knobs_of(owner).keys() if owner != "mlp" else ():
                 field = known.model_fields[name]
                 value = "(needed)" if field.is_required() else f"`{field.default}`"
-                facts = f"{value} | {field.description} | {range_text(name, of=known)}"
+                facts = f"{value} | {field.description} | {range_of(field)}"
                 rows.append(f"| `--{kind} {owner}` | `{name}` | {facts} |")
     return "\n".join(rows)
 

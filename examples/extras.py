@@ -1,6 +1,7 @@
 """An own metric, schedule and augmentation.
 
-python -m pipeline train --metric examples.extras:f1 --schedule examples.extras:warm_cosine --augment examples.extras:noise
+python -m pipeline train --metric examples.extras:f1 --schedule examples.extras:warm_cosine \\
+    --augment examples.extras:noise
 """
 
 import math

@@ -4,7 +4,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from pipeline import own_code
 from pipeline.addresses import without_secrets
 from pipeline.launchers import set_launchers_aside
 from pipeline.signals import Interrupted
@@ -37,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except (ValueError, UnreachableError) as error:
+        from pipeline.config import own_code  # only now: it brings pydantic
+
         if own_code.raised_in_own(error):
             raise
         print(f"pipeline: {without_secrets(str(error))}", file=sys.stderr)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.parsing import Parser
-from pipeline.config import COMMON, KNOBS, OWNERS, ROLES, ConfigError, RunConfig, class_of, problems_of, range_text
-from pipeline.signatures import DATASETS, NETWORKS, knobs_of
+from pipeline.config import COMMON, KNOBS, OWNERS, ROLES, ConfigError, RunConfig, class_of, problems_of
+from pipeline.config.signatures import DATASETS, NETWORKS, knobs_of
+from pipeline.config.words import range_of
 from pipeline.terminal.shell import home
 
 ELSEWHERE = {name for owner in (*NETWORKS, *DATASETS) for name in knobs_of(owner)}
@@ -66,7 +67,7 @@ def _add_flags(parser: Parser, known: type[RunConfig]) -> None:
     for name, knob in known.model_fields.items():
         default = sample[name] if name in COMMON else knob.default
         what = "it has no default" if knob.is_required() else f"default: {default if default != '' else 'empty'}"
-        facts = "; ".join(filter(None, [range_text(name, of=known), what]))
+        facts = "; ".join(filter(None, [range_of(knob), what]))
         words = f"{knob.description or ''} ({facts})".strip().replace("%", "%%")
         knobs.add_argument(f"--{name}", metavar="", default=argparse.SUPPRESS, help=words)
     for name in ELSEWHERE - known.model_fields.keys():  # the config says whose they are
@@ -99,7 +100,7 @@ def read_knobs(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it cannot be read or holds something else.
     """
-    from pipeline.yaml_files import read_yaml
+    from pipeline.config.yaml_files import read_yaml
 
     try:
         _, content = read_yaml(path, "config file")

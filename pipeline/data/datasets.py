@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import own_code, signatures
-from pipeline.config import IN_MNISTS_FORMAT, default_data_dir
+from pipeline.config import IN_MNISTS_FORMAT, default_data_dir, own_code, signatures
 from pipeline.data.archives import read_npz
 from pipeline.data.dataset import DataError, Dataset, Split
 from pipeline.data.downloads import TORCHVISION_CLASSES, download, raw_folder

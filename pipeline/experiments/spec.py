@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.analysis import comparison
 from pipeline.analysis.comparison import Comparison, Run
 from pipeline.config import ROLES, ConfigError, RunConfig, problems_of
+from pipeline.config.yaml_files import read_yaml
 from pipeline.values import unknown_name
-from pipeline.yaml_files import read_yaml
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds")
 EXAMPLE = """expected, for example:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import own_code
-from pipeline.own_code import OwnCodeError
+from pipeline.config import own_code
+from pipeline.config.own_code import OwnCodeError
 
 LONG_AGO = torch.tensor(1e9)
 FUSED_FROM_RHO = 1e-3  # below, (1 - rho) / rho is too large a factor for epsilon

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
-from pipeline import own_code
-from pipeline.own_code import OwnCodeError, as_number
+from pipeline.config import own_code
+from pipeline.config.own_code import OwnCodeError, as_number
 
 Schedule = Callable[[int, int], float]  # (epoch from 0, epochs) -> factor of the learning rate
 Factor = Callable[[int], float]

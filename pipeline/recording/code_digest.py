@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import own_code
+from pipeline.config import own_code
 
 PACKAGE = Path(__file__).parents[1]
 

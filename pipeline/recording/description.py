@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
-from pipeline.knobs import role_of
+from pipeline.config.roles import role_of
 from pipeline.terminal.shell import user_name
 from pipeline.tracking.recovery import OURS
 

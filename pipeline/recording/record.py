@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import divergence, own_code
-from pipeline.config import RunConfig
+from pipeline import divergence
+from pipeline.config import RunConfig, own_code
 from pipeline.divergence import DivergedError
 from pipeline.imports import gc_paused
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER
@@ -144,9 +144,9 @@ def fit_and_record(
         DivergedError: if the training diverged and stopped; its epoch and the end are recorded.
     """
     from pipeline.recording.epoch_logger import EpochLogger
+    from pipeline.recording.export_trial import ExportTrial
     from pipeline.recording.results import record_results
     from pipeline.training import fit
-    from pipeline.training.export_trial import ExportTrial
     from pipeline.training.news import EpochNews, StepNews
 
     assert data.source is not None

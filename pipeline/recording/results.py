@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import divergence, own_code
-from pipeline.config import RunConfig
+from pipeline import divergence
+from pipeline.config import RunConfig, own_code
+from pipeline.recording import export_trial, figures
 from pipeline.recording.description import what_differs
 from pipeline.registry.tags import version_tags
 from pipeline.tracking.run import Run
-from pipeline.training import checkpoints, export_trial, figures, onnx_export
+from pipeline.training import checkpoints, onnx_export
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset

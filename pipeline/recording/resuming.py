@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline import divergence
 from pipeline.config import OWNERS, ConfigError, RunConfig
-from pipeline.knobs import role_of
+from pipeline.config.roles import role_of
 from pipeline.terminal.shell import command
 from pipeline.tracking.journal import CONFIG, RunFolder, RunIsAliveError
 from pipeline.tracking.lines import Event

@@ -8,11 +8,11 @@ import mlflow
 
 from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig
+from pipeline.config.signatures import knobs_of
 from pipeline.mlflow_client import searches
 from pipeline.registry import log_model
 from pipeline.registry.tags import version_tags
 from pipeline.registry.versions import CHAMPION, UnknownModelError, version_by_alias
-from pipeline.signatures import knobs_of
 from pipeline.terminal.shell import command
 from pipeline.tracking.folders import find_folder
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline import own_code
+from pipeline.config import own_code
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data_spec import DataSpec
-from pipeline.own_code import OwnCodeError
 
 FARTHEST = 2  # pixels that `shift` moves an image
 

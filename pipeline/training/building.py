@@ -6,8 +6,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from pipeline import own_code
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, own_code
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data.datamodule import DataModule
 from pipeline.data_spec import DataSpec
 from pipeline.machine import in_gigabytes, memory_here
@@ -15,7 +15,6 @@ from pipeline.networks.cnn import CNN
 from pipeline.networks.mlp import MLP
 from pipeline.optim.optimizers import make_optimizer
 from pipeline.optim.schedules import factor_of
-from pipeline.own_code import OwnCodeError
 from pipeline.seeding import derive_seed
 from pipeline.training.augmentation import make_augmentation
 from pipeline.training.classifier import Classifier

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from pipeline import own_code
-from pipeline.own_code import OwnCodeError, as_number
+from pipeline.config import own_code
+from pipeline.config.own_code import OwnCodeError, as_number
 
 
 class ExampleMean(Metric):

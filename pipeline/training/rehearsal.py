@@ -7,10 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline import own_code
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, own_code
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data.datamodule import DataModule
-from pipeline.own_code import OwnCodeError
 from pipeline.training.building import make_classifier
 
 EXAMPLES = 4

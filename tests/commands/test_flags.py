@@ -139,7 +139,8 @@ def test_the_help_lists_usage_options_and_every_knob_with_its_facts(capsys, monk
         "run_name": "(default: empty)",
         "keep_best": "(default: False)",
         "data_dir": "(default: /100 % mine)",
-        "dataset": "(one of mnist, fashion_mnist, kmnist, digits, folder, table, or a function of your own, module:name; default: mnist)",
+        "dataset": "(one of mnist, fashion_mnist, kmnist, digits, folder, table, or a function of your own, "
+        "module:name; default: mnist)",
     }
     told = {line.split()[0].removeprefix("--"): line.split(maxsplit=1)[1] for line in knobs}
     for name, words in facts.items():
@@ -153,7 +154,7 @@ def test_folders_of_the_home_are_written_out_in_every_path_that_is_typed(monkeyp
     config = RunConfig.from_mapping(values)
     assert (config.data_dir, config.runs_dir, config.run_name) == ("/home/ada/data", "/home/ada/runs", "~/x")
     assert options.resume == "/home/ada/runs/1"
-    with pytest.raises(ValueError, match="config file /home/ada/knobs.yaml cannot be read"):
+    with pytest.raises(ValueError, match=r"config file /home/ada/knobs\.yaml cannot be read"):
         parsed("--config=~/knobs.yaml")
 
 

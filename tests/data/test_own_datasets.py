@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data import datasets
 from pipeline.data.dataset import DataError
-from pipeline.own_code import OwnCodeError
 from tests.own_data import error_of
 
 FLOWERS = """

@@ -243,9 +243,9 @@ def test_an_exception_ends_the_run_as_failed_with_reason_and_traceback(tmp_path)
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'train' in sys.argv:\n"
-        "    import pipeline.training.figures\n"
+        "    import pipeline.recording.figures\n"
         "    def broken(*words): raise RuntimeError('the printer is on fire')\n"
-        "    pipeline.training.figures.learning_curves = broken\n"
+        "    pipeline.recording.figures.learning_curves = broken\n"
     )
     path = f"{tmp_path}:{environment()['PYTHONPATH']}"
     done = run_pipeline("train", *SHORT, cwd=tmp_path, PYTHONPATH=path)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data import datasets
 from pipeline.data_spec import MNIST
 from pipeline.fast_cpu import process
 from pipeline.networks.mlp import MLP
 from pipeline.optim.optimizers import RMSprop, make_optimizer
-from pipeline.own_code import OwnCodeError
 from tests.conftest import ROOT
 
 GOLDEN = ROOT.parent / "shared/reference/keras_golden_trajectory.json"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from pipeline.config.own_code import OwnCodeError
 from pipeline.optim.schedules import cosine, factor_of, step
-from pipeline.own_code import OwnCodeError
 
 OWN = "tests.own_training_code"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.own_code import OwnCodeError
+from pipeline.config.own_code import OwnCodeError
 from pipeline.recording import code_digest as digests
 
 CODE = '''"""What it is."""
@@ -69,5 +69,5 @@ def test_code_of_the_users_own_is_part_of_it_with_what_it_imports_from_beside_it
     assert digests.code_digest(["my_net:Net"]) == before
     (tmp_path / "my_layers.py").write_text("Layer = 2\n")
     assert digests.code_digest(["my_net:Net"]) != before
-    with pytest.raises(OwnCodeError, match="my_nett:Net: no module my_nett in .*; did you mean 'my_net'"):
+    with pytest.raises(OwnCodeError, match=r"my_nett:Net: no module my_nett in .*; did you mean 'my_net'"):
         digests.code_digest(["my_nett:Net"])

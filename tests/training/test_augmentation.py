@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data_spec import MNIST, DataSpec
-from pipeline.own_code import OwnCodeError
 from pipeline.training.augmentation import Augmentation, make_augmentation, shift
 
 OWN = "tests.own_training_code"

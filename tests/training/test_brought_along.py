@@ -8,8 +8,8 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from pipeline import cli
 from pipeline.config import ConfigError, RunConfig
+from pipeline.config.own_code import OwnCodeError
 from pipeline.networks.mlp import MLP
-from pipeline.own_code import OwnCodeError
 from pipeline.seeding import derive_seed
 from pipeline.training import building, checkpoints, fit
 from pipeline.training.augmentation import shift

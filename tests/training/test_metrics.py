@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.own_code import OwnCodeError
+from pipeline.config.own_code import OwnCodeError
 from pipeline.training.metrics import EpochMeasure, ExampleMean, make_measures
 
 

@@ -6,11 +6,10 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from pipeline import own_code
+from pipeline.config import own_code
 from pipeline.values import Value, did_you_mean, short
 
 MOST = 2**53  # of a whole number: the largest up to which MLflow's and JSON's numbers are exact
-LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,3 @@ def role_of(field: FieldInfo) -> Role:
 def names_of(field: FieldInfo) -> Names | None:
     """What the knob may name, if it names something."""
     return next((each for each in field.metadata if isinstance(each, Names)), None)
-
-
-def limits_of(field: FieldInfo) -> list[tuple[str, float]]:
-    """The limits of a number: words and where it ends."""
-    return [
-        (words, getattr(each, key)) for each in field.metadata for key, words in LIMITS.items() if hasattr(each, key)
-    ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from pipeline.training import figures
+from pipeline.recording import figures
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from mlflow.projects.utils import load_project
 from pipeline import cli
 from pipeline.commands import flags
 from pipeline.commands.parsing import Parser
-from pipeline.config import KNOBS, OWNERS, ROLES, ConfigError, RunConfig, choices_of, kind_of
+from pipeline.config import KNOBS, OWNERS, ROLES, ConfigError, RunConfig
+from pipeline.config.roles import names_of
+from pipeline.config.words import choices_of, kind_of
 from pipeline.delivery.writer import Writer
 from pipeline.experiments.plan import _deciding
-from pipeline.knobs import names_of
 from pipeline.recording import resuming
 from pipeline.tracking import lines
 from pipeline.tracking.journal import RunFolder
@@ -34,17 +35,17 @@ def values_of(name):
     """Any value that the knob takes."""
     ends = {type(each): each for each in KNOBS[name].metadata}
     gt, ge, lt, le = (getattr(ends.get(kind), kind.__name__.lower(), None) for kind in (Gt, Ge, Lt, Le))
-    if choices_of(name):
-        return st.sampled_from(choices_of(name))
+    if choices_of(KNOBS[name]):
+        return st.sampled_from(choices_of(KNOBS[name]))
     if shipped := names_of(KNOBS[name]):
         return st.just(KNOBS[name].default) if name in OWNERS else st.sampled_from(shipped.shipped)
     if name == "data_name":
         return st.just("") | names
-    if kind_of(name) is bool:
+    if kind_of(KNOBS[name]) is bool:
         return st.booleans()
-    if kind_of(name) is int:
+    if kind_of(KNOBS[name]) is int:
         return st.integers(ge, le)
-    if kind_of(name) is float:
+    if kind_of(KNOBS[name]) is float:
         low = ge if ge is not None else gt
         return st.floats(low, lt, exclude_min=gt is not None, exclude_max=lt is not None, allow_infinity=False)
     return words

@@ -10,10 +10,9 @@ from pathlib import Path
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from pipeline import own_code
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, own_code
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data_spec import DataSpec
-from pipeline.own_code import OwnCodeError
 
 FAILED = 3
 EXAMPLES = 8

@@ -1,18 +1,16 @@
 """RunConfig: every knob of a run with its meaning, range and default, and what another value of it means elsewhere."""
 
-import contextlib
 import functools
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ValidationError, ValidationInfo, create_model, field_validator
-from pydantic_core import ErrorDetails
 
-from pipeline import own_code, signatures
-from pipeline.knobs import (
+from pipeline.config import own_code, signatures
+from pipeline.config.roles import (
     KEPT,
     MOST,
     NAME,
@@ -23,13 +21,11 @@ from pipeline.knobs import (
     Names,
     Role,
     knob,
-    limits_of,
     named,
     names_of,
-    role_of,
 )
-from pipeline.own_code import OwnCodeError
-from pipeline.values import Value, did_you_mean, exactly, short, unknown_name
+from pipeline.config.words import kind_of, problem_of
+from pipeline.values import Value, exactly
 
 IN_MNISTS_FORMAT = ("mnist", "fashion_mnist", "kmnist")
 DATASETS = (*IN_MNISTS_FORMAT, "digits", *signatures.DATASETS)
@@ -169,12 +165,12 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(sorted(_problem(type(self), each) for each in error.errors())) from None
+            raise ConfigError(sorted(problem_of(each, type(self).model_fields) for each in error.errors())) from None
 
     @field_validator("*", mode="before")
     @classmethod
     def _as_typed(cls, value: object, info: ValidationInfo) -> Value:
-        return exactly(value, kind_of(info.field_name or "", cls))
+        return exactly(value, kind_of(cls.model_fields[info.field_name or ""]))
 
     @field_validator("*")
     @classmethod
@@ -297,82 +293,3 @@ def _knobs_of(owner: str) -> signatures.Knobs:
 def class_of(values: Mapping[str, object]) -> type[RunConfig]:
     """The config's class for the dataset and the network that the values name, or the default ones."""
     return class_with_knobs_of(*[str(values.get(name, COMMON[name].default)) for name in OWNERS])
-
-
-def problems_of(values: Mapping[str, object]) -> list[str]:
-    """What is wrong with the knobs, a line for each."""
-    try:
-        RunConfig.from_mapping(values)
-    except ConfigError as error:
-        return error.problems
-    except OwnCodeError as error:
-        return [str(error)]
-    return []
-
-
-def as_recorded(params: Mapping[str, str]) -> dict[str, str]:
-    """Params as our own records have them: of a knob `1e-3` as `0.001`; what is no knob's value stays as it is."""
-    recorded = dict(params)
-    for name in KNOBS.keys() & params.keys():
-        with contextlib.suppress(ValueError):
-            recorded[name] = str(exactly(params[name], kind_of(name)))
-    return recorded
-
-
-def kind_of(name: str, of: type[RunConfig] | None = None) -> type:
-    """The type of a knob's value: str, int, float or bool."""
-    kind: Any = (of or SHIPPED).model_fields[name].annotation
-    return str if get_args(kind) else kind
-
-
-def choices_of(name: str, of: type[RunConfig] | None = None) -> tuple[str, ...]:
-    """The words that a knob may have; none: any."""
-    return get_args((of or SHIPPED).model_fields[name].annotation)
-
-
-def range_text(name: str, value: float = 0, of: type[RunConfig] | None = None) -> str:
-    """What a knob may be in words: `one of mnist, kmnist`, `at least 0, below 1`, or nothing.
-
-    Args:
-        name: the knob.
-        value: what it was given; the largest whole number of any knob is told if it was larger.
-        of: the config's class.
-    """
-    if choices := choices_of(name, of):
-        return "one of " + ", ".join(choices)
-    field = (of or SHIPPED).model_fields[name]
-    if names := names_of(field):
-        return names.words
-    limits = limits_of(field)
-    return ", ".join(f"{words} {limit:g}" for words, limit in limits if limit != MOST or value > MOST)
-
-
-def _problem(of: type[RunConfig], error: ErrorDetails) -> str:
-    """One of pydantic's errors as a line: what was given, what is allowed."""
-    name, value = str(error["loc"][0]), error["input"]
-    match error["type"]:
-        case "missing":
-            return f"{name} is missing: it has no default"
-        case "extra_forbidden":
-            return _unknown(of, name)
-        case "value_error":
-            return f"{name} {error['ctx']['error']}"
-        case "literal_error":
-            close = did_you_mean(value, choices_of(name, of))
-            return f"{name} {short(repr(value))} is not {range_text(name, of=of)}{close}"
-        case _:
-            return f"{name} {short(str(value))} is out of range: {range_text(name, value, of) or 'finite'}"
-
-
-def _unknown(of: type[RunConfig], name: str) -> str:
-    """The line for a knob that there is not, or that another network or dataset has."""
-    for owner in (*signatures.NETWORKS, *signatures.DATASETS):
-        if name in signatures.knobs_of(owner):
-            kind = "network" if owner in signatures.NETWORKS else "dataset"
-            return f"{name} is a knob of {kind} {owner}, which is not the one that was chosen"
-    return unknown_name("knob", name, of.model_fields)
-
-
-SHIPPED = class_with_knobs_of("mnist", "mlp")
-KNOBS = SHIPPED.model_fields  # of the sample
-ROLES = {name: role_of(field) for name, field in KNOBS.items()}

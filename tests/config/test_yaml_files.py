@@ -5,8 +5,8 @@ import yaml
 
 from pipeline.commands.flags import read_knobs
 from pipeline.config import RunConfig
+from pipeline.config.yaml_files import MOST_BYTES, MOST_VALUES, YamlFileError, read_yaml
 from pipeline.experiments.spec import read_question
-from pipeline.yaml_files import MOST_BYTES, MOST_VALUES, YamlFileError, read_yaml
 from tests.experiments.test_spec import GOOD
 
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from pipeline import cli, own_code, signatures
+from pipeline import cli
 from pipeline.commands import flags
 from pipeline.commands.parsing import Parser
-from pipeline.config import ConfigError, RunConfig, class_with_knobs_of
-from pipeline.own_code import OwnCodeError
+from pipeline.config import ConfigError, RunConfig, class_with_knobs_of, own_code, signatures
+from pipeline.config.own_code import OwnCodeError
 
 NET = """
 from typing import Annotated, Literal

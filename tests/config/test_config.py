@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import config
-from pipeline.config import DATASETS, KNOBS, ROLES, ConfigError, RunConfig, as_recorded, choices_of, kind_of, range_text
+from pipeline.config import DATASETS, KNOBS, ROLES, ConfigError, RunConfig, as_recorded
+from pipeline.config.words import choices_of, kind_of, range_of
 from pipeline.mlflow_client.naming import problems_of as mlflow_problems
 from pipeline.values import did_you_mean, exactly, unknown_name
 
@@ -73,7 +74,7 @@ EDGES = {
 
 
 def test_the_edges_of_every_number_are_listed_here():
-    assert set(EDGES) == {name for name in KNOBS if kind_of(name) in (int, float)}
+    assert set(EDGES) == {name for name in KNOBS if kind_of(KNOBS[name]) in (int, float)}
 
 
 @pytest.mark.parametrize("as_typed", [lambda value: value, repr], ids=["value", "text"])
@@ -86,7 +87,7 @@ def test_a_number_is_taken_at_the_edge_of_its_range_and_refused_one_step_past(na
         assert (taken, type(taken)) == (value, type(value))
     for value in outside:
         (problem,) = problems_of(**{**held_out, name: as_typed(value)})
-        assert problem.startswith(f"{name} {value} is out of range: {range_text(name)}")
+        assert problem.startswith(f"{name} {value} is out of range: {range_of(KNOBS[name])}")
 
 
 @pytest.mark.parametrize(
@@ -102,13 +103,13 @@ def test_a_number_is_taken_at_the_edge_of_its_range_and_refused_one_step_past(na
     ],
 )
 def test_a_range_is_told_in_words(name, words):
-    assert range_text(name) == words
+    assert range_of(KNOBS[name]) == words
 
 
 def test_the_largest_whole_number_is_told_to_whoever_went_beyond_it_alone():
     for value, words in ((None, "at least 1"), (WHOLE, "at least 1"), (WHOLE + 1, "at least 1, at most 9.0072e+15")):
-        assert range_text("epochs", *([] if value is None else [value])) == words
-    assert range_text("hidden_layers", WHOLE + 1) == "at least 0, at most 1000"
+        assert range_of(KNOBS["epochs"], *([] if value is None else [value])) == words
+    assert range_of(KNOBS["hidden_layers"], WHOLE + 1) == "at least 0, at most 1000"
 
 
 def test_what_is_wrong_can_be_asked_without_making_a_config():
@@ -279,10 +280,12 @@ def test_the_registered_model_is_named_after_dataset_and_network_unless_given():
 
 def test_every_choice_of_a_knob_is_taken_and_nothing_else():
     for name in KNOBS:
-        for word in choices_of(name):
+        for word in choices_of(KNOBS[name]):
             assert getattr(RunConfig.from_mapping({name: word}), name) == word
             (problem,) = problems_of(**{name: word.upper() + "."})
-            assert problem.startswith(f"{name} {word.upper() + '.'!r} is not one of {', '.join(choices_of(name))}")
+            assert problem.startswith(
+                f"{name} {word.upper() + '.'!r} is not one of {', '.join(choices_of(KNOBS[name]))}"
+            )
 
 
 def test_every_knob_has_a_meaning_and_a_default_within_its_range():

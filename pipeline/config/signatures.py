@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field
 
-from pipeline.own_code import OwnCodeError, is_own, load
+from pipeline.config.own_code import OwnCodeError, is_own, load
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 # The shipped ones that have knobs: name -> module and what to call in it.
 NETWORKS = {"mlp": ("networks/mlp", "MLP"), "cnn": ("networks/cnn", "CNN")}
 DATASETS = {"folder": ("data/folder", "folder"), "table": ("data/table", "table")}
