@@ -4,6 +4,7 @@ import itertools
 import shutil
 import time
 
+import httpx
 import mlflow
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ def page(browser, service):
 
 
 def opened(browser, address):
+    browser.get_log("browser")  # what was logged until now is not this page's
     browser.get(address)
     wait_for(lambda: "version" in text(browser, "version"))
     return browser
@@ -60,7 +62,12 @@ def things(tmp_path_factory):
     client = register(uri, "things", [DataSpec("image", (3, 24, 36), CLASSES), FLOWERS, MNIST], folder)
     running = Service(uri, folder, "--model", "things")
     running.uri = uri
-    running.serve = lambda version: client.set_registered_model_alias("things", "champion", version)
+
+    def serve(version):
+        client.set_registered_model_alias("things", "champion", version)
+        wait_for(lambda: httpx.get(f"{running.address}/ready").json()["version"] == version)
+
+    running.serve = serve
     yield running
     assert running.stop() == 0
 
@@ -71,8 +78,7 @@ def thing(browser, things):
 
     def page_of(version):
         things.serve(version)
-        wait_for(lambda: opened(browser, things.address) and text(browser, "version") == f"things version {version}")
-        return browser
+        return opened(browser, things.address)
 
     return page_of
 
@@ -256,7 +262,6 @@ def test_a_page_that_is_open_follows_the_model_to_another_shape(thing, things, t
     draw(page, SEVEN)
     wait_for(lambda: text(page, "class"))
     things.serve(PHOTOS)
-    time.sleep(0.5)
     draw(page, SEVEN)
     wait_for(lambda: text(page, "version") == f"things version {PHOTOS}")
     wait_for(lambda: "ask again" in text(page, "trouble"))
@@ -264,7 +269,6 @@ def test_a_page_that_is_open_follows_the_model_to_another_shape(thing, things, t
     page.find_element(By.ID, "file").send_keys(photo(tmp_path))
     wait_for(lambda: text(page, "class") in CLASSES)
     things.serve(TABLE)
-    time.sleep(0.5)
     page.find_element(By.ID, "file").send_keys(photo(tmp_path))
     wait_for(lambda: shown(page) == ["row"])
     wait_for(lambda: "ask again" in text(page, "trouble"))
@@ -294,4 +298,3 @@ def test_a_service_with_a_token_is_asked_with_it(browser, things, tmp_path):
         wait_for(lambda: shown(browser) == ["row"])
     finally:
         running.stop()
-        browser.get_log("browser")  # a 401, as it should be
