@@ -42,7 +42,7 @@ TESTS = {
     "fast_cpu/blocks": ["fast_cpu/test_blocks"],
     "training/classifier": ["training/test_classifier", "training/test_ranks"],
     "training/augmentation": ["training/test_augmentation"],
-    "training/metrics": ["training/test_metrics", "training/test_ranks"],
+    "training/metrics": ["training/test_training_metrics", "training/test_ranks"],
     "training/callbacks": ["training/test_callbacks", "test_seeding"],
     "training/news": ["training/test_callbacks"],
     "training/checkpoints": ["training/test_checkpoint_files"],

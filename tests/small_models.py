@@ -42,7 +42,7 @@ def register(uri, name, specs, folder):
             network = export(spec, folder / f"{name}-{seed}.onnx", seed)
             np.save(folder / "example.npy", np.zeros((2, *spec.sent_shape), np.uint8))
             run_id = client.create_run(experiment).info.run_id
-            model_id = log_model.log_model(client, run_id, network, folder / "example.npy")
+            model_id = log_model.log_model(client, run_id, network, folder / "example.npy", spec)
             log_model.register(client, name, run_id, model_id, {})
     finally:
         mlflow.set_tracking_uri(before)

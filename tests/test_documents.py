@@ -12,6 +12,7 @@ import yaml
 
 from pipeline import cli
 from pipeline.config import RunConfig
+from pipeline.config.signatures import DATASETS, NETWORKS
 from pipeline.serving.app import make_app
 from pipeline.serving.metrics import Telemetry
 from tests.asgi import ask, run_fast
@@ -40,12 +41,15 @@ def commands_in(text, program):
 
 
 @functools.cache
-def flags_of(verb):
-    """The flags that the subcommand's help names."""
+def flags_of(verb, *chosen):
+    """The flags that the subcommand's help names, with a network or a dataset whose own it names too."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):  # argparse leaves so after the help
-        assert cli.main([verb, "--help"]) == 0
+        assert cli.main([verb, *chosen, "--help"]) == 0
     return set(re.findall(r"--[\w-]+", out.getvalue()))
+
+
+OWNERS = [*(["--network", name] for name in NETWORKS), *(["--dataset", name] for name in DATASETS)]
 
 
 def anchors(text):
@@ -77,7 +81,9 @@ def test_subcommands_and_their_flags_exist(document):
     for words in commands_in(document.read_text(), "python -m pipeline"):
         if verb := re.match(r"[a-z]*", words)[0]:
             assert verb in cli.VERBS, words
-            assert set(re.findall(r"--[\w-]+", words)) <= flags_of(verb), words
+            chosen = re.findall(r"--(?:network|dataset) \S+", words) if verb == "train" else []
+            known = flags_of(verb, *(word for pair in chosen for word in pair.split()))
+            assert set(re.findall(r"--[\w-]+", words)) <= known, words
 
 
 @every_document
@@ -103,7 +109,7 @@ def test_names_of_the_code_exist(document):
 @every_document
 def test_flags_that_stand_alone_exist(document):
     elsewhere = {"--env-manager", "--experiment-name", "--run-id"}  # of `mlflow run`
-    known = elsewhere.union(*map(flags_of, cli.VERBS))
+    known = elsewhere.union(*map(flags_of, cli.VERBS), *(flags_of("train", *owner) for owner in OWNERS))
     assert set(re.findall(r"`(--[\w-]+)", document.read_text())) - {"--name"} <= known
 
 

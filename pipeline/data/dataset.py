@@ -217,6 +217,7 @@ def _names(classes: Sequence[str] | None, given: dict[str, Array]) -> tuple[str,
         raise DataError(f"classes {', '.join(repeated[:5])} stand more than once")
     if "" in names:
         raise DataError("a class has the empty text for its name, expected a name")
+    _check_text("class", names)
     if len(names) < FEWEST:
         found = f"1 class, {names[0]}" if names else "no class"
         raise DataError(f"found {found}; expected at least {FEWEST}")
@@ -267,7 +268,15 @@ def _columns(features: Sequence[str] | None, count: int) -> tuple[str, ...]:
     names = [f"x{number}" for number in range(count)] if features is None else [str(name) for name in features]
     if len(names) != count or len(set(names)) < count:
         raise DataError(f"found {len(set(names))} different names of features for {count} columns, expected one each")
+    _check_text("feature", names)
     return tuple(names)
+
+
+def _check_text(what: str, names: list[str]) -> None:
+    """Names reach clients as JSON: bytes that are no UTF-8 come from file systems as lone surrogates."""
+    for name in names:
+        if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DataError(f"the name of {what} {name!a} is no text that JSON can hold; rename it")
 
 
 def _scale(rows: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

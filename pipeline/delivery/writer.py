@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils import mlflow_tags
 
+from pipeline.data_spec import MNIST, DataSpec
 from pipeline.delivery import ui
 from pipeline.delivery.keys import key_of
 from pipeline.mlflow_client import searches
@@ -230,10 +231,11 @@ class Writer:
 
     def _model(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         network, example = (self._there(self.folder.path / event[name]) for name in ("network", "example"))
-        model_id = log_model.log_model(self.client, self.run_id, network, example)
+        spec = DataSpec.from_json(event["spec"]) if event.get("spec") else MNIST
+        model_id = log_model.log_model(self.client, self.run_id, network, example, spec)
         if name := event["model_name"]:
             tags = {**event["tags"], "run_id": self.run_id}
-            spec, words = log_model.spec_of(network), event.get("description", "")
+            words = event.get("description", "")
             self.versions[name] = log_model.register(
                 self.client, name, self.run_id, model_id, tags, words, spec.in_words()
             )

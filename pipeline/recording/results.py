@@ -77,7 +77,7 @@ def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", 
     tags = version_tags(result.test["test_accuracy"], source.name, source.digest, config.data_knobs())
     what = f"{len(inputs):,} test {'images' if spec.kind == 'image' else 'rows'}"
     description = describe(config, result.test["test_accuracy"], what, max(result.history, default=config.epochs))
-    run.model(network, example, config.model_name, tags, description)
+    run.model(network, example, config.model_name, tags, description, spec.as_json())
     run.describe(description)
 
     artifacts = run.folder.artifacts

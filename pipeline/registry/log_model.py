@@ -14,10 +14,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils import requirements_utils
 
-from pipeline.data_spec import DataSpec
+from pipeline.data_spec import MNIST, DataSpec
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import once
-from pipeline.onnx_session import open_network
 from pipeline.registry import predictor
 from pipeline.registry.versions import CHAMPION
 
@@ -25,10 +24,15 @@ MODEL = "model"
 CROWNED = "first_champion"  # on a version that became champion by being the first, so that it does so once
 
 
-def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: Path) -> str:
+def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: Path, spec: DataSpec = MNIST) -> str:
     """Store an ONNX file as the run's MLflow model, once however often it is called; returns the model id.
 
-    The example is an .npy file of a few examples (N, ...), raw.
+    Args:
+        client: of the tracking server.
+        run_id: the run.
+        network: the ONNX file.
+        example: an .npy file of a few examples (N, ...), raw.
+        spec: what the network takes; that of runs from before they said so is MNIST's.
     """
     model = only_model(client, run_id)
     if model is None:
@@ -36,7 +40,7 @@ def log_model(client: mlflow.MlflowClient, run_id: str, network: Path, example: 
         with once():
             model = client.create_logged_model(experiment_id, name=MODEL, source_run_id=run_id, model_type="classifier")
     if model.status != LoggedModelStatus.READY:
-        _fill(client, run_id, model, network, example)
+        _fill(client, run_id, model, network, example, signature_of(spec))
     return str(model.model_id)
 
 
@@ -53,7 +57,9 @@ def only_model(client: mlflow.MlflowClient, run_id: str) -> Any:
     return models[0] if models else None
 
 
-def _fill(client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, example: Path) -> None:
+def _fill(
+    client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, example: Path, signature: ModelSignature
+) -> None:
     """Give the model its files; each step may be done again. (`Model.log` would list it among the run's again.)"""
     # Else MLflow reads the file lists of all installed packages, 1.1 s, to check pins that are read from them here.
     requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
@@ -70,7 +76,7 @@ def _fill(client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, e
             mlflow_model=about,
             python_model=predictor.__file__,
             artifacts={predictor.NETWORK: str(network)},
-            signature=signature_of(network),
+            signature=signature,
             input_example=np.load(example).astype(np.float32),
             pip_requirements=[f"{name}=={version(name)}" for name in predictor.REQUIREMENTS],
         )
@@ -78,14 +84,9 @@ def _fill(client: mlflow.MlflowClient, run_id: str, model: Any, network: Path, e
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def spec_of(network: Path) -> DataSpec:
-    """What an ONNX file says that it takes."""
-    return DataSpec.of_network(open_network(network, threads=1).get_modelmeta().custom_metadata_map)
-
-
-def signature_of(network: Path) -> ModelSignature:
-    """MLflow's signature of an ONNX file."""
-    spec, number = spec_of(network), np.dtype(np.float32)
+def signature_of(spec: DataSpec) -> ModelSignature:
+    """MLflow's signature of a network that takes such data."""
+    number = np.dtype(np.float32)
     return ModelSignature(
         inputs=Schema([TensorSpec(number, (-1, *spec.sent_shape))]),
         outputs=Schema([TensorSpec(number, (-1, len(spec.classes)))]),

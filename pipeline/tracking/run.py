@@ -141,13 +141,22 @@ class Run:
         """Say what the run is and gave, where MLflow shows it beside the run."""
         self.tags({"mlflow.note.content": description})
 
-    def model(self, network: Path, example: Path, model_name: str, tags: dict[str, str], description: str = "") -> None:
-        """Record the network (an ONNX file in the folder), to be registered under the name unless that is empty."""
+    def model(
+        self, network: Path, example: Path, model_name: str, tags: dict[str, str], description: str = "", spec: str = ""
+    ) -> None:
+        """Record the network (an ONNX file in the folder), to be registered under the name unless that is empty.
+
+        Args:
+            network, example: files in the folder.
+            model_name: the registered model.
+            tags, description: of the version.
+            spec: what the network takes, as whoever registers it reads it.
+        """
         paths = {
             "network": str(network.relative_to(self.folder.path)),
             "example": str(example.relative_to(self.folder.path)),
         }
-        self._append("model", model_name=model_name, tags=tags, description=description, **paths)
+        self._append("model", model_name=model_name, tags=tags, description=description, spec=spec, **paths)
 
     def end(self, status: str, reason: str = "") -> None:
         """Close the record, if it is open: FINISHED, FAILED or KILLED."""

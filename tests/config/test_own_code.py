@@ -8,8 +8,9 @@ import pytest
 from pipeline import cli
 from pipeline.commands import flags
 from pipeline.commands.parsing import Parser
-from pipeline.config import ConfigError, RunConfig, class_with_knobs_of, own_code, signatures
+from pipeline.config import ConfigError, RunConfig, own_code, signatures
 from pipeline.config.own_code import OwnCodeError
+from pipeline.config.run_config import class_with_knobs_of
 
 NET = """
 from typing import Annotated, Literal

@@ -357,3 +357,13 @@ def test_equal_data_have_equal_digests_and_other_classes_features_or_values_anot
         rows(features=["b", "a"]),
     ]
     assert len({each.digest for each in [images(), *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize("name", ["a\udcff", "b\0c"])
+def test_a_class_or_a_feature_whose_name_is_no_text_is_refused(name):
+    images, labels = np.zeros((2, 3, 3), np.uint8), [0, 1]
+    with pytest.raises(DataError, match="is no text that JSON can hold"):
+        Dataset((images, labels), (images, labels), ["a", name])
+    rows = np.array([[1.0], [2.0]])
+    with pytest.raises(DataError, match="is no text that JSON can hold"):
+        Dataset((rows, labels), (rows, labels), ["a", "b"], table=True, features=[name])

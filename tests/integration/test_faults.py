@@ -243,9 +243,9 @@ def test_an_exception_ends_the_run_as_failed_with_reason_and_traceback(tmp_path)
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'train' in sys.argv:\n"
-        "    import pipeline.recording.figures\n"
+        "    import pipeline.training.onnx_export\n"
         "    def broken(*words): raise RuntimeError('the printer is on fire')\n"
-        "    pipeline.recording.figures.learning_curves = broken\n"
+        "    pipeline.training.onnx_export.check_same = broken\n"
     )
     path = f"{tmp_path}:{environment()['PYTHONPATH']}"
     done = run_pipeline("train", *SHORT, cwd=tmp_path, PYTHONPATH=path)
@@ -255,7 +255,7 @@ def test_an_exception_ends_the_run_as_failed_with_reason_and_traceback(tmp_path)
     assert (run.info.status, run.data.tags["failure_reason"]) == ("FAILED", "RuntimeError: the printer is on fire")
     client = mlflow.MlflowClient(tracking_uri=store(tmp_path))
     kept = client.download_artifacts(run.info.run_id, "traceback.txt", str(tmp_path))
-    assert "figures.learning_curves(result.history" in Path(kept).read_text()
+    assert "onnx_export.check_same(network" in Path(kept).read_text()
 
 
 @pytest.mark.slow

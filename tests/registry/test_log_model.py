@@ -8,6 +8,7 @@ import yaml
 from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
+from pipeline.data_spec import MNIST
 from pipeline.mlflow_client.connection import RETRIES
 from pipeline.registry import log_model, predictor
 from tests.fake_model_registry import FakeRegistry
@@ -121,7 +122,7 @@ def test_a_model_that_cannot_be_made_is_no_model_that_there_is(monkeypatch):
     assert client.writes == []
 
 
-def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch, files):
+def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch):
     monkeypatch.setenv(RETRIES, "7")
     client, seen = empty(), {}
     for name in ("create_registered_model", "create_model_version", "create_logged_model", "log_outputs"):
@@ -136,7 +137,7 @@ def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch, fi
     monkeypatch.setattr(log_model.np, "load", lambda path: np.zeros((2, 28, 28), np.uint8))
     client.log_model_artifacts = lambda *words: None
     client.add_run("r")
-    log_model.log_model(client, "r", files[0], "example")
+    log_model.log_model(client, "r", "network", "example")
     register(client)
     assert seen == dict.fromkeys(seen, "0")
     assert len(seen) == 4
@@ -288,7 +289,7 @@ def test_nothing_is_guessed_that_is_known(client, files, monkeypatch):
     given = {}
     monkeypatch.setattr(log_model.mlflow.pyfunc, "save_model", lambda **options: given.update(options))
     log_model.log_model(client, "r", *files)
-    assert given["signature"] == log_model.signature_of(files[0])
+    assert given["signature"] == log_model.signature_of(MNIST)
     assert given["signature"].inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 28, 28)}
     assert given["signature"].outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 10)}
     assert log_model.requirements_utils._MODULES_TO_PACKAGES == {}
