@@ -8,9 +8,8 @@ import pytest
 from pipeline import cli
 from pipeline.commands import flags
 from pipeline.commands.parsing import Parser
-from pipeline.config import ConfigError, RunConfig, own_code, signatures
+from pipeline.config import ConfigError, RunConfig, own_code
 from pipeline.config.own_code import OwnCodeError
-from pipeline.config.run_config import class_with_knobs_of
 
 NET = """
 from typing import Annotated, Literal
@@ -36,8 +35,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "my_net.py").write_text(NET)
     yield tmp_path
-    signatures.knobs_of.cache_clear()
-    class_with_knobs_of.cache_clear()
     for name in [name for name in sys.modules if name.startswith("my_")]:
         del sys.modules[name]
 

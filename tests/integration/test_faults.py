@@ -207,6 +207,7 @@ class Failing(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_500_and_slowly_is_waited_for(tmp_path, undisturbed):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as failing:
         threading.Thread(target=failing.serve_forever, daemon=True).start()

@@ -188,6 +188,7 @@ def test_nothing_is_printed_that_a_user_cannot_act_on(project_run):
 TRAINING = ("python", "-m", "pipeline", "train", "--project_defaults")
 
 
+@pytest.mark.slow
 def test_mlflow_run_with_the_id_of_an_interrupted_run_goes_on_with_it(tmp_path):
     project = tmp_path / "project"
     project.mkdir()
