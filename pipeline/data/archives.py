@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.data.dataset import DataError
 from pipeline.data.image_files import Bytes, Part, content_of
+from pipeline.data_spec import MNIST
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test", "t10k": "test"}
@@ -16,15 +17,15 @@ KINDS = {
     **dict.fromkeys(("x", "image", "images", "img", "imgs", "data", "features", "pixels"), "x"),
     **dict.fromkeys(("y", "label", "labels", "target", "targets"), "y"),
 }
-SIDE = 28
+SIDE = MNIST.shape[1]
 NEAR = 0.1  # a pixel divided by 255 and stored as a 16-bit float comes back as near as that
 
 
 def read_npz(path: Path) -> list[Part]:
     """The four parts of a dataset: images and labels to train and to test with.
 
-    Images of shape (N, 28, 28), (N, 784), (N, 28, 28, 1) or (N, 1, 28, 28) may be whole numbers in 0..255, or those
-    divided by 255; labels (N,), (N, 1) or one-hot (N, classes).
+    Images of MNIST's size, flat or with their channel first, last or not at all, may be whole numbers in 0..255, or
+    those divided by 255; labels (N,), (N, 1) or one-hot (N, classes).
 
     Raises:
         DataError: naming file and key, what was found and what was expected.
@@ -73,7 +74,7 @@ def _keys(path: Path, names: list[str]) -> dict[str, str]:
 
 
 def _images(array: np.ndarray[Any, Any], where: str) -> Bytes:
-    """(N, 28, 28) uint8 of any of the shapes and types that images come in."""
+    """(N, SIDE, SIDE) uint8 of any of the shapes and types that images come in."""
     shape = array.shape
     if shape[1:] in ((SIDE * SIDE,), (SIDE, SIDE, 1), (1, SIDE, SIDE)):
         array = array.reshape(len(array), SIDE, SIDE)

@@ -14,8 +14,9 @@ from pipeline.data.dataset import DataError, Dataset, Split
 from pipeline.data.downloads import TORCHVISION_CLASSES, download, raw_folder
 from pipeline.data.image_files import FILES, Part, find, listing, read_idx, stem_of
 from pipeline.data.known_data import check_name
+from pipeline.data_spec import MNIST
 
-SIDE = 28
+SIDE = MNIST.shape[1]
 CLASSES = [str(digit) for digit in range(10)]
 DIGITS_TRAIN = 1437
 OTHER_FORMATS = r"(csv|zip|tar|tgz|gz|bz2|xz|zst|7z|rar|pkl|pickle|mat|parquet|arrow|npy|npz|h5|hdf5|arff|pt)"

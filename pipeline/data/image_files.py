@@ -34,7 +34,7 @@ class Part:
 
     Attributes:
         where: the file, or the key in an archive.
-        values: images (N, 28, 28) or labels (N,), uint8.
+        values: images (N, height, width) or labels (N,), uint8.
         md5: of the file as it lies, where it is gzipped; known data are known by it.
     """
 

@@ -5,6 +5,8 @@ import sys
 
 import torch
 
+from pipeline.data_spec import MNIST
+
 KEEP_BYTES = 1 << 30
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 EXACT = 1e-5
@@ -54,7 +56,7 @@ def _error_with(precision: str) -> float:
     """The largest relative error of a product like the network's own, against float64."""
     torch.set_float32_matmul_precision(precision)
     generator = torch.Generator().manual_seed(0)
-    left = torch.rand(128, 784, generator=generator)
-    right = torch.rand(784, 512, generator=generator)
+    left = torch.rand(128, MNIST.size, generator=generator)
+    right = torch.rand(MNIST.size, 512, generator=generator)
     exact = left.double() @ right.double()
     return float(((left @ right).double() / exact - 1).abs().max())

@@ -110,7 +110,7 @@ class AccessLog:
 
 
 def _instant(time: datetime) -> str:
-    """`2026-11-23T16:16:28.123Z`."""
+    """`2026-11-23T16:16:18.123Z`."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.data_spec import MNIST, DataSpec
 from pipeline.pixels import as_bytes, as_pixels, on_paper, upright
 
-SIDE, BOX = 28, 20  # of MNIST's
+SIDE, BOX = MNIST.shape[1], 20
 MAX_PIXELS, MAX_SIDE = 16_000_000, 8_000
 FORMATS = ("PNG", "JPEG")
 INK = 0.2  # of the strongest stroke; what is weaker is paper, shade or noise
@@ -83,7 +83,7 @@ def _grey_levels(image: Image.Image) -> NDArray[np.float32]:
 
 
 def mnist(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A drawing (H, W) as MNIST's images are, (28, 28), light on dark; 28x28 on black is taken as it is."""
+    """A drawing (H, W) as MNIST's images are, light on dark; one of their size on black is taken as it is."""
     return grey if grey.shape == (SIDE, SIDE) and _paper(grey) < 128 else fit(grey)
 
 
@@ -94,7 +94,7 @@ def _paper(grey: NDArray[np.float32]) -> float:
 
 
 def fit(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A digit on any even background, (H, W) in 0..255, as MNIST's authors would have stored it, (28, 28).
+    """A digit on any even background, (H, W) in 0..255, as MNIST's authors would have stored it.
 
     Raises:
         ImageError: if nothing stands out from the background.

@@ -78,7 +78,7 @@ def make_augmentation(name: str, spec: DataSpec) -> Augmentation | None:
 
 
 def _kind(values: Tensor) -> str:
-    """`float32 (128, 1, 28, 28) on cpu`."""
+    """`float32 (128, 3, 64, 64) on cpu`."""
     if not isinstance(values, Tensor):
         return type(values).__name__
     return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)} on {values.device}"
