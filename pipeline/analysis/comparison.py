@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pipeline import divergence
 from pipeline.analysis import statistics
 from pipeline.analysis.statistics import ANY, CONFIDENCE, MAX_RUNS, MIN_RUNS, Bounds, Estimate, corrected, estimate
-from pipeline.config import ROLES
+from pipeline.config import KNOBS, ROLES
 
 # The smallest difference that a comparison should be able to see; where it could not, it says how many runs it takes.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
@@ -177,17 +177,23 @@ def group(runs: Sequence[Run]) -> tuple[list[Group], dict[str, str]]:
     """
     same_in_kind = {name for name, role in ROLES.items() if not role.groups}
     names = sorted({name for run in runs for name in run.params} - same_in_kind)
-    values = {name: {run.params.get(name, "") for run in runs} for name in names}
+    values = {name: {_param(run, name) for run in runs} for name in names}
     common = {name: next(iter(values[name])) for name in names if len(values[name]) == 1}
     different = [name for name in names if name not in common]
     by_knobs: dict[tuple[str, ...], dict[str, Run]] = {}
     for run in sorted(runs, key=lambda run: run.started_ms):
-        key = tuple(run.params.get(name, "") for name in different)
+        key = tuple(_param(run, name) for name in different)
         by_knobs.setdefault(key, {})[run.seed] = run
     groups = [_group(dict(zip(different, key, strict=True)), seeds.values()) for key, seeds in by_knobs.items()]
     if len({each.label for each in groups}) < len(groups):  # variants of the same name with other knobs
         groups = [replace(each, label=_knobs_label(each.knobs)) for each in groups]
     return groups, common
+
+
+def _param(run: Run, name: str) -> str:
+    """The run's param; of one from before there was another network than the sample's, also what it could not have."""
+    is_of_before = {"dataset", "epochs"} <= run.params.keys() and "network" not in run.params and name in KNOBS
+    return run.params.get(name, str(KNOBS[name].default) if is_of_before else "")
 
 
 def _group(knobs: dict[str, str], runs: Collection[Run]) -> Group:

@@ -5,7 +5,7 @@ from typing import Any
 from pipeline import divergence
 from pipeline.analysis.comparison import Run
 from pipeline.config import as_recorded
-from pipeline.recording.resuming import recorded_config
+from pipeline.recording.resuming import recorded_knobs
 from pipeline.tracking.folders import data_digest, values_of
 from pipeline.tracking.journal import RunFolder
 
@@ -40,7 +40,7 @@ def of_folder(folder: RunFolder) -> Run:
         name=start["tags"]["mlflow.runName"],
         status=end["status"] if end else "RUNNING",
         started_ms=start["time"],
-        params={name: str(value) for name, value in recorded_config(folder).as_dict().items()},
+        params=as_recorded({name: str(value) for name, value in recorded_knobs(events).items()}),
         tags=start["tags"] | ({divergence.TAG: diverged} if diverged else {}),
         metrics={name: steps[max(steps)] for name, steps in values.items()},
         data=data_digest(events) or "",

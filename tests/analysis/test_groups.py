@@ -174,3 +174,13 @@ def test_what_cannot_be_compared_is_said_in_a_line():
 )
 def test_where_all_diverged_that_is_the_answer_in_any_metric_of_ours(name):
     assert compare([diverged("a", 1)], metric=name).groups[0].fate == "diverged in 1 of 1 runs"
+
+
+def test_a_run_of_before_there_was_another_network_stands_with_those_that_name_the_samples():
+    ours = {"dataset": "mnist", "epochs": "3"}
+    before = run("", 1, 0.9, **ours)
+    now = run("", 2, 0.9, **ours, network="mlp", schedule="constant", gradient_clip="0.0")
+    other = run("", 3, 0.9, **ours, network="cnn", schedule="constant", gradient_clip="0.0")
+    assert [len(each.runs) for each in compare([before, now, other]).groups] == [2, 1]
+    foreign = run("", 4, 0.9, epochs="3")
+    assert [len(each.runs) for each in compare([now, foreign]).groups] == [1, 1]
