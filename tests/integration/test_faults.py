@@ -97,6 +97,7 @@ def test_a_run_whose_every_process_died_is_recognised_by_the_next_command_but_no
     assert status_of(tmp_path).info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_has_the_record_of_an_undisturbed_one(tmp_path, undisturbed):
     training = faults.start_pipeline("train", *SHORT, cwd=tmp_path)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 1)
@@ -222,6 +223,7 @@ def test_a_server_that_answers_500_and_slowly_is_waited_for(tmp_path, undisturbe
     assert faults.differences(undisturbed, faults.full_record(store(tmp_path), tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses_for_good_does_not_block_the_rest_and_is_told(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(  # the check before a training would refuse the name
         "import sys\n"

@@ -287,6 +287,7 @@ def test_no_kind_of_model_makes_the_page_wider(thing, version, width, height):
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.slow
 def test_a_service_with_a_token_is_asked_with_it(browser, things, tmp_path):
     things.serve(TABLE)
     running = Service(things.uri, tmp_path, "--model", "things", PIPELINE_TOKEN="t0ken")
