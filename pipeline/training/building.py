@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from pipeline.config import RunConfig, own_code
 from pipeline.config.own_code import OwnCodeError
@@ -33,12 +34,14 @@ def make_network(config: RunConfig, spec: DataSpec) -> nn.Module:
     """The network: (B, ...) -> (B, classes) logits, its weights drawn from torch's global generator.
 
     Raises:
-        OwnCodeError: if the user's own gives no module.
+        OwnCodeError: if the user's own gives no module, or one without weights yet.
     """
     make = own_code.load(config.network) if own_code.is_own(config.network) else NETWORKS[config.network]
     network = make(spec, **config.own_knobs("network"))
     if not isinstance(network, nn.Module):
         raise OwnCodeError(f"{config.network} gave {type(network).__name__}, expected a torch.nn.Module")
+    if any(isinstance(each, UninitializedParameter) for each in network.parameters()):
+        raise OwnCodeError(f"{config.network} has lazy layers, whose weights are not there yet; size them by the spec")
     return network
 
 

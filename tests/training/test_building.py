@@ -2,6 +2,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.config import RunConfig
+from pipeline.config.own_code import OwnCodeError
 from pipeline.data_spec import MNIST
 from pipeline.training import building
 
@@ -52,3 +53,9 @@ def test_the_memory_that_an_optimizer_takes_beside_the_weights_is_counted(monkey
     monkeypatch.setattr(building, "memory_here", lambda: needed - 1)
     with pytest.raises(ValueError, match="669,706 weights"):
         building.check_size(config, MNIST, 60_000)
+
+
+def test_a_network_with_lazy_layers_is_told_before_anything_is_made():
+    config = RunConfig(network="tests.own_training_code:lazy")
+    with pytest.raises(OwnCodeError, match=r"own_training_code:lazy has lazy layers, .*; size them by the spec"):
+        building.make_network(config, MNIST)
