@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from pipeline.values import did_you_mean, short
@@ -82,24 +83,16 @@ def as_number(given: Any) -> float | None:
 
 def place_of(error: BaseException, name: str) -> str:
     """`my_flowers.py:12`: the line of the user's module at which the error left it, or its file."""
-    path, place, traceback = file_of(name.partition(":")[0], name), "", error.__traceback__
-    while traceback:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            place = f":{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return f"{path.name}{place}"
+    path = file_of(name.partition(":")[0], name)
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    return f"{path.name}:{lines[-1]}" if lines else path.name
 
 
 def raised_in_own(error: BaseException) -> bool:
     """Whether the error came out of a user's own module, and is none that this pipeline words."""
-    files, traceback = _loaded, error.__traceback__
     if type(error).__module__.startswith("pipeline."):
         return False
-    while traceback:
-        if traceback.tb_frame.f_code.co_filename in files:
-            return True
-        traceback = traceback.tb_next
-    return False
+    return any(frame.f_code.co_filename in _loaded for frame, _ in walk_tb(error.__traceback__))
 
 
 def files_of(names: Iterable[str]) -> list[Path]:

@@ -30,8 +30,8 @@ def rehearse(config: RunConfig, data: DataModule) -> None:
     assert data.source is not None
     inputs, labels = data.train_examples.__getitems__(list(range(min(EXAMPLES, len(data.train_examples)))))
     state = torch.random.get_rng_state()
+    network = make_classifier(config, data.source.spec).network.to(inputs.device)
     try:
-        network = make_classifier(config, data.source.spec).network.to(inputs.device)
         _try(network, inputs, labels, len(data.source.spec.classes))
     except OwnCodeError as error:
         raise OwnCodeError(f"network {config.network} ({place_of(network)}): {error}") from None
