@@ -76,3 +76,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that nobody knows."""
     return f"unknown {kind} {short(repr(name))}{did_you_mean(name.lstrip('-').replace('-', '_'), known)}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `1 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.analysis.groups import Group, Run
-from pipeline.analysis.looks import Plan, baseline_count
-from pipeline.analysis.verdicts import BETTER, SAME, UNDECIDED, WORSE, contrasts
+from pipeline.comparing.groups import Group, Run
+from pipeline.comparing.looks import Plan, baseline_count
+from pipeline.comparing.verdicts import BETTER, SAME, UNDECIDED, WORSE, contrasts
 
 METRIC = "f1"  # a quantity without ends: the values here are in standard deviations
 

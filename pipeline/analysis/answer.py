@@ -8,11 +8,16 @@ from typing import Any
 import mlflow
 
 from pipeline.addresses import without_secrets
-from pipeline.analysis import comparison, store, tables
-from pipeline.analysis.comparison import Comparison
+from pipeline.analysis import store, tables
+from pipeline.analysis import words as telling
+from pipeline.comparing import comparison
+from pipeline.comparing.comparison import Comparison
+from pipeline.comparing.looks import PLAN, Plan
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.terminal.shell import shown
+
+METRIC = "val_accuracy"
 
 
 @asking()
@@ -21,7 +26,7 @@ def compare(
     *,
     filter_text: str,
     baseline: str | None,
-    metric: str,
+    metric: str | None,
     smallest: float | None,
     out: str | None,
 ) -> int:
@@ -40,16 +45,16 @@ def compare(
     runs = store.find_runs(client, words, filter_text)
     parent = store.parent_of(client, runs[0].experiment_id, words[0]) if len(words) == 1 and not filter_text else None
     title = " ".join(filter(None, [", ".join(words), f"where {filter_text}" if filter_text else ""])) or "all runs"
-    order = []
+    asked: dict[str, Any] = {}
     if parent is not None:
         title = _question_of(parent) or title
-        baseline = parent.data.params.get("baseline") if baseline is None else baseline
-        order = parent.data.params.get("variants", "").split(", ")
+        asked = _as_asked(parent, baseline, metric, smallest)
     if parent is not None or out:
         runs = store.with_curves(client, runs)
-    found = comparison.compare(runs, title=title, baseline=baseline, metric=metric, smallest=smallest, order=order)
+    given = {"baseline": baseline, "metric": metric or METRIC, "smallest": smallest}
+    found = comparison.compare(runs, title=title, **{**given, **asked})
     tables.print_comparison(found)
-    print(f"\nanswer     {tables.sentence(found)}")
+    print(f"\nanswer     {telling.sentence(found)}")
     if out:
         print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
     if parent is not None:
@@ -60,6 +65,23 @@ def compare(
 def _question_of(parent: Any) -> str:
     note = str(parent.data.tags.get("mlflow.note.content", ""))
     return note.splitlines()[0].strip("* ") if note else ""
+
+
+def _as_asked(parent: Any, baseline: str | None, metric: str | None, smallest: float | None) -> dict[str, Any]:
+    """What the question itself says of its comparison; asked otherwise than planned, it gets no verdict."""
+    params, tags = parent.data.params, parent.data.tags
+    plan, facts = Plan.from_text(tags.get(PLAN, "")) or (None, {})
+    planned = {"baseline": params.get("baseline"), "metric": facts.get("metric", METRIC)}
+    given = {"baseline": baseline, "metric": metric}
+    other = [f"{name} {planned[name]}" for name, value in given.items() if value not in (None, planned[name])]
+    objection = f"the plan is for {' and '.join(other)}" if other else str(facts.get("objection", ""))
+    return {
+        **{name: planned[name] if value is None else value for name, value in given.items()},
+        "smallest": facts.get("smallest") if smallest is None else smallest,
+        "order": params.get("variants", "").split(", "),
+        "plan": plan,
+        "objection": objection,
+    }
 
 
 def _write(found: Comparison, folder: Path) -> Path:
@@ -78,5 +100,5 @@ def _log(client: mlflow.MlflowClient, run_id: str, found: Comparison) -> None:
     """Put the comparison on the run that holds the question, so that the MLflow UI shows it too."""
     with tempfile.TemporaryDirectory() as scratch:
         client.log_artifacts(run_id, str(_write(found, Path(scratch) / "comparison")), "comparison")
-    client.set_tag(run_id, "answer", tables.sentence(found))
+    client.set_tag(run_id, "answer", telling.sentence(found))
     print(f"logged to  run {run_id} (artifacts: comparison/report.html)")

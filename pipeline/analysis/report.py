@@ -8,13 +8,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from pipeline import divergence
-from pipeline.analysis import charts, tables
-from pipeline.analysis.comparison import Comparison
+from pipeline.analysis import charts, tables, words
+from pipeline.comparing.comparison import Comparison
 from pipeline.files import replaced_whole
 
 ALL_FILES = ("report.html", "intervals.png", "curves.png", "table.md", "runs.csv", "comparison.json")
 PAGES = Path(__file__).parent / "pages"
-RUN_METRICS = ("val_accuracy", "val_loss", "train_loss", "test_accuracy", tables.SECONDS)
+RUN_METRICS = ("val_accuracy", "val_loss", "train_loss", "test_accuracy", words.SECONDS)
 
 
 def write_files(
@@ -54,10 +54,10 @@ def _html(comparison: Comparison, pictures: Mapping[str, bytes], links: str, mad
     runs = [run for group in comparison.groups for run in group.everyone]
     return environment.get_template("report.html").render(
         comparison=comparison,
-        answer=tables.sentence(comparison),
+        answer=words.sentence(comparison),
         header=tables.header(comparison),
         rows=tables.rows(comparison),
-        facts=[*tables.how_tested(comparison), tables.in_common(comparison)],
+        facts=[*words.how_tested(comparison), words.in_common(comparison)],
         **{path.removesuffix(".png"): base64.b64encode(picture).decode() for path, picture in pictures.items()},
         run_metrics=[name for name in RUN_METRICS if any(name in run.metrics for run in runs)],
         diverged=divergence.TAG,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline import divergence
-from pipeline.analysis.comparison import Run
+from pipeline.comparing.groups import Run
 from pipeline.config import as_recorded
 from pipeline.recording.resuming import recorded_knobs
 from pipeline.tracking.folders import data_digest, values_of

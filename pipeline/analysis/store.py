@@ -8,7 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from pipeline.analysis import runs
-from pipeline.analysis.comparison import Run
+from pipeline.comparing.groups import Run
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.errors import is_refusal
 from pipeline.recording.resuming import QUESTION

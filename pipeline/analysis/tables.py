@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import divergence
-from pipeline.analysis.comparison import Comparison, Contrast, Group, higher_is_better
-from pipeline.analysis.statistics import Estimate
+from pipeline.analysis.words import SECONDS, difference_text, facts, value_text, verdict_text
+from pipeline.comparing.comparison import Comparison
+from pipeline.comparing.groups import Group
 
-SECONDS = "seconds_per_epoch"
+CONTRAST = ("label", "difference", "low", "high", "verdict", "reason", "look", "test", "needed", "p")
 
 
 def metrics_of(comparison: Comparison) -> list[str]:
@@ -44,8 +45,9 @@ def group_header(comparison: Comparison) -> list[str]:
 
 
 def group_row(comparison: Comparison, group: Group) -> list[str]:
-    """A group's knobs, number of runs and `mean ± sd, low to high` of each metric."""
-    values = [_value_text(metric, group.estimate(metric)) for metric in metrics_of(comparison)]
+    """A group's knobs, number of runs and `mean ± sd` of each metric; alone, also the interval of the mean."""
+    alone = len(comparison.groups) == 1
+    values = [value_text(metric, group.estimate(metric), alone=alone) for metric in metrics_of(comparison)]
     n = f"{len(group.runs)} (+{len(group.diverged)} diverged)" if group.diverged else str(len(group.runs))
     return [group.label, *[group.knobs[name] for name in _knobs(comparison)], n, *values]
 
@@ -55,15 +57,15 @@ def contrast_header(comparison: Comparison) -> list[str]:
     metric = comparison.metric
     unit = ", points" if "accuracy" in metric else ""
     name = f"{metric.replace('_', ' ')} against {comparison.baseline}{unit}"
-    return [name, "p", "verdict"] if comparison.contrasts else []
+    return [name, "verdict"] if comparison.contrasts else []
 
 
 def contrast_row(comparison: Comparison, group: Group) -> list[str]:
-    """The difference with its interval, the corrected p value, the verdict."""
+    """The difference with its interval, and the verdict from it."""
     contrast = comparison.contrast(group.label)
     if contrast is None:
-        return ["baseline", "", group.fate] if comparison.contrasts else []
-    return [difference_text(comparison.metric, contrast), _p_text(contrast.p), contrast.verdict]
+        return ["baseline", group.fate] if comparison.contrasts else []
+    return [difference_text(comparison.metric, contrast), verdict_text(comparison, contrast)]
 
 
 def _knobs(comparison: Comparison) -> list[str]:
@@ -76,45 +78,9 @@ def _knobs(comparison: Comparison) -> list[str]:
     ]
 
 
-def difference_text(metric: str, contrast: Contrast) -> str:
-    """`+0.12 [0.05, 0.19]`, accuracies in percentage points."""
-    scale, digits = _scale(metric)
-    if math.isnan(contrast.difference):
-        return ""
-    text = f"{contrast.difference * scale:+.{digits}f}"
-    if math.isnan(contrast.low):
-        return text
-    return f"{text} [{contrast.low * scale:+.{digits}f}, {contrast.high * scale:+.{digits}f}]"
-
-
 def _short(metric: str) -> str:
     name = "s/epoch" if metric == SECONDS else metric.replace("_", " ")
     return f"{name}, %" if "accuracy" in metric else name
-
-
-def _scale(metric: str) -> tuple[float, int]:
-    return (100.0, 2) if "accuracy" in metric else (1.0, 2 if "seconds" in metric else 4)
-
-
-def _value_text(metric: str, value: Estimate | None) -> str:
-    """`98.21 ± 0.05, 98.15 to 98.27`; of times only mean and spread."""
-    if value is None:
-        return ""
-    scale, digits = _scale(metric)
-    text = f"{value.mean * scale:.{digits}f}"
-    if math.isnan(value.sd):
-        return text
-    interval = "" if metric == SECONDS else f", {_interval_text(metric, value)}"
-    return f"{text} ± {value.sd * scale:.{digits}f}{interval}"
-
-
-def _interval_text(metric: str, value: Estimate) -> str:
-    scale, digits = _scale(metric)
-    return f"{value.low * scale:.{digits}f} to {value.high * scale:.{digits}f}"
-
-
-def _p_text(p: float) -> str:
-    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -127,7 +93,7 @@ def print_comparison(comparison: Comparison) -> None:
         others = [each for each in comparison.groups if each.label != comparison.baseline]
         lines = [[each.label, *contrast_row(comparison, each)] for each in others]
         console.print(_table(["", *contrast_header(comparison)], lines))
-    for line in ("mean ± standard deviation, 95 % interval of the mean", *facts(comparison)):
+    for line in facts(comparison):
         console.print(Text(line), style="dim")
 
 
@@ -139,29 +105,6 @@ def _table(names: list[str], lines: list[list[str]]) -> Table:
     for line in lines:
         table.add_row(*[Text(cell.replace(", ", "\n", 1) if " ± " in cell else cell) for cell in line])
     return table
-
-
-def facts(comparison: Comparison) -> list[str]:
-    """The lines under a table: tests, notes, what all runs have in common."""
-    return [*how_tested(comparison), *notes(comparison), in_common(comparison)]
-
-
-def how_tested(comparison: Comparison) -> list[str]:
-    """Which test gave the p values, and how they were corrected; nothing where there are none."""
-    tests = ", ".join(dict.fromkeys(each.test for each in comparison.contrasts if each.test))
-    count = sum(bool(each.test) for each in comparison.contrasts)
-    correction = f"; Holm's correction for {count} comparisons" if count > 1 else ""
-    return [f"p: {tests}{correction}"] if tests else []
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What to mind: runs left out, other data, other code."""
-    return [f"note: {note}" for note in comparison.notes]
-
-
-def in_common(comparison: Comparison) -> str:
-    """The knobs that no group has to itself."""
-    return "common to all: " + ", ".join(f"{name}={value}" for name, value in comparison.common.items() if value != "")
 
 
 def markdown(comparison: Comparison) -> str:
@@ -186,19 +129,19 @@ def as_csv(comparison: Comparison) -> str:
 
 def as_json(comparison: Comparison) -> str:
     """Everything that the comparison found, for machines; a number that is not there is null."""
-
-    def plain(found: Estimate | Contrast) -> dict[str, Any]:
-        lacks = {name for name, value in vars(found).items() if isinstance(value, float) and not math.isfinite(value)}
-        return vars(found) | dict.fromkeys(lacks)
-
     metrics = [*metrics_of(comparison), "test_accuracy", "test_loss"]
+    unsaid = {} if len(comparison.groups) == 1 else dict.fromkeys(("low", "high"))  # what is not judged is not told
     groups = [
         {
             "label": group.label,
             "knobs": dict(group.knobs),
             "runs": [run.run_id for run in group.runs],
             "diverged": [run.run_id for run in group.diverged],
-            **{metric: plain(found) for metric in metrics if (found := group.estimate(metric))},
+            **{
+                metric: _plain_numbers({**vars(found), **unsaid})
+                for metric in metrics
+                if (found := group.estimate(metric))
+            },
         }
         for group in comparison.groups
     ]
@@ -207,35 +150,17 @@ def as_json(comparison: Comparison) -> str:
         "metric": comparison.metric,
         "baseline": comparison.baseline,
         "groups": groups,
-        "contrasts": [plain(each) for each in comparison.contrasts],
+        "smallest": comparison.smallest,
+        "looks": comparison.plan.looks if comparison.plan else None,
+        "contrasts": [
+            _plain_numbers({name: getattr(each, name) for name in CONTRAST}) for each in comparison.contrasts
+        ],
         "common": dict(comparison.common),
         "notes": list(comparison.notes),
     }
     return json.dumps(content, indent=1) + "\n"
 
 
-def sentence(comparison: Comparison) -> str:
-    """The answer in one sentence."""
-    metric, base = comparison.metric, next(each for each in comparison.groups if each.label == comparison.baseline)
-    found, (scale, digits) = base.estimate(metric), _scale(metric)
-    unit, points = (" %", " points") if "accuracy" in metric else ("", "")
-    start = f"{_plain(metric)} of {base.label} is {found.mean * scale:.{digits}f}{unit}" if found else ""
-    if base.diverged:
-        start = f"{base.label} {base.fate}"
-    elif found and not math.isnan(found.sd):
-        start += f" (sd {found.sd * scale:.{digits}f}, 95 % interval {_interval_text(metric, found)}, n = {found.n})"
-    if not comparison.contrasts:
-        return f"{start}."
-    sign = -1 if higher_is_better(metric) else 1
-    parts = [
-        f"{each.label} {each.verdict}"
-        + ("" if math.isnan(each.difference) else f" ({each.difference * scale:+.{digits}f}{points})")
-        for each in sorted(comparison.contrasts, key=lambda one: (math.isnan(one.difference), sign * one.difference))
-    ]
-    return f"{start}; against it: {', '.join(parts)}."
-
-
-def _plain(metric: str) -> str:
-    stage, _, rest = metric.partition("_")
-    words = {"val": "validation", "train": "training", "test": "test"}.get(stage)
-    return f"{words} {rest}" if words else metric
+def _plain_numbers(found: dict[str, Any]) -> dict[str, Any]:
+    lacks = {name for name, value in found.items() if isinstance(value, float) and not math.isfinite(value)}
+    return found | dict.fromkeys(lacks)

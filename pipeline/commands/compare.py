@@ -10,7 +10,7 @@ def main(parser: Parser, arguments: list[str]) -> int:
     parser.add_argument("what", nargs="*", metavar="WHAT", help="experiments, run ids or run names (default: all)")
     parser.add_argument("--filter", default="", help="MLflow's: \"params.optimizer = 'sgd'\"")
     parser.add_argument("--baseline", help="the group that the others are compared with")
-    parser.add_argument("--metric", default="val_accuracy", help="the final value that decides (default: %(default)s)")
+    parser.add_argument("--metric", help="the final value that decides (default: the question's, or val_accuracy)")
     parser.add_argument(
         "--smallest", type=float, help="smallest difference of interest (default: 0.001 of an accuracy)"
     )

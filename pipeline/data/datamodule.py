@@ -90,8 +90,9 @@ class InOrder(DistributedSampler[int]):
 class DataModule(LightningDataModule):
     """Any dataset, as the Keras sample has MNIST: all training examples, scaled and shuffled.
 
-    With `validation_size` N, the same N training examples for every seed are held out, and validation runs on them;
-    with 0, validation runs on the test examples, and nothing may be selected by it.
+    With `validation_size` N, N training examples are held out, and validation runs on them: the same for every seed,
+    others for another `validation_seed`. With 0, validation runs on the test examples, and nothing may be selected by
+    it.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class DataModule(LightningDataModule):
         seed: int = 1,
         data_name: str = "",
         knobs: Mapping[str, Any] | None = None,
+        validation_seed: int = 0,
     ) -> None:
         super().__init__()
         self.dataset, self.data_dir, self.data_name, self.knobs = dataset, data_dir, data_name, knobs or {}
-        self.batch_size, self.validation_size, self.seed = batch_size, validation_size, seed
+        self.batch_size, self.seed = batch_size, seed
+        self.validation_size, self.validation_seed = validation_size, validation_seed
         self.source: Dataset | None = None
 
     def prepare_data(self) -> None:
@@ -125,7 +128,7 @@ class DataModule(LightningDataModule):
             raise DataError(
                 f"validation_size {self.validation_size} is out of range: {source.name} has {size} training examples"
             )
-        held_out = np.random.RandomState(0).permutation(size)[: self.validation_size]
+        held_out = np.random.RandomState(self.validation_seed).permutation(size)[: self.validation_size]
         kept = np.setdiff1d(np.arange(size), held_out) if self.validation_size else slice(None)
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
         self.train_examples = ExampleTensors(_part(source.train, kept), source.spec, device)

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis import report, runs, tables
-from pipeline.analysis.comparison import Comparison
+from pipeline.analysis import curves, report, tables, words
+from pipeline.comparing.comparison import Comparison
 from pipeline.data import datasets
 from pipeline.delivery import console
+from pipeline.experiments.judging import Judged, looks
+from pipeline.experiments.looked import before
 from pipeline.experiments.plan import data_of, plan
 from pipeline.experiments.pool import WorkerPool
 from pipeline.experiments.progress import Progress
@@ -31,12 +33,13 @@ KILLED_PATIENCE_S = 6.0
 DEFAULT_EXPERIMENT = "0"
 
 
-def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) -> int:
+def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], *, until_decided: bool = False) -> int:
     """Train what the file asks for and is not there yet, and compare; returns the exit code.
 
     Args:
         file: the experiment file.
         jobs: runs at a time; 0: as many as there are cores.
+        until_decided: train look by look, only what the look before has left undecided.
         runs_dir: where runs lie.
         everywhere: knobs that hold for every run (where the data lies).
 
@@ -49,16 +52,20 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any]) 
         preflight.check_names({**config.as_dict(), "experiment_name": question.name})
     digests = {data: datasets.load(**dict(data)).digest for data in set(map(data_of, question.variants.values()))}
     with interruptions():
+        looked = before(question, runs_dir)
         journal = _open_parent(question, runs_dir)
         parent, uploader = journal.folder, UploaderProcess(journal.folder)
+        judged = Judged(question, looked)
         try:
             with Run(journal, uploader) as run:
-                _begin(question, run)
+                _begin(question, judged, run)
                 trials = plan(question, digests, runs_dir, parent, uploader)
-                _train(question, trials, jobs, uploader, parent, Path(runs_dir).absolute())
-                return _answer(question, trials, run, uploader)
+                for part in looks(trials, judged) if until_decided else [trials]:
+                    _train(question, part, jobs, uploader, parent, Path(runs_dir).absolute())
+                return _answer(judged, trials, run, uploader)
         except Interrupted as interruption:
-            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere)
+            until = {"until": "decided"} if until_decided else {}
+            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere, **until)
             print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
             console.tell_delivery(parent, uploader.wait(KILLED_PATIENCE_S))
             return interruption.exit_code
@@ -96,7 +103,7 @@ def _open_parent(question: Question, runs_dir: str) -> Journal:
         raise ValueError(f"runs_dir {runs_dir} cannot be written ({error}); give another with --runs_dir") from None
 
 
-def _begin(question: Question, run: Run) -> None:
+def _begin(question: Question, judged: Judged, run: Run) -> None:
     tags = {
         "mlflow.runName": question.name,
         "mlflow.note.content": question.question,
@@ -104,12 +111,13 @@ def _begin(question: Question, run: Run) -> None:
         "experiment": question.name,
         "variant": "(all)",
         "code": code_digest(sorted({path for config in question.variants.values() for path in config.own_code()})),
+        **judged.tag(None),
     }
     if run.folder.started():
         run.resume({}, {**tags, **git_tags()})
     else:
-        seeds, variants = ", ".join(map(str, question.seeds)), ", ".join(question.variants)
-        run.start(question.name, {"baseline": question.baseline, "seeds": seeds, "variants": variants}, tags)
+        params = {"baseline": question.baseline, "variants": ", ".join(question.variants), "metric": question.metric}
+        run.start(question.name, {**params, "seeds": ", ".join(map(str, question.seeds))}, tags)
     run.text_artifact(f"{question.name}.yaml", question.text)
 
 
@@ -124,23 +132,23 @@ def _train(
             WorkerPool(size, uploader, parent, runs_dir).run(missing, progress.changed)
 
 
-def _answer(question: Question, trials: list[Trial], run: Run, uploader: UploaderProcess) -> int:
+def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderProcess) -> int:
     """Compare what is there, record it with the parent, tell it."""
-    failed = [trial for trial in trials if trial.state not in ("finished", "diverged")]
+    question = judged.question
+    failed = [trial for trial in trials if trial.state not in ("finished", "diverged", "missing")]
     try:
-        begun = [trial.folder for trial in trials if trial.folder and trial.folder.started()]
-        found = question.compare(map(runs.of_folder, begun))
+        found = judged.of(trials)
     except ValueError as error:
         found = None
         print(f"nothing to compare: {error}", file=sys.stderr)
     if found:
-        _record_answer(question, found, run)
+        _record_answer(judged, found, run)
     reason = f"{len(failed)} of {len(trials)} runs failed: {failed[0].name}: {failed[0].reason}" if failed else ""
     run.end("FAILED" if failed else "FINISHED", reason)
     delivered = uploader.wait()
     if found:
         tables.print_comparison(found)
-        print(f"\nanswer     {tables.sentence(found)}")
+        print(f"\nanswer     {words.sentence(found)}")
         print(f"report     {shown(run.folder.artifacts / 'comparison/report.html')}")
     state = run.folder.state()
     if state.get("run_id"):
@@ -153,10 +161,12 @@ def _answer(question: Question, trials: list[Trial], run: Run, uploader: Uploade
     return 1 if failed or refused else 0
 
 
-def _record_answer(question: Question, found: Comparison, run: Run) -> None:
-    folder = run.folder.artifacts / "comparison"
+def _record_answer(judged: Judged, found: Comparison, run: Run) -> None:
+    folder, question = run.folder.artifacts / "comparison", judged.question
     report.write_files(found, folder, made=f"python -m pipeline experiment experiments/{question.name}.yaml")
     run.artifact(folder)
-    answer = tables.sentence(found)
+    answer = words.sentence(found)
     note = f"**{question.question}**\n\n{answer}\n\n{tables.markdown(found)}"
-    run.tags({"answer": answer, "mlflow.note.content": note})
+    run.tags({"answer": answer, "mlflow.note.content": note, **judged.tag(found)})
+    for epoch, values in curves.as_metrics(found).items():
+        run.metrics(values, epoch)

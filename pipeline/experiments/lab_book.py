@@ -1,29 +1,43 @@
 """The lab book: what MLflow's runs have answered to the questions, as a page of Markdown with pictures."""
 
+import hashlib
+import itertools
+import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis import report, store, tables
-from pipeline.analysis.comparison import Comparison, Run
+from statsmodels.stats.multitest import multipletests
+
+from pipeline.analysis import report, store, tables, words
+from pipeline.comparing.comparison import Comparison
+from pipeline.comparing.groups import Run
+from pipeline.comparing.looks import ERROR, PLAN, Plan
+from pipeline.comparing.verdicts import BETTER, WORSE
+from pipeline.config import ROLES
 from pipeline.experiments.spec import Question, read_question
 from pipeline.files import replaced_whole
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.terminal.shell import command, shown
 
-LAB_BOOK, RESULTS = "README.md", "results"
-BOOK_FILES = ("curves.png", "intervals.png", "runs.csv", "comparison.json")
+LAB_BOOK, RESULTS, JSON = "README.md", "results", "comparison.json"
+BOOK_FILES = ("curves.png", "intervals.png", "runs.csv", JSON)
 INTRODUCTION = """# The lab book
 
 What the Keras sample's own page claims, asked of the machine: each question is a YAML file here, its answer below was
 written by `python -m pipeline report` from the records in MLflow, never by hand. Variants are compared on held-out
-training images (`validation_size`); the test set is read once per run, at its end, and decides nothing. Intervals are
-95 % (Student's t over seeds), p values are of paired t tests over common seeds with Holm's correction, and a verdict of
-"too few runs" says how many would show a difference of 0.1 points. Runs train two at a time on one thread each, and
-whatever else the machine does meanwhile shows in their seconds per epoch: mind the standard deviation there.
+training images (`validation_size`); the test set is read once per run, at its end, and decides nothing.
+
+A question is looked at when 5, 10, 20, ... seeds of a variant are there, and each look spends a fixed share of the 5 %:
+the intervals of all looks and all variants of a question hold together with 95 %, and a verdict is what the interval
+says. *better* or *worse*: it leaves out zero. *same within ±0.1*: it lies inside. *undecided*: neither, and how many
+seeds would show a difference of that size in 80 %. An interval speaks of new seeds on the same split of the images, if
+nothing else is said. Each question has seeds of its own, and its baseline more of them than a variant. Runs train two
+at a time on one thread each, and whatever else the machine does meanwhile shows in their seconds per epoch: mind the
+standard deviation there.
 
 `baseline.yaml` is no question but the sample's knobs: `python -m pipeline train --config experiments/baseline.yaml`.
 """
@@ -47,12 +61,43 @@ def write_lab_book(files: Sequence[str], folder: str) -> int:
     if not measured:
         names = ", ".join(question.name for question in questions)
         raise ValueError(f"the store has finished runs of none of {names}; {command('experiment', 'FILE')} first")
-    sections = [home / RESULTS / question.name / "section.md" for question in _questions_in(home)]
-    text = "\n".join([INTRODUCTION, *[path.read_text() for path in sections if path.exists()]])
+    folders = [home / RESULTS / question.name for question in _questions_in(home)]
+    sections = [folder / "section.md" for folder in folders if (folder / "section.md").exists()]
+    text = "\n".join([INTRODUCTION, *_together(folders), *[path.read_text() for path in sections]])
     with replaced_whole(home / LAB_BOOK) as partial:
         partial.write_text(text)
     print(f"{shown((home / LAB_BOOK).absolute())}: {len(measured)} of {len(questions)} experiments written anew")
     return 0
+
+
+def _together(folders: Sequence[Path]) -> list[str]:
+    """What the questions are worth together: how many contrasts they hold, and which of them share runs."""
+    contents = {folder.name: json.loads(path.read_text()) for folder in folders if (path := folder / JSON).exists()}
+    tested = [
+        (f"{name}: {each['label']}", each["verdict"], float(each["p"]))
+        for name, content in contents.items()
+        for each in content["contrasts"]
+        if each.get("p") is not None
+    ]
+    lines = []
+    if tested:
+        left = multipletests([p for *_, p in tested], alpha=ERROR, method="holm")[0]
+        claimed = [name for name, verdict, _ in tested if verdict in (BETTER, WORSE)]
+        lost = [name for (name, *_), stays in zip(tested, left, strict=True) if name in claimed and not stays]
+        what = f"all but {', '.join(lost)}" if lost else "all"
+        lines.append(
+            f"The book holds {len(tested)} contrasts in {len(contents)} questions, {len(claimed)} of them better or "
+            f"worse. Each question errs in at most 5 %; held to 5 % together (Holm), {what} of these stay.\n"
+        )
+    shared = [
+        f"{one} and {other} ({len(common)})"
+        for one, other in itertools.combinations(contents, 2)
+        if (common := set(contents[one].get("trainings", [])) & set(contents[other].get("trainings", [])))
+    ]
+    return [
+        *lines,
+        *([f"Questions that share trainings of the same knobs and seed: {', '.join(shared)}.\n"] if shared else []),
+    ]
 
 
 def _questions_in(home: Path) -> list[Question]:
@@ -66,27 +111,48 @@ def _measure(client: Any, question: Question, folder: Path) -> bool:
     """Write the question's section, table and pictures; False if the store has no finished run of it."""
     try:
         runs = [run for run in store.find_runs(client, [question.name]) if _belongs(run, question)]
-        found = question.compare(store.with_curves(client, runs))
+        plan, objection = _planned(client, question, runs)
+        found = question.compare(store.with_curves(client, runs), plan, objection)
     except ValueError as error:
         print(f"{question.name}: left as it is ({error})", file=sys.stderr)
         return False
     report.write_files(found, folder, only=BOOK_FILES)
+    _note_trainings(found, folder / JSON)
     (folder / "section.md").write_text(_section(question, found))
     return True
 
 
 def _belongs(run: Run, question: Question) -> bool:
     """Whether the run is of the variants and seeds that the file asks for now."""
-    return run.tags.get("variant") in question.variants and run.seed in map(str, question.seeds)
+    return run.tags.get("variant") in question.variants and run.seed in question.plan().baseline_seeds
+
+
+def _planned(client: Any, question: Question, runs: Sequence[Run]) -> tuple[Plan, str]:
+    """The file's plan, with what the question's own run says of earlier looks."""
+    parent = store.parent_of(client, runs[0].experiment_id, question.name) if runs else None
+    kept = Plan.from_text(parent.data.tags.get(PLAN, "")) if parent else None
+    return question.plan(kept[0].asked if kept else 0), str(kept[1].get("objection", "")) if kept else ""
+
+
+def _note_trainings(found: Comparison, path: Path) -> None:
+    """Add to the file which trainings the runs were, so that those of two questions that are the same are found."""
+    decide = [name for name, role in ROLES.items() if role.decides]
+    trainings = {
+        hashlib.sha256(repr([*map(run.params.get, decide), run.tags.get("code"), run.data]).encode()).hexdigest()[:12]
+        for each in found.groups
+        for run in each.everyone
+    }
+    content = json.loads(path.read_text()) | {"trainings": sorted(trainings)}
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _section(question: Question, found: Comparison) -> str:
     name, where = question.name, f"{RESULTS}/{question.name}"
-    facts = [f"{line}. " for line in (*tables.how_tested(found), *tables.notes(found))]
+    facts = [f"{line}. " for line in (*words.how_tested(found), *words.notes(found))]
     paragraphs = [
         f"## {name}: {question.question}",
         f"`python -m pipeline experiment experiments/{name}.yaml`",
-        f"**Answer.** {tables.sentence(found)}",
+        f"**Answer.** {words.sentence(found)}",
         tables.markdown(found),
         "\n".join([*facts, _hardware(found)]),
         f"![final values of {name}]({where}/intervals.png)",

@@ -43,17 +43,25 @@ def plan(
     """
     known = _known_runs(question.name, runs_dir)
     trials = []
-    for seed in question.seeds:
-        for variant, first in question.variants.items():
-            tags = {"experiment": question.name, "variant": variant, "seed": str(seed)}
-            trial = Trial(variant, seed, first, tags)
-            trial.config = first.replace(seed=seed, run_name=trial.name, experiment_name=question.name)
-            code = code_digest(first.own_code())
-            wanted = _identity(variant, trial.config.as_dict(), digests[data_of(first)], code)
-            if wanted in known:
-                _take_up(trial, known[wanted], parent, uploader)
-            trials.append(trial)
+    for place in range(len(question.baseline_seeds)):
+        for variant in question.variants:
+            configs = question.configs(variant)
+            if place < len(configs):
+                trials.append(_trial(question, variant, configs[place], place))
+    for trial in trials:
+        first = question.variants[trial.variant]
+        code = code_digest(first.own_code())
+        wanted = _identity(trial.variant, trial.config.as_dict(), digests[data_of(first)], code)
+        if wanted in known:
+            _take_up(trial, known[wanted], parent, uploader)
     return trials
+
+
+def _trial(question: Question, variant: str, config: RunConfig, place: int) -> Trial:
+    tags = {"experiment": question.name, "variant": variant, "seed": str(config.seed)}
+    trial = Trial(variant, config.seed, config, tags, place)
+    trial.config = config.replace(run_name=trial.name, experiment_name=question.name)
+    return trial
 
 
 def _identity(variant: str, knobs: Mapping[str, Any], digest: str, code: str) -> Identity:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.experiments.trial import Trial
+from pipeline.values import duration
 
 GUESSED_OVERHEAD_S = 6.0
 REFRESH_PER_S = 2
@@ -92,11 +93,3 @@ class Progress:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `1 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,17 +1,22 @@
 """An experiment file: a question, the knobs that all its runs share, the variants, the seeds; checked whole."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis import comparison
-from pipeline.analysis.comparison import Comparison, Run
+from pipeline.comparing import comparison
+from pipeline.comparing.comparison import Comparison
+from pipeline.comparing.groups import Run
+from pipeline.comparing.looks import Plan, baseline_count, drawn_seeds
 from pipeline.config import ROLES, ConfigError, RunConfig, problems_of
 from pipeline.config.yaml_files import read_yaml
 from pipeline.values import unknown_name
 
-KEYS = ("question", "shared", "variants", "baseline", "seeds")
+KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "smallest")
+METRIC = "val_accuracy"
+MOST = 10_000  # seeds, splits
 EXAMPLE = """expected, for example:
     question: Does dropout give a better test result?
     shared: {epochs: 20, validation_size: 10000}
@@ -19,7 +24,7 @@ EXAMPLE = """expected, for example:
       none: {dropout: 0.0}
       sample: {dropout: 0.2}
     baseline: sample
-    seeds: [1, 2, 3, 4, 5]"""
+    seeds: 20"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,13 @@ class Question:
         name: the file's name without its ending; the MLflow experiment's name.
         variants: label -> config, with the first seed; the labels stand in the file's order.
         baseline: the label that the others are compared with.
+        seeds: of each variant, in the order in which they count.
+        baseline_seeds: of the baseline; more of them where the name draws them.
+        splits: so many sets of held-out examples the seeds go round.
+        metric: the final value that decides.
+        smallest: the smallest difference of interest in it; None: see `quantities.SMALLEST`.
         text: the file as it was read.
+        path: where it lies.
     """
 
     name: str
@@ -38,15 +49,39 @@ class Question:
     variants: dict[str, RunConfig]
     baseline: str
     seeds: tuple[int, ...]
+    baseline_seeds: tuple[int, ...]
+    splits: int
+    metric: str
+    smallest: float | None
     text: str
+    path: Path
 
-    def compare(self, runs: Iterable[Run]) -> Comparison:
+    def configs(self, variant: str) -> list[RunConfig]:
+        """A config for each seed of the variant."""
+        seeds = self.baseline_seeds if variant == self.baseline else self.seeds
+        first = self.variants[variant]
+        return [first.replace(seed=seed, validation_seed=place % self.splits) for place, seed in enumerate(seeds)]
+
+    def plan(self, asked: int = 0) -> Plan:
+        """When its runs are looked at; `asked` is the most contrasts that there ever were."""
+        return Plan.of(self.seeds, self.baseline_seeds, self.splits, len(self.variants) - 1, asked)
+
+    def compare(self, runs: Iterable[Run], plan: Plan | None = None, objection: str = "") -> Comparison:
         """What the runs say of it, its variants in the file's order.
 
         Raises:
             ValueError: if none of them is finished.
         """
-        return comparison.compare(runs, title=self.question, baseline=self.baseline, order=list(self.variants))
+        return comparison.compare(
+            runs,
+            title=self.question,
+            baseline=self.baseline,
+            metric=self.metric,
+            smallest=self.smallest,
+            order=list(self.variants),
+            plan=plan or self.plan(),
+            objection=objection,
+        )
 
 
 def read_question(path: Path | str, **everywhere: Any) -> Question:
@@ -85,7 +120,7 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
             f"shared is {type(shared).__name__}, expected knobs like {{epochs: 20, validation_size: 10000}}"
         )
         shared = {}
-    seeds = _seeds(content.get("seeds"), problems)
+    seeds, is_drawn = _seeds(content.get("seeds"), path.stem, problems)
     shared = {"model_name": "", **shared}
     problems += [f"shared: {problem}" for problem in _problems_of({**shared, **everywhere})]
     common = {**shared, **everywhere, "seed": seeds[0]}
@@ -93,25 +128,58 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
     baseline = str(content.get("baseline", next(iter(variants), "")))
     if variants and baseline not in (labels := [str(label) for label in content["variants"]]):
         problems.append(f"baseline {baseline!r} is not among the variants: {', '.join(labels)}")
+    metric, smallest, splits = _metric(content, problems), _smallest(content, problems), _splits(content, problems)
     if problems:
         raise ConfigError([f"in {path}:", *problems] if len(problems) > 1 else [f"in {path}: {problems[0]}"])
     question = " ".join(str(content["question"]).split())
-    return Question(path.stem, question, variants, baseline, tuple(seeds), text)
+    more = drawn_seeds(path.stem, baseline_count(len(seeds), len(variants) - 1)) if is_drawn else seeds
+    given = tuple(seeds), tuple(more), splits, metric, smallest
+    return Question(path.stem, question, variants, baseline, *given, text, path.absolute())
 
 
-def _seeds(given: Any, problems: list[str]) -> list[int]:
-    """The seeds; [0] stands in where they are wrong, so that the rest can be checked too."""
-    seeds = list(range(1, given + 1)) if isinstance(given, int) and not isinstance(given, bool) else given
-    if not isinstance(seeds, list) or not seeds:
-        problems.append(f"seeds {given!r}: expected a list like [1, 2, 3, 4, 5], or how many: 5")
-        return [0]
-    if any(not isinstance(seed, int) or isinstance(seed, bool) for seed in seeds):
+def _seeds(given: Any, name: str, problems: list[str]) -> tuple[list[int], bool]:
+    """The seeds, and whether the name has drawn them; [0] stands in for wrong ones, so that the rest can be checked."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        if 1 <= given <= MOST:
+            return drawn_seeds(name, given), True
+        problems.append(f"seeds {given}: expected at least 1, at most {MOST:,}")
+        return [0], True
+    if not isinstance(given, list) or not given:
+        problems.append(f"seeds {given!r}: expected how many, like 20, or a list like [1, 2, 3, 4, 5]")
+        return [0], False
+    if any(not isinstance(seed, int) or isinstance(seed, bool) for seed in given):
         problems.append(f"seeds {given!r}: expected whole numbers")
-        return [0]
-    if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        return [0], False
+    if repeated := sorted({seed for seed in given if given.count(seed) > 1}):
         problems.append(f"seeds {', '.join(map(str, repeated))} stand more than once; the same seed gives the same run")
-    problems += [f"seeds: {problem}" for seed in seeds[1:] for problem in problems_of({"seed": seed})]
-    return seeds
+    problems += [f"seeds: {problem}" for seed in given[1:] for problem in problems_of({"seed": seed})]
+    return given, False
+
+
+def _splits(content: dict[str, Any], problems: list[str]) -> int:
+    given = content.get("splits", 1)
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= MOST:
+        problems.append(f"splits {given!r}: expected how many sets of held-out examples the seeds go round, from 1")
+        return 1
+    return given
+
+
+def _metric(content: dict[str, Any], problems: list[str]) -> str:
+    given = content.get("metric", METRIC)
+    if not isinstance(given, str) or not given.startswith("val_"):
+        problems.append(f"metric {given!r}: expected one of the held-out examples, like val_accuracy or val_loss")
+        return METRIC
+    return given
+
+
+def _smallest(content: dict[str, Any], problems: list[str]) -> float | None:
+    given = content.get("smallest")
+    if given is not None and (
+        isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf
+    ):
+        problems.append(f"smallest {given!r}: expected the smallest difference of interest, like 0.001 of an accuracy")
+        return None
+    return given
 
 
 def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[str, RunConfig]:
@@ -145,10 +213,10 @@ def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[s
 
 def _problems_of(knobs: dict[str, Any], written: dict[str, Any] | None = None) -> list[str]:
     """What is wrong with the knobs; `written` are those that the file itself gives at this place."""
-    meant = {"seed": "list seeds under `seeds`"}
+    meant = {"seed": "list seeds under `seeds`", "validation_seed": "say under `splits` how many there are"}
     problems = [
         f"{name} does not belong here; {meant.get(name, 'the experiment decides it')}"
         for name in (knobs if written is None else written)
-        if name in ROLES and not ROLES[name].asked and (written is not None or name == "seed")
+        if name in ROLES and not ROLES[name].asked and (written is not None or name in meant)
     ]
     return problems + problems_of(knobs)

@@ -12,6 +12,7 @@ class Trial:
     """A variant with a seed.
 
     Attributes:
+        place: of its seed among the variant's, from 0.
         folder: where its record lies; None: it has not begun.
         state: missing, interrupted, running, finished, diverged (an answer as well) or failed.
         epochs_done: whole epochs behind it.
@@ -22,6 +23,7 @@ class Trial:
     seed: int
     config: RunConfig
     tags: dict[str, str]
+    place: int = 0
     folder: RunFolder | None = None
     state: str = "missing"
     epochs_done: int = 0

@@ -86,7 +86,7 @@ def make_callbacks(paths: str) -> list[Callback]:
 def make_data(config: RunConfig) -> DataModule:
     """The data module of the config."""
     which = config.dataset, config.data_dir, config.batch_size, config.validation_size, config.seed, config.data_name
-    return DataModule(*which, config.own_knobs("dataset"))
+    return DataModule(*which, config.own_knobs("dataset"), config.validation_seed)
 
 
 def check_shares(data: DataModule, processes: int) -> None:

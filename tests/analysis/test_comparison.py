@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from pipeline.analysis import charts, report, tables
-from pipeline.analysis.comparison import Run, compare
-from pipeline.analysis.statistics import estimate
+from pipeline.comparing.comparison import Run, compare
+from pipeline.comparing.statistics import estimate
 
 
 def run(variant, seed, accuracy, *, status="FINISHED", started=0, data="d1", code="c1", **params):

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from pipeline.analysis.comparison import compare
+from pipeline.comparing.comparison import compare
 from tests.analysis.test_comparison import runs_of
 
 

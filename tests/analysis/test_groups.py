@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.analysis.comparison import compare
+from pipeline.comparing.comparison import compare
 from tests.analysis.test_verdicts import BASE, BETTER, diverged, run, runs_of, verdicts
 
 

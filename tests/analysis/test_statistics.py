@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.analysis import statistics
-from pipeline.analysis.statistics import ANY, corrected, estimate
+from pipeline.comparing.statistics import ANY, corrected, estimate
 
 # Student's sleep data (Biometrika 1908, 6, 20): hours gained by ten patients with each of two drugs. The numbers
 # expected of it are those of R's help page of t.test, which has it as `sleep`.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.analysis import comparison
-from pipeline.analysis.comparison import Run, bounds_of, compare, higher_is_better, smallest_of
+from pipeline.comparing.comparison import Run, bounds_of, compare, higher_is_better, smallest_of
 from tests.analysis.test_statistics import power
 
 BASE = [0.970, 0.972, 0.974]

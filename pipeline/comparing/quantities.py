@@ -2,7 +2,7 @@
 
 import math
 
-from pipeline.analysis.statistics import ANY, Bounds
+from pipeline.comparing.statistics import ANY, Bounds
 
 # The smallest difference that a comparison should be able to see, and below which two are called the same.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}

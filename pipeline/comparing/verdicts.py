@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.analysis import statistics
-from pipeline.analysis.groups import Group
-from pipeline.analysis.looks import ERROR, MOST_SEEDS, Plan, sizes
-from pipeline.analysis.quantities import bounds_of, higher_is_better
-from pipeline.analysis.statistics import Difference, floored, in_pairs, variance
+from pipeline.comparing import statistics
+from pipeline.comparing.groups import Group
+from pipeline.comparing.looks import ERROR, MOST_SEEDS, Plan, sizes
+from pipeline.comparing.quantities import bounds_of, higher_is_better
+from pipeline.comparing.statistics import Difference, floored, in_pairs, variance
 
 BETTER, WORSE, SAME, UNDECIDED, NONE = "better", "worse", "same", "undecided", "none"
 Values = dict[str, float]

@@ -9,17 +9,22 @@ nothing is asked of how the looks depend on each other, and nobody has to say be
 """
 
 import hashlib
+import itertools
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
+PLAN = "plan"  # the tag that keeps a plan with its question's own run
 FIRST = 5
 ERROR = 0.05
 # Of the 5 %, by look. Simulated (benchmarks/verdicts.py): at 10 seeds two standard deviations are shown in 85 %, at 20
 # one in 70 %, which leaves the look at 5 what nobody would call chance, and those beyond 40 halves of what remains.
 SHARES = (0.01, 0.41, 0.45, 0.10)
-ALL = tuple(FIRST * 2**index for index in range(9))
+ALL: tuple[int, ...] = tuple(FIRST * 2**index for index in range(9))
 MOST_SEEDS = ALL[-1]  # what takes more is not asked by seeds
 
 
@@ -49,19 +54,34 @@ class Plan:
     """Which seeds count, in their order, and how many comparisons share the error.
 
     Attributes:
-        seeds: of each variant.
-        baseline_seeds: of the baseline; the first are those of the variants.
+        seeds: of each variant, with the split that each has: `7`, `8/1`, `9/2`.
+        baseline_seeds: of the baseline; the first are those of the variants, and all where the file lists them.
         contrasts: variants that are compared with the baseline.
+        asked: the most that there ever were, which share the error.
     """
 
     seeds: tuple[str, ...]
     baseline_seeds: tuple[str, ...]
     contrasts: int
+    asked: int = 0
+
+    @classmethod
+    def of(
+        cls, seeds: Sequence[int], baseline_seeds: Sequence[int], splits: int, contrasts: int, asked: int = 0
+    ) -> Self:
+        """The plan of an experiment file: its seeds go round the splits."""
+        own, all_of_them = (tuple(map(_unit, each, itertools.cycle(range(splits)))) for each in (seeds, baseline_seeds))
+        return cls(own, all_of_them, contrasts, max(contrasts, asked))
 
     @property
     def looks(self) -> list[int]:
         """All that these seeds reach, in seeds of a variant."""
         return sizes(len(self.seeds))
+
+    @property
+    def is_over_splits(self) -> bool:
+        """Whether the held-out examples differ between seeds."""
+        return any("/" in unit for unit in self.seeds)
 
     def baseline_size(self, size: int) -> int:
         """Seeds of the baseline at the look at so many of a variant: as many where the file lists them."""
@@ -77,7 +97,29 @@ class Plan:
 
     def level(self, size: int) -> float:
         """The error that one contrast may make at this look."""
-        return ERROR * share(size) / max(1, self.contrasts)
+        return ERROR * share(size) / max(1, self.contrasts, self.asked)
+
+    def as_text(self, **more: object) -> str:
+        """As a tag holds it, with what else is to be known of it."""
+        whose = {} if self.baseline_seeds == self.seeds else {"baseline_seeds": " ".join(self.baseline_seeds)}
+        counts = {"contrasts": self.contrasts, "asked": max(self.contrasts, self.asked)}
+        return json.dumps({"seeds": " ".join(self.seeds), **whose, **counts, **more})
+
+    @classmethod
+    def from_text(cls, text: str) -> tuple[Self, dict[str, Any]] | None:
+        """The plan, and what else the tag holds; None if there is none that can be read."""
+        try:
+            more = json.loads(text)
+            seeds = more.pop("seeds").split()
+            baseline_seeds = more.pop("baseline_seeds", " ".join(seeds)).split()
+            return cls(tuple(seeds), tuple(baseline_seeds), int(more.pop("contrasts")), int(more.pop("asked"))), more
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return None
+
+
+def _unit(seed: int, split: int) -> str:
+    """As `Run.seed` has it."""
+    return f"{seed}/{split}" if split else str(seed)
 
 
 def baseline_count(size: int, contrasts: int) -> int:

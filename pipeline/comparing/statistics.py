@@ -3,13 +3,13 @@
 Pairs where all seeds are common, else Welch's interval over all runs. Both are widened for two things that a few seeds
 cannot show and that would make them wrong (simulated in benchmarks/verdicts.py, 5 % are held in every case there):
 
-- Skewness. Accuracies near their ceiling have a long tail to the left. In the difference of two alike groups it cancels;
-  where one group's spread is three times the other's, Welch errs in 10 % instead of 5, and more at smaller levels. The
-  first term of Edgeworth's expansion (Hall, 1992, The Bootstrap and Edgeworth Expansion) says by how much a quantile z
-  of t grows with the skewness of the difference's mean: by z / 3 times. That skewness is taken to be as far from 0 as
-  the groups' parts in the standard error differ.
-- A spread that is small by luck. Of several groups some will have one, and would be found to differ: no group's variance
-  counts for less than the median group's, but at most for three times its own.
+- Skewness. Accuracies near their ceiling have a long tail to the left. In the difference of two alike groups it
+  cancels; where one group's spread is three times the other's, Welch errs in 10 % instead of 5, and more at smaller
+  levels. The first term of Edgeworth's expansion (Hall, 1992, The Bootstrap and Edgeworth Expansion) says by how much
+  a quantile z of t grows with the skewness of the difference's mean: by z / 3 times. That skewness is taken to be as
+  far from 0 as the groups' parts in the standard error differ.
+- A spread that is small by luck. Of several groups some will have one, and would be found to differ: no group's
+  variance counts for less than the median group's, but at most for three times its own.
 
 Intervals end where the quantity does (`Bounds`): a mean of accuracies lies in [0, 1], a difference of two in [-1, 1]. A
 t interval cut there keeps its coverage, since the truth lies there too (bounded means: Mandelkern, 2002, Statistical
@@ -21,12 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 CONFIDENCE, POWER = 0.95, 0.8
 Bounds = tuple[float, float]
 ANY = (-math.inf, math.inf)
-SKEWNESS = 5.0  # that of a group which alone makes the standard error
+SKEWNESS = 5.5  # that of a group which alone makes the standard error
 FLOOR_FACTOR = 3.0  # of a variance that is raised
 
 
@@ -153,8 +153,8 @@ def _skewness(part: float, other: float, n: int, m: int) -> float:
     if part + other == 0:
         return 0.0
     larger = n if part > other else m
-    cancelled = abs(part**1.5 / math.sqrt(n) - other**1.5 / math.sqrt(m)) / (part + other) ** 1.5
-    return SKEWNESS * cancelled**2 * math.sqrt(larger)
+    cancelled = abs(float(part**1.5 / math.sqrt(n) - other**1.5 / math.sqrt(m))) / float(part + other) ** 1.5
+    return SKEWNESS * float(cancelled) ** 2 * math.sqrt(larger)
 
 
 def is_rounding(found: float, values: Mapping[str, float], base: Mapping[str, float]) -> bool:
@@ -176,5 +176,5 @@ def spread_range(variances: Sequence[float], sizes: Sequence[int]) -> tuple[floa
         return math.nan, math.nan
     pairs = zip(variances, sizes, strict=True)
     squares = sum(each * (size - 1) for each, size in pairs if size > 1)
-    low, high = (math.sqrt(squares / stats.chi2.ppf(quantile, freedom)) for quantile in (0.9, 0.1))
-    return float(low), float(high)
+    low, high = (math.sqrt(squares / float(special.chdtri(freedom, tail))) for tail in (0.1, 0.9))
+    return low, high

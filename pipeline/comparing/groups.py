@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import divergence
-from pipeline.analysis.quantities import bounds_of
-from pipeline.analysis.statistics import Estimate, estimate
+from pipeline.comparing.quantities import bounds_of
+from pipeline.comparing.statistics import Estimate, estimate
 from pipeline.config import KNOBS, OWNERS, ROLES, own_code
 
 ENDED = ("FINISHED", "FAILED")

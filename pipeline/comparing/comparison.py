@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.analysis.groups import ENDED, Group, Run, group
-from pipeline.analysis.looks import Plan
-from pipeline.analysis.quantities import smallest_of
-from pipeline.analysis.verdicts import UNDECIDED, Contrast, contrasts
+from pipeline.comparing.groups import ENDED, Group, Run, group
+from pipeline.comparing.looks import Plan
+from pipeline.comparing.quantities import smallest_of
+from pipeline.comparing.verdicts import UNDECIDED, Contrast, contrasts
 
 # What every training of ours records, so that a comparison of nothing but divergences is no mistyped metric.
 DEFAULT_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "test_accuracy", "test_loss")

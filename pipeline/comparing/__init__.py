@@ -1,0 +1,1 @@
+"""Groups of runs and what they show: looks, intervals, verdicts. Pure."""
