@@ -1,5 +1,6 @@
 """An experiment file: a question, the knobs that all its runs share, the variants, the seeds; checked whole."""
 
+import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -174,12 +175,13 @@ def _metric(content: dict[str, Any], problems: list[str]) -> str:
 
 def _smallest(content: dict[str, Any], problems: list[str]) -> float | None:
     given = content.get("smallest")
-    if given is not None and (
-        isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf
-    ):
-        problems.append(f"smallest {given!r}: expected the smallest difference of interest, like 0.001 of an accuracy")
+    if given is None:
         return None
-    return given
+    with contextlib.suppress(ValueError, TypeError):
+        if 0 < (number := float(given)) < math.inf:
+            return number
+    problems.append(f"smallest {given}: expected the smallest difference of interest, like 0.001 of an accuracy")
+    return None
 
 
 def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[str, RunConfig]:

@@ -1,5 +1,6 @@
 """The experiment verb from end to end, its trainings written by hand: what is trained, how it ends, with which code."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -47,6 +48,11 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert run() == 0
     assert HandPool.trained == [(name, False) for name in ALL]
     start, *_ = parent().events()
+    planned = json.loads(start["tags"].pop("plan"))
+    assert planned == {
+        **{"seeds": "2 1", "contrasts": 1, "asked": 1, "look": 0, "baseline": "none", "metric": "val_accuracy"},
+        "file": str(Path("trial.yaml").absolute()),
+    }
     assert start["tags"] == {
         "mlflow.runName": "trial",
         "mlflow.note.content": "Does dropout help?",
@@ -56,14 +62,17 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
         "code": "code-1",
         "git.commit": "c0ffee",
     }
-    assert start["params"] == {"baseline": "none", "seeds": "2, 1", "variants": "none, half"}
+    assert start["params"] == {
+        **{"baseline": "none", "seeds": "2, 1"},
+        **{"variants": "none, half", "metric": "val_accuracy"},
+    }
     assert (start["mlflow_run_id"], start["experiment_id"], start["parent"]) == (None, None, "")
     assert (start["experiment_name"], len(start["run_key"])) == ("trial", 32)
-    assert kinds(parent()) == ["start", "artifact", "artifact", "tags", "end"]
+    assert kinds(parent()) == ["start", "artifact", "artifact", "tags", "metrics", "metrics", "metrics", "end"]
     assert [event["path"] for event in parent().events() if event["kind"] == "artifact"] == ["trial.yaml", "comparison"]
     assert (parent().artifacts / "trial.yaml").read_text() == TRIAL
     assert (parent().ended()["status"], parent().ended()["tags"]) == ("FINISHED", {})
-    (compared, made), answer = trial.written[0], parent().events()[-2]["tags"]
+    (compared, made), answer = trial.written[0], parent().events()[3]["tags"]
     assert (compared.title, compared.baseline, made) == (
         "Does dropout help?", "none", "python -m pipeline experiment experiments/trial.yaml"
     )  # fmt: skip
@@ -78,7 +87,7 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert err == ""
     assert NotedUploader.finished == [None]
     (uploader,) = NotedUploader.made
-    assert (uploader.folder.path, uploader.notes) == (parent().path, 5)  # of every event
+    assert (uploader.folder.path, uploader.notes) == (parent().path, 8)  # of every event
 
 
 def test_a_second_call_trains_nothing_and_answers_the_same_in_the_same_record(trial, capsys):
@@ -89,7 +98,8 @@ def test_a_second_call_trains_nothing_and_answers_the_same_in_the_same_record(tr
     assert {folder.path: folder.events() for folder in children()} == before
     assert trial.written[0] == trial.written[1]
     once = ["artifact", "artifact", "tags", "end"]
-    assert kinds(parent()) == ["start", *once, "resume", *once]
+    curves = ["metrics"] * 3  # which stand already the second time
+    assert kinds(parent()) == ["start", *once[:-1], *curves, "end", "resume", *once]
     head, answer = capsys.readouterr().out.split("\n", 1)
     assert head == "trial: 4 runs, 1 at a time, 4 finished before"
     assert first.endswith(answer)

@@ -59,7 +59,7 @@ OTHERS = {
     "hidden_units": 513, "hidden_layers": 3, "optimizer": "sgd", "learning_rate": 0.0010000000000000002, "rho": 0.91,
     "epsilon": 1e-8, "momentum": 0.5, "early_stopping": 1, "keep_best": True, "on_divergence": "continue", "seed": 3,
     "weight_decay": 0.5, "schedule": "step", "gradient_clip": 1.0, "augment": "shift", "metric": "macro_f1",
-    "callback": "my:Callback",
+    "callback": "my:Callback", "validation_seed": 1,
     "accelerator": "cpu", "devices": "1", "strategy": "ddp", "precision": "64-true", "matmul_precision": "highest",
 }  # fmt: skip
 FREE = {"data_dir": "x", "run_name": "x", "experiment_name": "x", "model_name": "x", "runs_dir": "x", "verbose": "0"}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.analysis import comparison
+from pipeline.comparing import comparison
+from pipeline.comparing.looks import drawn_seeds
 from pipeline.config import ConfigError
 from pipeline.experiments.spec import EXAMPLE, read_question
 from tests.conftest import ROOT
@@ -34,13 +35,49 @@ def test_a_question_is_variants_of_one_config(tmp_path):
     }
 
 
-def test_seeds_can_be_counted_and_the_first_variant_is_the_baseline(tmp_path):
-    question = read(tmp_path, GOOD.replace("[1, 2]", "3").replace("baseline: half\n", ""))
-    assert (question.seeds, question.baseline) == ((1, 2, 3), "none")
+def test_without_another_word_the_first_variant_is_the_baseline(tmp_path):
+    assert read(tmp_path, GOOD.replace("baseline: half\n", "")).baseline == "none"
 
 
-KEYS = " (keys: question, shared, variants, baseline, seeds)"
+THREE = GOOD.replace("baseline", "  most: {dropout: 0.9}\n  all: {dropout: 0.99}\nbaseline")
+
+
+def test_counted_seeds_are_drawn_by_the_name_more_of_them_for_the_baseline(tmp_path):
+    question = read(tmp_path, THREE.replace("[1, 2]", "5"))
+    drawn = drawn_seeds("trial", 9)  # the square root of three times as many
+    assert (question.seeds, question.baseline_seeds) == (tuple(drawn[:5]), tuple(drawn))
+    assert [config.seed for config in question.configs("half")] == drawn
+    assert [config.seed for config in question.configs("none")] == drawn[:5]
+    assert question.plan().looks == [5]
+
+
+def test_listed_seeds_are_those_of_all_variants(tmp_path):
+    question = read(tmp_path, THREE)
+    assert (question.seeds, question.baseline_seeds) == ((1, 2), (1, 2))
+    plan = question.plan()
+    assert (plan.seeds, plan.baseline_seeds, plan.contrasts, plan.looks) == (("1", "2"), ("1", "2"), 3, [])
+
+
+def test_the_seeds_go_round_the_splits(tmp_path):
+    question = read(tmp_path, GOOD.replace("[1, 2]", "[7, 8, 9, 10]\nsplits: 3"))
+    for variant in ("none", "half"):
+        configs = question.configs(variant)
+        assert [(config.seed, config.validation_seed) for config in configs] == [(7, 0), (8, 1), (9, 2), (10, 0)]
+    assert question.plan().seeds == ("7", "8/1", "9/2", "10")
+
+
+def test_a_file_names_what_decides_and_what_matters(tmp_path):
+    question = read(tmp_path, GOOD + "metric: val_loss\nsmallest: 0.02\n")
+    assert (question.metric, question.smallest) == ("val_loss", 0.02)
+    question = read(tmp_path, GOOD)
+    assert (question.metric, question.smallest, question.splits) == ("val_accuracy", None, 1)
+
+
+KEYS = " (keys: question, shared, variants, baseline, seeds, splits, metric, smallest)"
 HOLD_OUT = "so it would be judged on the test set; hold images out for that (shared: {validation_size: 10000})"
+SPLITS = "expected how many sets of held-out examples the seeds go round, from 1"
+HELD_OUT = "expected one of the held-out examples, like val_accuracy or val_loss"
+SMALLEST = "expected the smallest difference of interest, like 0.001 of an accuracy"
 HERE = "does not belong here; "
 
 
@@ -59,10 +96,23 @@ HERE = "does not belong here; "
         ("epochs: 3", "epoch: 3", "shared: unknown knob 'epoch'; did you mean 'epochs'?"),
         ("epochs: 3", "epochs: 0", "shared: epochs 0 is out of range: at least 1"),
         ("{dropout: 0.5}", "[1]", "variant half: [1] is not knobs like {dropout: 0.0}"),
-        ("[1, 2]", "[]", "seeds []: expected a list like [1, 2, 3, 4, 5], or how many: 5"),
-        ("[1, 2]", "0", "seeds 0: expected a list like [1, 2, 3, 4, 5], or how many: 5"),
-        ("[1, 2]", "true", "seeds 'true': expected a list like [1, 2, 3, 4, 5], or how many: 5"),
-        ("seeds: [1, 2]", "", "seeds None: expected a list like [1, 2, 3, 4, 5], or how many: 5"),
+        ("[1, 2]", "[]", "seeds []: expected how many, like 20, or a list like [1, 2, 3, 4, 5]"),
+        ("[1, 2]", "0", "seeds 0: expected at least 1, at most 10,000"),
+        ("[1, 2]", "true", "seeds 'true': expected how many, like 20, or a list like [1, 2, 3, 4, 5]"),
+        ("seeds: [1, 2]", "", "seeds None: expected how many, like 20, or a list like [1, 2, 3, 4, 5]"),
+        ("[1, 2]", "10001", "seeds 10001: expected at least 1, at most 10,000"),
+        ("[1, 2]", "2\nsplits: 0", f"splits 0: {SPLITS}"),
+        ("[1, 2]", "2\nsplits: many", f"splits 'many': {SPLITS}"),
+        ("[1, 2]", "2\nmetric: test_accuracy", f"metric 'test_accuracy': {HELD_OUT}"),
+        ("[1, 2]", "2\nmetric: 3", f"metric 3: {HELD_OUT}"),
+        ("[1, 2]", "2\nsmallest: 0", f"smallest 0: {SMALLEST}"),
+        ("[1, 2]", "2\nsmallest: .inf", f"smallest .inf: {SMALLEST}"),
+        ("[1, 2]", "2\nsmallest: a bit", f"smallest a bit: {SMALLEST}"),
+        (
+            "dropout: 0.5",
+            "validation_seed: 3",
+            f"variant half: validation_seed {HERE}say under `splits` how many there are",
+        ),
         ("[1, 2]", "[2, 1, 2, 3, 1]", "seeds 1, 2 stand more than once; the same seed gives the same run"),
         ("[1, 2]", "[1, two]", "seeds [1, 'two']: expected whole numbers"),
         ("[1, 2]", "[1, -1]", "seeds: seed -1 is out of range: at least 0, at most 4.29497e+09"),
@@ -114,7 +164,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     assert caught.value.problems[1:] == [
         f"unknown key 'quest'; did you mean 'question'?{KEYS}",
         "question is missing: say in words what the experiment asks",
-        "seeds []: expected a list like [1, 2, 3, 4, 5], or how many: 5",
+        "seeds []: expected how many, like 20, or a list like [1, 2, 3, 4, 5]",
         "shared: epochs 0 is out of range: at least 1",
     ]
 
@@ -153,14 +203,17 @@ def test_names_that_are_numbers_and_words_over_several_lines_are_text(tmp_path):
     question = read(tmp_path, text.replace("Does dropout help?", ">\n  Does\n  dropout   help?"))
     assert (list(question.variants), question.baseline) == (["1", "2"], "2")
     assert question.question == "Does dropout help?"
-    assert read(tmp_path, text.replace("[1, 2]", "1")).seeds == (1,)
+    assert read(tmp_path, text.replace("[1, 2]", "1")).seeds == tuple(drawn_seeds("trial", 1))
 
 
 def test_a_question_compares_runs_under_its_words_in_the_files_order(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(comparison, "compare", lambda runs, **how: asked.append((runs, how)) or "found")
-    assert read(tmp_path, GOOD).compare(["a run"]) == "found"
-    assert asked == [(["a run"], {"title": "Does dropout help?", "baseline": "half", "order": ["none", "half"]})]
+    question = read(tmp_path, GOOD + "metric: val_loss\nsmallest: 0.02\n")
+    assert question.compare(["a run"], objection="not now") == "found"
+    words = {"title": "Does dropout help?", "baseline": "half", "order": ["none", "half"]}
+    decided = {"metric": "val_loss", "smallest": 0.02, "plan": question.plan(), "objection": "not now"}
+    assert asked == [(["a run"], words | decided)]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +235,7 @@ def test_what_is_no_experiment_file_gets_an_example(tmp_path, text, words):
 def test_the_example_is_one(tmp_path):
     lines = EXAMPLE.splitlines()[1:]
     question = read(tmp_path, "\n".join(line[4:] for line in lines))
-    assert (len(question.variants), len(question.seeds)) == (2, 5)
+    assert (len(question.variants), len(question.seeds)) == (2, 20)
 
 
 def test_a_missing_file_names_those_that_are_there(tmp_path):
