@@ -23,6 +23,7 @@ LAYERS = (
     {"training", "registry"},
     {"recording"},
     {"delivery", "serving"},
+    {"comparing"},
     {"analysis"},
     {"experiments"},
     {"commands"},
