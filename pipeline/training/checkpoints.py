@@ -19,7 +19,7 @@ KEPT, BEST = 2, "best.ckpt"
 NEEDED = {"state_dict", "optimizer_states", "callbacks", "loops", "epoch", "global_step"}
 # NumPy's numbers and arrays hold no code, and a callback's `min(self.best, np.mean(...))` is one: they may be loaded.
 add_safe_globals([np.ndarray, np.dtype, *(each for each in vars(np.dtypes).values() if isinstance(each, type))])
-add_safe_globals([each.__reduce__()[0] for each in (np.float64(0), np.zeros(0))])
+add_safe_globals([np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]])  # type: ignore[list-item]
 
 
 class BestIsLostError(RuntimeError):

@@ -82,7 +82,7 @@ def _try_optimizer(path: str, classifier: Classifier, batch: Batch) -> None:
         return loss
 
     classifier.network.train()
-    _told(what, path, lambda: optimizer.step(closure))
+    _told(what, path, lambda: optimizer.step(closure))  # type: ignore[arg-type]
     if problem := problem_of(_told(what, path, optimizer.state_dict)):
         raise OwnCodeError(f"{what} ({begin_of(type(optimizer))}): its state {problem}")
 
