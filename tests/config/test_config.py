@@ -107,7 +107,11 @@ def test_a_range_is_told_in_words(name, words):
 
 
 def test_the_largest_whole_number_is_told_to_whoever_went_beyond_it_alone():
-    for value, words in ((None, "at least 1"), (WHOLE, "at least 1"), (WHOLE + 1, "at least 1, at most 9007199254740992")):
+    for value, words in (
+        (None, "at least 1"),
+        (WHOLE, "at least 1"),
+        (WHOLE + 1, "at least 1, at most 9007199254740992"),
+    ):
         assert range_of(KNOBS["epochs"], *([] if value is None else [value])) == words
     assert range_of(KNOBS["hidden_layers"], WHOLE + 1) == "at least 0, at most 1000"
 
@@ -204,8 +208,16 @@ def test_all_problems_are_told_at_once():
         ("epochs", "0x10", "epochs '0x10' is not a whole number"),
         ("epochs", "", "epochs '' is not a whole number"),
         ("epochs", None, "epochs None is not a whole number"),
-        ("epochs", "1e300", f"epochs 1{'0' * 59}... (301 characters) is out of range: at least 1, at most 9007199254740992"),
-        ("epochs", "9" * 400, f"epochs {'9' * 60}... (400 characters) is out of range: at least 1, at most 9007199254740992"),
+        (
+            "epochs",
+            "1e300",
+            f"epochs 1{'0' * 59}... (301 characters) is out of range: at least 1, at most 9007199254740992",
+        ),
+        (
+            "epochs",
+            "9" * 400,
+            f"epochs {'9' * 60}... (400 characters) is out of range: at least 1, at most 9007199254740992",
+        ),
         ("epochs", "9" * 10**6, f"epochs '{'9' * 59}... (1,000,002 characters) is not a whole number"),
         ("batch_size", 2**53 + 1, "batch_size 9007199254740993 is out of range: at least 1, at most 9007199254740992"),
         ("batch_size", "9007199254740993.5", "batch_size '9007199254740993.5' is not a whole number"),

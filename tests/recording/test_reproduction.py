@@ -10,13 +10,9 @@ from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 from pipeline.training import fit
 from tests import ranks
+from tests.tracking.idle_uploader import IdleUploader
 
 OWN = "tests.own_training_code"
-
-
-class NoUploader:
-    def notify(self):
-        pass
 
 
 @pytest.fixture
@@ -27,7 +23,7 @@ def recorded(tmp_path, monkeypatch):
 
     def train(**knobs):
         config = ranks.CONFIG.replace(epochs=2, **knobs)
-        run = Run(Journal(RunFolder(tmp_path / "runs/one")), NoUploader())
+        run = Run(Journal(RunFolder(tmp_path / "runs/one")), IdleUploader())
         data = ranks.small_data(config)
         recording.start(config, run, data)
         fit.fit(config, data=data, logger=EpochLogger(run))
