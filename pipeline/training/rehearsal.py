@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from pytorch_lightning import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,11 +52,19 @@ def rehearse(config: RunConfig, data: DataModule) -> None:
 def _try_callbacks(paths: str) -> None:
     """Ask each for its state, which every checkpoint is to hold and a resumption to load."""
     names = [path for path in paths.split(",") if path]
+    owners: dict[str, str] = {}
     for path, callback in zip(names, make_callbacks(paths), strict=True):
         what = f"callback {path}"
         state = _told(what, path, callback.state_dict)
         if problem := problem_of(state):
             raise OwnCodeError(f"{what} ({begin_of(type(callback).state_dict)}): its state {problem}")
+        if type(callback).state_dict is Callback.state_dict:
+            continue
+        if other := owners.get(callback.state_key):
+            raise OwnCodeError(
+                f"{what} keeps its state as {callback.state_key!r}, as {other} does; give it a state_key"
+            )
+        owners[callback.state_key] = path
 
 
 def _try_network(path: str, network: nn.Module, batch: Batch, classes: int) -> None:

@@ -126,3 +126,9 @@ def test_a_state_that_no_checkpoint_could_give_back_is_told_before_it_costs_a_re
     with pytest.raises(OwnCodeError, match=rf"^{knob} my_others:{name} \(my_others.py:{words}") as caught:
         rehearse(tmp_path, monkeypatch, **{knob: f"my_others:{name}"})
     assert "\n" not in str(caught.value)
+
+
+def test_two_callbacks_whose_states_would_be_one_are_told_apart_before_lightning_refuses_them(tmp_path, monkeypatch):
+    words = r"^callback my_others:Numbers keeps its state as 'Numbers', as my_others:Numbers does; give it a state_key$"
+    with pytest.raises(OwnCodeError, match=words):
+        rehearse(tmp_path, monkeypatch, callback="my_others:Numbers,my_others:Numbers")
