@@ -22,6 +22,12 @@ def is_helper() -> bool:
     return RUN_FOLDER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
+def tell(words: str) -> None:
+    """Say it on stderr, from the first process alone: the others come to the same."""
+    if not is_helper():
+        print(words, file=sys.stderr)
+
+
 def set_launchers_aside(environ: MutableMapping[str, str] = os.environ) -> None:
     """Forget what other launchers left in the environment: a training starts its own processes.
 

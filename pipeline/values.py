@@ -1,4 +1,4 @@
-"""Values as a person typed them: taken exactly, shown short where they are wrong, and guessed at where misspelt."""
+"""Values as a person typed them: taken exactly, shown short where wrong or many, and guessed at where misspelt."""
 
 import contextlib
 import difflib
@@ -65,6 +65,17 @@ KINDS: dict[type, tuple[Callable[[str], Value], str]] = {
 def short(text: str) -> str:
     """The text, or its beginning where it is long."""
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """`a, b, c and 4 more`: the first names, and how many there are beyond."""
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 column`, `1,200 columns`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

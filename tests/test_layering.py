@@ -104,6 +104,7 @@ def test_the_code_that_decides_a_trainings_numbers_is_all_in_its_digest():
         "config.signatures",
         "divergence",
         "files",
+        "launchers",
         "machine",
         "training.checkpoints",
         "signals",

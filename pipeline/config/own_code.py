@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -86,6 +87,15 @@ def place_of(error: BaseException, name: str) -> str:
     path = file_of(name.partition(":")[0], name)
     lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
     return f"{path.name}:{lines[-1]}" if lines else path.name
+
+
+def begin_of(code: Any) -> str:
+    """`my_cnn.py:14`, where a function or a class begins; its name, if that cannot be read."""
+    try:
+        path, (_, line) = inspect.getsourcefile(code), inspect.getsourcelines(code)
+        return f"{Path(path or '').name}:{line}"
+    except (OSError, TypeError):
+        return str(getattr(code, "__qualname__", code))
 
 
 def raised_in_own(error: BaseException) -> bool:

@@ -18,6 +18,11 @@ PACKAGE = Path(__file__).parents[1]
 NETWORKS = {"mlp": ("networks/mlp", "MLP"), "cnn": ("networks/cnn", "CNN")}
 DATASETS = {"folder": ("data/folder", "folder"), "table": ("data/table", "table")}
 KINDS = (int, float, bool, str)
+# The knobs of every dataset that may have to hold out its own test part.
+TestShare = Annotated[
+    float, Field(gt=0, lt=1, description="share of each class held out to test with, where the data have no test part")
+]
+SplitSeed = Annotated[int, Field(ge=0, le=2**32 - 1, description="decides which those are, the same for every run")]
 REQUIRED: Any = inspect.Parameter.empty
 
 # name -> (type with pydantic's limits, default or REQUIRED)
@@ -48,7 +53,7 @@ def _of_source(module: str, name: str) -> Knobs:
     defaults = [REQUIRED] * (len(parameters) - len(node.args.defaults)) + list(
         map(ast.literal_eval, node.args.defaults)
     )
-    known = {"Annotated": Annotated, "Field": Field, "Literal": Literal}
+    known = {each: globals()[each] for each in ("Annotated", "Field", "Literal", "TestShare", "SplitSeed")}
     kinds = [eval(ast.unparse(each.annotation), known) for each in parameters]
     return {each.arg: (kind, default) for each, kind, default in zip(parameters, kinds, defaults, strict=True)}
 

@@ -38,7 +38,11 @@ def range_of(field: FieldInfo, value: float = 0) -> str:
     limits = [
         (words, getattr(each, key)) for each in field.metadata for key, words in LIMITS.items() if hasattr(each, key)
     ]
-    return ", ".join(f"{words} {limit:g}" for words, limit in limits if limit != MOST or value > MOST)
+    return ", ".join(
+        f"{words} {limit if isinstance(limit, int) else f'{limit:g}'}"
+        for words, limit in limits
+        if limit != MOST or value > MOST
+    )
 
 
 def problem_of(error: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:

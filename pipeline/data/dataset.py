@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.data_spec import MNIST, DataSpec
+from pipeline.values import some
 
 Array = NDArray[Any]
 FEWEST, MOST = 2, 2**16  # classes; a network gives a logit for each
@@ -107,9 +108,8 @@ class Dataset:
         """
         counts = np.bincount(self.train.labels, minlength=len(self.spec.classes))
         if empty := [name for name, count in zip(self.spec.classes, counts, strict=True) if not count]:
-            more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
             raise DataError(
-                f"train has no example of class {', '.join(empty[:5])}{more}, expected some of each of the "
+                f"train has no example of class {some(empty)}, expected some of each of the "
                 f"{len(self.spec.classes)} classes"
             )
 
@@ -243,10 +243,7 @@ def _numbers(labels: Array, names: tuple[str, ...], part: str) -> Array:
         places = {name: number for number, name in enumerate(names)}
         found, of = np.unique(labels, return_inverse=True)
         if unknown := [str(name) for name in found if str(name) not in places]:
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            raise DataError(
-                f"{part} has labels {', '.join(unknown[:5])}{more} that are none of the {len(names)} classes"
-            )
+            raise DataError(f"{part} has labels {some(unknown)} that are none of the {len(names)} classes")
         return np.array([places[str(name)] for name in found], kind)[of]
     if labels.min() < 0 or labels.max() >= len(names):
         raise DataError(

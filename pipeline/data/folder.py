@@ -1,7 +1,6 @@
 """A folder of images with one sub-folder a class, as torchvision's ImageFolder takes it."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,13 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from pipeline.config.signatures import SplitSeed, TestShare
 from pipeline.data.dataset import DataError, Dataset
 from pipeline.data.decoding import Decoded, decode
 from pipeline.data.pixel_cache import cached
 from pipeline.data.splitting import held_out
+from pipeline.launchers import tell
+from pipeline.values import counted, some
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN, TESTS = "train", ("test", "val", "valid", "validation")  # a test folder comes before one to validate with
@@ -31,12 +33,8 @@ def folder(
     image_size: Annotated[
         int, Field(ge=0, le=8192, description="side to which images are resized; 0: as they are")
     ] = 0,
-    test_share: Annotated[
-        float, Field(gt=0, lt=1, description="share held out to test with, where there is no folder test")
-    ] = 0.2,
-    split_seed: Annotated[
-        int, Field(ge=0, le=4294967295, description="decides which those are, the same for every run")
-    ] = 0,
+    test_share: TestShare = 0.2,
+    split_seed: SplitSeed = 0,
 ) -> Dataset:
     """Read the images: in colour unless all are grey, transparent parts white, turned as their cameras say.
 
@@ -92,8 +90,8 @@ def _class_names(data_dir: Path, parts: dict[str, Path], files: dict[str, Files]
             raise DataError(f"data_dir {path}: found {_content(path)}, {EXPECTED}")
         if empty := [name for name, names in files[part].items() if not names]:
             raise DataError(
-                f"{path}: found no image in the class folders {_some(empty)}; expected some in each ({SUFFIXES[0]}, "
-                f"{SUFFIXES[1]}, ...): fill or remove them"
+                f"{path}: found no image in the class folders {some(empty, NAMED)}; expected some in each "
+                f"({SUFFIXES[0]}, {SUFFIXES[1]}, ...): fill or remove them"
             )
     classes = sorted(files["train"])
     if len(classes) == 1:
@@ -102,7 +100,9 @@ def _class_names(data_dir: Path, parts: dict[str, Path], files: dict[str, Files]
         hint = f"; if the {inner} folders in it are the classes, give --data_dir {only}" if inner > 1 else ""
         raise DataError(f"{parts['train']}: found one class folder, {classes[0]}, expected two at least{hint}")
     if unknown := sorted(files.get("test", {}).keys() - set(classes)):
-        raise DataError(f"{parts['test']}: found class folders {_some(unknown)}, which {parts['train']} does not have")
+        raise DataError(
+            f"{parts['test']}: found class folders {some(unknown, NAMED)}, which {parts['train']} does not have"
+        )
     return classes
 
 
@@ -159,18 +159,13 @@ def _content(path: Path) -> str:
     """What is in a folder without sub-folders."""
     names = [entry.name for entry in _entries(path) if not entry.name.startswith(HIDDEN)]
     images = sum(name.lower().endswith(SUFFIXES) for name in names)
-    count, kind = (images, "image") if images else (len(names), "file")
-    return f"{count:,} {kind}{'s' * (count != 1)} and no sub-folders" if names else "nothing in it"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
+    found = counted(images, "image") if images else counted(len(names), "file")
+    return f"{found} and no sub-folders" if names else "nothing in it"
 
 
 def _decode(data_dir: Path, names: list[str], image_size: int) -> Decoded:
     if len(names) >= MANY:
-        print(f"{data_dir}: decoding {len(names):,} images; the next start finds them decoded", file=sys.stderr)
+        tell(f"{data_dir}: decoding {len(names):,} images; the next start finds them decoded")
     return decode(data_dir, names, image_size)
 
 
@@ -178,6 +173,6 @@ def _tell(data_dir: Path, left_out: Counter[str], decoded: Decoded) -> None:
     """Say in one line what was left out, if anything was."""
     words = [f"{count:,} {what}" for what, count in left_out.items()]
     if decoded.unreadable:
-        words.insert(0, f"{len(decoded.unreadable):,} unreadable ({_some(decoded.unreadable)})")
+        words.insert(0, f"{len(decoded.unreadable):,} unreadable ({some(decoded.unreadable, NAMED)})")
     if words:
-        print(f"{data_dir}: left out {', '.join(words)}", file=sys.stderr)
+        tell(f"{data_dir}: left out {', '.join(words)}")

@@ -6,7 +6,6 @@ It only saves time: what is damaged, or cannot be read or written, is decoded as
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pipeline import pixels
 from pipeline.data import decoding
 from pipeline.data.decoding import Decoded
 from pipeline.files import replaced_whole
+from pipeline.launchers import tell
 
 MAKERS = (decoding, pixels)  # an entry is as good as the code that made it
 PATIENCE_S = 3.0  # until it is said what is waited for
@@ -69,7 +69,7 @@ def _locked(place: Path) -> Iterator[None]:
             try:
                 stack.enter_context(lock.acquire(timeout=PATIENCE_S))
             except Timeout:
-                print(f"waiting for another process, which decodes images into {place}", file=sys.stderr)
+                tell(f"waiting for another process, which decodes images into {place}")
                 stack.enter_context(lock.acquire())
         yield
 
@@ -95,10 +95,7 @@ def _write(path: Path, decoded: Decoded) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             path.with_name(f"{path.name}.partial").unlink(missing_ok=True)
-        print(
-            f"the decoded images could not be kept in {path.parent} ({error.strerror}): each start decodes them anew",
-            file=sys.stderr,
-        )
+        tell(f"the decoded images could not be kept in {path.parent} ({error.strerror}): each start decodes them anew")
 
 
 def _prune(place: Path, kept: int) -> None:

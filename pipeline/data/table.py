@@ -2,10 +2,8 @@
 
 import csv
 import re
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.config.signatures import SplitSeed, TestShare
 from pipeline.data.dataset import DataError, Dataset
 from pipeline.data.splitting import held_out
+from pipeline.launchers import tell
 from pipeline.machine import in_gigabytes, memory_here
-from pipeline.values import did_you_mean, short
+from pipeline.values import counted, did_you_mean, short, some
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -30,19 +30,14 @@ SEPARATORS = (",", ";", "\t", "|")
 BYTES_A_VALUE = 20  # in the table as read, then as float32 in rows, split and scaled
 SAMPLE = 1_000  # lines that tell how long one is
 MOST_CLASSES = 1_000
-NAMED = 5
 UNNAMED = "__index_level_"  # how Parquet calls the row numbers of pandas
 
 
 def table(
     data_dir: Path,
     target: Annotated[str, Field(min_length=1, description="the column to predict")],
-    test_share: Annotated[
-        float, Field(gt=0, lt=1, description="share of the rows held out to test with, where there is no test file")
-    ] = 0.2,
-    split_seed: Annotated[
-        int, Field(ge=0, le=4294967295, description="decides which those are, the same for every run")
-    ] = 0,
+    test_share: TestShare = 0.2,
+    split_seed: SplitSeed = 0,
 ) -> Dataset:
     """Read the rows: from a file, a folder with one, or one with train and test.
 
@@ -87,7 +82,7 @@ def _paths(data_dir: Path) -> dict[str, Path]:
             return dict(zip(named, there, strict=True))
     if len(there) == 1:
         return {"train": there[0]}
-    found = _some(path.name for path in there)
+    found = some(path.name for path in there)
     raise DataError(f"data_dir {data_dir}: found {found or 'no table'}, {EXPECTED}; give the file itself")
 
 
@@ -105,12 +100,12 @@ def _read(path: Path, target: str) -> "DataFrame":
     except MemoryError:
         raise DataError(f"{path}: found a table that does not fit into memory, expected one that does") from None
     if unnamed := [name for name in frame.columns if name.startswith(UNNAMED)]:
-        print(f"{path}: left out {_count(len(unnamed), 'column')} without a name: row numbers?", file=sys.stderr)
+        tell(f"{path}: left out {counted(len(unnamed), 'column')} without a name: row numbers?")
         frame = frame.drop(columns=unnamed)
     if target not in frame.columns:
         kaggle = "; give the train file itself, then a share of it is held out" if path.stem.lower() == "test" else ""
         raise DataError(
-            f"{path}: found no column {short(repr(target))}; its columns are {_some(frame.columns, 20)}{kaggle}"
+            f"{path}: found no column {short(repr(target))}; its columns are {some(frame.columns, 20)}{kaggle}"
             f"{did_you_mean(target, frame.columns)}"
         )
     if frame.empty:
@@ -142,7 +137,7 @@ def _read_csv(path: Path, target: str) -> "DataFrame":
         except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
             words = " ".join(str(error).split()).removeprefix("Error tokenizing data. C error: ")
             raise DataError(
-                f"{path}: found rows that do not fit their {_count(len(names), 'column')} ({words}), expected one "
+                f"{path}: found rows that do not fit their {counted(len(names), 'column')} ({words}), expected one "
                 "value for each"
             ) from None
 
@@ -184,14 +179,14 @@ def _read_parquet(path: Path) -> "DataFrame":
 
 def _check_names(path: Path, names: list[str]) -> None:
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{path}: found several columns {_some(repeated)}, expected each name once, {NAMES_FIRST}")
+        raise DataError(f"{path}: found several columns {some(repeated)}, expected each name once, {NAMES_FIRST}")
 
 
 def _check_memory(path: Path, rows: int, columns: int) -> None:
     needed, here = BYTES_A_VALUE * rows * columns, memory_here()
     if needed > here:
         raise DataError(
-            f"{path}: about {rows:,} rows of {_count(columns, 'column')} need {in_gigabytes(needed)} of memory, here "
+            f"{path}: about {rows:,} rows of {counted(columns, 'column')} need {in_gigabytes(needed)} of memory, here "
             f"are {in_gigabytes(here)}; take fewer rows or columns"
         )
 
@@ -201,7 +196,7 @@ def _check_columns(paths: dict[str, Path], frames: dict[str, "DataFrame"]) -> No
     for one, other in (("train", "test"), ("test", "train")):
         if lacking := [name for name in frames[one].columns if name not in frames[other].columns]:
             near = did_you_mean(lacking[0], frames[other].columns)
-            raise DataError(f"{paths[other]}: found no column {_some(lacking)}, which {paths[one].name} has{near}")
+            raise DataError(f"{paths[other]}: found no column {some(lacking)}, which {paths[one].name} has{near}")
 
 
 def _numbers(path: Path, frame: "DataFrame") -> NDArray[np.float32]:
@@ -211,19 +206,19 @@ def _numbers(path: Path, frame: "DataFrame") -> NDArray[np.float32]:
     words = [f"{name} ({_example(frame[name])})" for name in frame if not is_numeric_dtype(frame[name])]
     if words:
         raise DataError(
-            f"{path}: found columns that are not numbers: {_some(words)}; drop them, or encode them as numbers "
+            f"{path}: found columns that are not numbers: {some(words)}; drop them, or encode them as numbers "
             "(pandas.get_dummies)"
         )
     empty = frame.isna().sum()
     if words := [f"{name} in {count:,}" for name, count in empty[empty > 0].items()]:
         raise DataError(
-            f"{path}: found no value of {_some(words)} of {len(frame):,} rows; fill them, or drop these rows"
+            f"{path}: found no value of {some(words)} of {len(frame):,} rows; fill them, or drop these rows"
         )
     with np.errstate(over="ignore"):  # what is too large becomes infinite, which is told
         rows: NDArray[np.float32] = frame.to_numpy(np.float32)
     finite: NDArray[np.bool_] = np.isfinite(rows)
     if words := [name for name, values in zip(frame.columns, finite.T, strict=True) if not values.all()]:
-        raise DataError(f"{path}: found infinite values in {_some(words)}, expected numbers that a float32 holds")
+        raise DataError(f"{path}: found infinite values in {some(words)}, expected numbers that a float32 holds")
     return rows
 
 
@@ -268,12 +263,3 @@ def _classes(paths: dict[str, Path], labels: dict[str, NDArray[Any]], target: st
 def _example(column: "Series[Any]") -> str:
     values = column.dropna()
     return repr(str(values.iloc[0])[:20]) if len(values) else "no value"
-
-
-def _some(names: Iterable[str], most: int = NAMED) -> str:
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'s' * (number != 1)}"

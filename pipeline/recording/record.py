@@ -57,7 +57,6 @@ def ready(config: RunConfig) -> tuple[RunConfig, "DataModule"]:
     building.check_shares(data, processes)
     assert data.source is not None
     building.check_size(config, data.source.spec, len(data.train_examples))
-    building.check_own(config, data)
     rehearsal.rehearse(config, data)
     return config.settled(), data
 

@@ -71,7 +71,7 @@ def version_by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> Any:
             raise
     models = {each.name: sorted(each.aliases) for each in searches.models(client)}
     if name not in models:
-        known = ", ".join(models) or "none; make train registers the first"
+        known = f"{', '.join(models)}; --model names one" if models else "none; make train registers the first"
         raise UnknownModelError(f"no registered model {name!r}{did_you_mean(name, models)} (models there: {known})")
     known = ", ".join(models[name]) or "none"
     raise UnknownAliasError(

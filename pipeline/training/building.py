@@ -104,25 +104,6 @@ def check_shares(data: DataModule, processes: int) -> None:
             )
 
 
-def check_own(config: RunConfig, data: DataModule) -> None:
-    """Make sure that the user's own code gives what it is to give, as far as that can be tried before a run begins.
-
-    Raises:
-        ValueError: saying what it gives, or what does not go with the data.
-    """
-    assert data.source is not None
-    make_measures(config.metric)
-    make_callbacks(config.callback)
-    if factor := factor_of(config.schedule, config.epochs):
-        for epoch in (0, config.epochs - 1):
-            factor(epoch)
-    if augment := make_augmentation(config.augment, data.source.spec):
-        inputs, _ = data.train_examples.__getitems__([*range(min(config.batch_size, len(data.train_examples)))])
-        augment(inputs)
-    if own_code.is_own(config.optimizer):
-        _optimizer(config, make_network(config, data.source.spec).parameters())
-
-
 def check_size(config: RunConfig, spec: DataSpec, examples: int) -> None:
     """Make sure that the network can be trained here on so many examples, and written as ONNX, before anything is made.
 

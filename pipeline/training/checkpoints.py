@@ -1,18 +1,25 @@
 """Checkpoints on disk: written whole or not at all, the last two kept, a damaged one passed over."""
 
 import contextlib
+import io
 import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Trainer
+from torch.serialization import add_safe_globals, get_unsafe_globals_in_checkpoint
 
+from pipeline.config.own_code import OwnCodeError, begin_of
 from pipeline.files import replaced_whole
 
 KEPT, BEST = 2, "best.ckpt"
 NEEDED = {"state_dict", "optimizer_states", "callbacks", "loops", "epoch", "global_step"}
+# NumPy's numbers and arrays hold no code, and a callback's `min(self.best, np.mean(...))` is one: they may be loaded.
+add_safe_globals([np.ndarray, np.dtype, *(each for each in vars(np.dtypes).values() if isinstance(each, type))])
+add_safe_globals([np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]])  # type: ignore[list-item]
 
 
 class BestIsLostError(RuntimeError):
@@ -34,6 +41,7 @@ def write_whole(trainer: Trainer, path: Path) -> None:
 
     Raises:
         OSError: if the disk refuses; on the rank that writes alone, and when the others are past it.
+        OwnCodeError: if it could not be loaded again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     writes = (
@@ -47,6 +55,20 @@ def write_whole(trainer: Trainer, path: Path) -> None:
         except OSError:
             trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait for this one
             raise
+        if trainer.is_global_zero and get_unsafe_globals_in_checkpoint(partial):
+            raise OwnCodeError(f"this checkpoint could not be loaded again: {_unloadable(trainer, partial)}")
+
+
+def _unloadable(trainer: Trainer, path: Path) -> str:
+    """Which part of the checkpoint that was just written here is more than plain types and tensors, and whose."""
+    content = torch.load(path, map_location="cpu", weights_only=False)
+    states = content.pop("callbacks", {})
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if problem := problem_of(states.get(callback.state_key)):
+            kind = type(callback)
+            return f"callback {kind.__module__}:{kind.__qualname__} ({begin_of(kind.state_dict)}): its state {problem}"
+    name, problem = next((name, found) for name, part in content.items() if (found := problem_of(part)))
+    return f"its {name} {problem}"
 
 
 def latest(folder: Path) -> tuple[Path | None, list[Path]]:
@@ -98,6 +120,23 @@ def best_weights(folder: Path, epoch: int) -> dict[str, Any]:
             "resume the run: it trains again from the first epoch, to the same numbers"
         )
     return weights
+
+
+def problem_of(state: Any) -> str:
+    """Why a checkpoint that holds this state could not be loaded again; nothing, if it could."""
+    content = io.BytesIO()
+    try:
+        torch.save(state, content)
+    except Exception as error:  # whatever a user's own object raises as it is pickled
+        return f"cannot be pickled ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+    content.seek(0)
+    try:
+        torch.load(content, weights_only=True)
+    except Exception:
+        content.seek(0)
+        found = ", ".join(sorted(get_unsafe_globals_in_checkpoint(content))) or "what is neither"
+        return f"holds {found}; expected tensors, NumPy arrays and plain types: numbers, text, lists, dicts"
+    return ""
 
 
 def path_of(folder: Path, epoch: int) -> Path:

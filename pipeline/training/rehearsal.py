@@ -1,75 +1,128 @@
-"""A network of the user's own, tried on a few examples before a training begins: what would fail late fails now."""
+"""The user's own code, tried on a few examples before a training begins: what would fail late fails now."""
 
-import inspect
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import nn
+from pytorch_lightning import Callback
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import RunConfig, own_code
-from pipeline.config.own_code import OwnCodeError
+from pipeline.config.own_code import OwnCodeError, begin_of
 from pipeline.data.datamodule import DataModule
-from pipeline.training.building import make_classifier
+from pipeline.training.building import make_callbacks, make_classifier
+from pipeline.training.checkpoints import problem_of
+from pipeline.training.classifier import Batch, Classifier
 
 EXAMPLES = 4
+T = TypeVar("T")
 
 
 def rehearse(config: RunConfig, data: DataModule) -> None:
-    """Take one small batch forward, backward and through an evaluation, in torch's own random state.
+    """Try each part that is the user's own, over one classifier that is thrown away; torch's random state stays.
 
     Args:
-        config: the knobs; shipped networks are not tried.
+        config: the knobs; of what is shipped only the augmentation is tried, which may not go with the data.
         data: set up.
 
     Raises:
-        OwnCodeError: saying what is wrong with the network's answer, in which file and line.
+        OwnCodeError: saying what is wrong, in which file and line.
     """
-    if not own_code.is_own(config.network):
+    if not config.own_code() and not config.augment:
         return
     assert data.source is not None
-    inputs, labels = data.train_examples.__getitems__(list(range(min(EXAMPLES, len(data.train_examples)))))
-    state = torch.random.get_rng_state()
-    network = make_classifier(config, data.source.spec).network.to(inputs.device)
+    with torch.random.fork_rng(devices=[]):
+        _try_callbacks(config.callback)
+        classifier = make_classifier(config, data.source.spec)
+        for epoch in (0, config.epochs - 1):
+            if classifier.factor:
+                classifier.factor(epoch)
+        if classifier.augment:
+            inputs, _ = data.train_examples.__getitems__([*range(min(config.batch_size, len(data.train_examples)))])
+            classifier.augment(inputs)
+        batch = data.train_examples.__getitems__([*range(min(EXAMPLES, len(data.train_examples)))])
+        classifier.to(batch[0].device)
+        if own_code.is_own(config.network):
+            _try_network(config.network, classifier.network, batch, len(data.source.spec.classes))
+        if own_code.is_own(config.optimizer):
+            _try_optimizer(config.optimizer, classifier, batch)
+
+
+def _try_callbacks(paths: str) -> None:
+    """Ask each for its state, which every checkpoint is to hold and a resumption to load."""
+    names = [path for path in paths.split(",") if path]
+    owners: dict[str, str] = {}
+    for path, callback in zip(names, make_callbacks(paths), strict=True):
+        what = f"callback {path}"
+        state = _told(what, path, callback.state_dict)
+        if problem := problem_of(state):
+            raise OwnCodeError(f"{what} ({begin_of(type(callback).state_dict)}): its state {problem}")
+        if type(callback).state_dict is Callback.state_dict:
+            continue
+        if other := owners.get(callback.state_key):
+            raise OwnCodeError(
+                f"{what} keeps its state as {callback.state_key!r}, as {other} does; give it a state_key"
+            )
+        owners[callback.state_key] = path
+
+
+def _try_network(path: str, network: nn.Module, batch: Batch, classes: int) -> None:
+    """Take the batch forward, backward and through an evaluation."""
+    what, (inputs, _) = f"network {path}", batch
+    tried = f"; tried on {len(inputs)} examples of shape {tuple(inputs.shape[1:])}"
+    problem = _told(what, path, lambda: _problem_of_answers(network, batch, classes), tried)
+    if not problem and (lost := problem_of(_told(what, path, network.state_dict))):
+        problem = f"its state {lost}"
+    if problem:
+        raise OwnCodeError(f"{what} ({begin_of(type(network).forward)}): {problem}")
+
+
+def _try_optimizer(path: str, classifier: Classifier, batch: Batch) -> None:
+    """Take one step, after which its state is what checkpoints hold."""
+    inputs, labels = batch
+    optimizer = classifier.make_optimizer(classifier.network.parameters())
+    what = f"optimizer {path}"
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(classifier.network(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    classifier.network.train()
+    _told(what, path, lambda: optimizer.step(closure))  # type: ignore[arg-type]
+    if problem := problem_of(_told(what, path, optimizer.state_dict)):
+        raise OwnCodeError(f"{what} ({begin_of(type(optimizer))}): its state {problem}")
+
+
+def _told(what: str, path: str, call: Callable[[], T], tried: str = "") -> T:
+    """What the call gives; an error of the user's code ends in one line with the place that it came from."""
     try:
-        _try(network, inputs, labels, len(data.source.spec.classes))
-    except OwnCodeError as error:
-        raise OwnCodeError(f"network {config.network} ({place_of(network)}): {error}") from None
+        return call()
     except Exception as error:
-        place = own_code.place_of(error, config.network)
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        tried = f"tried on {len(inputs)} examples of shape {tuple(inputs.shape[1:])}"
-        raise OwnCodeError(f"network {config.network} ({place}): {what}; {tried}") from error
-    finally:
-        torch.random.set_rng_state(state)
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise OwnCodeError(f"{what} ({own_code.place_of(error, path)}): {words}{tried}") from error
 
 
-def place_of(network: nn.Module) -> str:
-    """`my_cnn.py:14`, where the network's `forward` begins."""
-    try:
-        path, (_, line) = inspect.getsourcefile(type(network)), inspect.getsourcelines(type(network).forward)
-        return f"{Path(path or '').name}:{line}"
-    except (OSError, TypeError):
-        return type(network).__name__
-
-
-def _try(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, classes: int) -> None:
+def _problem_of_answers(network: nn.Module, batch: Batch, classes: int) -> str:
+    inputs, labels = batch
     logits = network.train()(inputs)
     expected = f"expected ({len(inputs)}, {classes}): a logit for each class"
-    if not isinstance(logits, torch.Tensor):
-        raise OwnCodeError(f"it gives {type(logits).__name__}, {expected}")
+    if not isinstance(logits, Tensor):
+        return f"it gives {type(logits).__name__}, {expected}"
     if logits.shape != (len(inputs), classes):
-        raise OwnCodeError(f"it gives shape {tuple(logits.shape)}, {expected}")
+        return f"it gives shape {tuple(logits.shape)}, {expected}"
     if not logits.is_floating_point():
-        raise OwnCodeError(f"it gives {logits.dtype}, expected floating-point logits")
+        return f"it gives {logits.dtype}, expected floating-point logits"
     loss = F.cross_entropy(logits, labels)
     if not loss.isfinite():
-        raise OwnCodeError(f"its loss on the first batch is {loss.item():g}, expected a finite number")
+        return f"its loss on the first batch is {loss.item():g}, expected a finite number"
     if not loss.requires_grad:
-        raise OwnCodeError("its answer depends on no weight that can be trained")
+        return "its answer depends on no weight that can be trained"
     loss.backward()  # type: ignore[no-untyped-call]
     if not any(weight.grad is not None for weight in network.parameters()):
-        raise OwnCodeError("no gradient reaches a weight")
+        return "no gradient reaches a weight"
     with torch.no_grad():
-        if not network.eval()(inputs).isfinite().all():
-            raise OwnCodeError("its answers in evaluation are not finite")
+        finite = network.eval()(inputs).isfinite().all()
+    return "" if finite else "its answers in evaluation are not finite"

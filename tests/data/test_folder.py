@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import datasets
+from pipeline.launchers import RUN_FOLDER
 from tests.data.image_folders import image_of, numbers_in, write, write_classes
 from tests.own_data import error_of
 
@@ -266,3 +267,13 @@ def test_the_real_photographs_are_read(tmp_path, sign_digits, capfd):
     first = np.asarray(Image.open(sorted((sign_digits / "0").iterdir())[0]).resize((32, 32), Image.Resampling.BILINEAR))
     every = [*data.train.inputs, *data.test.inputs]
     assert any(np.array_equal(image, first) for image in every)
+
+
+def test_of_several_processes_the_first_alone_says_what_was_left_out(tmp_path, capfd, monkeypatch):
+    folder = write_classes(tmp_path / "flowers")
+    (folder / "notes.txt").write_text("")
+    monkeypatch.setenv(RUN_FOLDER, "run")
+    for rank, words in (("1", ""), ("0", f"{folder}: left out 1 of no image format\n")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        load(folder)
+        assert capfd.readouterr().err == words

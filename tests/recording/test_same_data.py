@@ -13,11 +13,7 @@ from pipeline.tracking.folders import data_digest
 from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 from tests.small_data import digits_of
-
-
-class NoUploader:
-    def notify(self):
-        pass
+from tests.tracking.idle_uploader import IdleUploader
 
 
 def some_data(seed=0, name="mine"):
@@ -35,7 +31,7 @@ def journal(tmp_path, monkeypatch):
     """That of a run that began on `some_data()`."""
     monkeypatch.setattr("pipeline.tracking.run.Run.provenance", lambda record: None)
     journal = Journal(RunFolder(tmp_path / "runs/run"))
-    recording.start(RunConfig(), Run(journal, NoUploader()), module_of(some_data()), {})
+    recording.start(RunConfig(), Run(journal, IdleUploader()), module_of(some_data()), {})
     yield journal
     journal.close()
 
@@ -55,7 +51,7 @@ def test_the_digest_that_a_run_began_on_is_recorded(journal):
 def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(journal):
     source = some_data()
     elsewhere = some_data().named(source.name, "/elsewhere")
-    recording.resume(RunConfig(), Run(journal, NoUploader()), module_of(elsewhere))
+    recording.resume(RunConfig(), Run(journal, IdleUploader()), module_of(elsewhere))
     assert journal.folder.events()[-2]["kind"] == "resume"
 
 
@@ -64,7 +60,7 @@ def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(journal):
 def test_a_run_does_not_go_on_with_one_value_changed_and_records_nothing_of_the_attempt(journal, part, name):
     other, before = changed(some_data(), part, name), journal.folder.events()
     with pytest.raises(ValueError, match="began on data") as caught:
-        recording.resume(RunConfig(), Run(journal, NoUploader()), module_of(other))
+        recording.resume(RunConfig(), Run(journal, IdleUploader()), module_of(other))
     assert str(caught.value) == (f"run run began on data with digest {some_data().digest}, here lies {other.digest}")
     assert journal.folder.events() == before
 

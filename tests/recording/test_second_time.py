@@ -13,15 +13,9 @@ from pipeline.training import checkpoints, fit
 from pipeline.training.news import EpochNews
 from tests.fuzz_runs import same
 from tests.ranks import small_data, weights_of
+from tests.tracking.idle_uploader import IdleUploader
 
 CONFIG = RunConfig(dataset="digits", epochs=3, hidden_units=2)
-
-
-class UploaderProcess:
-    """Nobody to deliver to."""
-
-    def notify(self):
-        pass
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +35,7 @@ def interrupted(journal):
 def run(tmp_path):
     """A run that was interrupted; its folder."""
     journal = Journal(RunFolder(tmp_path / "run"))
-    recording.start(CONFIG, Run(journal, UploaderProcess()), small_data(), {})
+    recording.start(CONFIG, Run(journal, IdleUploader()), small_data(), {})
     interrupted(journal)
     return journal.folder
 
@@ -50,7 +44,7 @@ def resume(folder, **given):
     """Go on with the run, and be interrupted; returns the config it goes on with, and the resumption's event."""
     config = resuming.resumed_config(folder, given)
     journal = Journal(folder)
-    recording.resume(config, Run(journal, UploaderProcess()), small_data())
+    recording.resume(config, Run(journal, IdleUploader()), small_data())
     interrupted(journal)
     return config, [event for event in folder.events() if event["kind"] == "resume"][-1]
 
@@ -78,7 +72,7 @@ def test_a_run_resumed_on_other_data_is_refused_each_time_and_left_as_it_is(run)
     before = len(run.events())
     for _ in range(2):
         with pytest.raises(ValueError, match=r"run run began on data with digest [0-9a-f]{16}, here lies [0-9a-f]{16}"):
-            recording.resume(CONFIG, Run(journal, UploaderProcess()), other)
+            recording.resume(CONFIG, Run(journal, IdleUploader()), other)
     journal.close()
     assert len(run.events()) == before
 

@@ -48,7 +48,7 @@ def test_a_number_that_is_no_version_is_told_with_those_that_are(registry):
     registry.aliases["m"] = {}
     with pytest.raises(UnknownAliasError, match="model m has no alias 'champion'"):
         find(registry, "newest")
-    with pytest.raises(UnknownModelError, match=r"no registered model 'x' \(models there: m\)"):
+    with pytest.raises(UnknownModelError, match=r"no registered model 'x' \(models there: m; --model names one\)"):
         candidates.find(registry, "1", "x", "runs", dry_run=False)
 
 

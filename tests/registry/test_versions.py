@@ -214,11 +214,11 @@ def test_the_version_that_has_the_alias_is_found():
     ("names", "asked", "words"),
     [
         ([], "m", "no registered model 'm' (models there: none; make train registers the first)"),
-        (["a", "b", "c"], "m", "no registered model 'm' (models there: a, b, c)"),
+        (["a", "b", "c"], "m", "no registered model 'm' (models there: a, b, c; --model names one)"),
         (
             ["mnist-mlp"],
             "mnist-mpl",
-            "no registered model 'mnist-mpl'; did you mean 'mnist-mlp'? (models there: mnist-mlp)",
+            "no registered model 'mnist-mpl'; did you mean 'mnist-mlp'? (models there: mnist-mlp; --model names one)",
         ),
     ],
 )

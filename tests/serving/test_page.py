@@ -15,10 +15,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from pipeline.data_spec import MNIST, DataSpec
+from pipeline.pixels import as_pixels
 from tests.conftest import Service
 from tests.small_models import FLOWERS, register
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+ORIENTATION = 0x0112  # EXIF
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
 
@@ -192,16 +194,6 @@ def test_it_asks_nothing_of_any_other_host_and_logs_no_error(page, service):
     assert [message for message in severe if "favicon" not in message and "400" not in message] == []
 
 
-@pytest.mark.parametrize(("width", "height"), [(360, 740), (1000, 800)])
-def test_nothing_is_wider_than_a_phone_or_a_desktop(page, width, height):
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
-        assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
 def test_an_image_is_opened_where_nothing_can_be_drawn_and_the_best_ten_of_many_classes_are_shown(thing, tmp_path):
     page = thing(PHOTOS)
     canvas = page.find_element(By.ID, "drawing")
@@ -219,6 +211,34 @@ def test_an_image_is_opened_where_nothing_can_be_drawn_and_the_best_ten_of_many_
     page.find_element(By.ID, "clear").click()
     assert (text(page, "class"), names(page)) == ("", [])
     assert page.switch_to.active_element.get_attribute("id") == "file"
+
+
+@pytest.mark.parametrize("sides", [(100, 100), (1500, 3000)])
+def test_a_photograph_that_is_dropped_gets_the_answer_of_its_pixels_as_training_decodes_them(
+    thing, things, tmp_path, sides
+):
+    page, path = thing(PHOTOS), tmp_path / "dropped.jpg"
+    noise = np.random.default_rng(1).integers(0, 256, (*(side // 50 for side in sides), 3), np.uint8)
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6  # a quarter clockwise
+    Image.fromarray(noise).resize(sides).save(path, exif=turned)
+    with Image.open(path) as image:
+        pixels = as_pixels(image, (24, 36), 3)
+    mlflow.set_tracking_uri(things.uri)
+    expected = mlflow.pyfunc.load_model(f"models:/things/{PHOTOS}").predict(pixels[None].astype(np.float32))[0]
+    mlflow.set_tracking_uri(None)
+    page.execute_script(
+        "window.probe = document.createElement('input'); probe.type = 'file'; probe.id = 'probe'; "
+        "document.body.append(probe)"
+    )
+    page.find_element(By.ID, "probe").send_keys(str(path))
+    page.execute_script(
+        "const dataTransfer = new DataTransfer(); dataTransfer.items.add(probe.files[0]); "
+        "document.getElementById('drawing').dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}))"
+    )
+    wait_for(lambda: text(page, "class"))
+    assert text(page, "class") == CLASSES[int(expected.argmax())]
+    assert text(page, "sure") == f"{100 * expected.max():.1f} % sure"
 
 
 def test_a_class_is_shown_by_its_very_name(thing, tmp_path):
@@ -275,9 +295,9 @@ def test_a_page_that_is_open_follows_the_model_to_another_shape(thing, things, t
     assert names(page) == list(FLOWERS.classes)
 
 
-@pytest.mark.parametrize("version", [PHOTOS, TABLE])
+@pytest.mark.parametrize("version", [PHOTOS, TABLE, DRAWINGS])
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (1000, 800)])
-def test_no_kind_of_model_makes_the_page_wider(thing, version, width, height):
+def test_with_no_kind_of_model_is_the_page_wider_than_a_phone_or_a_desktop(thing, version, width, height):
     page = thing(version)
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -361,7 +361,8 @@ def test_what_cannot_be_served_is_one_clear_line(model_store, tmp_path, service)
 
     uri = {"MLFLOW_TRACKING_URI": model_store}
     assert (
-        "did you mean 'mnist-mlp'? (models there: mnist-mlp)" in said("--model", "mnist-mpl", "--port", "0", **uri)[0]
+        "did you mean 'mnist-mlp'? (models there: mnist-mlp; --model names one)"
+        in said("--model", "mnist-mpl", "--port", "0", **uri)[0]
     )
     assert "no alias 'campion'; did you mean 'champion'?" in said("--alias", "campion", "--port", "0", **uri)[0]
     port = service.address.rsplit(":", 1)[1]

@@ -13,19 +13,7 @@ from pipeline.terminal.shell import command, shown
 from pipeline.tracking import live_run, recovery, run
 from pipeline.tracking.folders import refusal_of_copy
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
-
-
-class Uploader:
-    """In an uploader process' place."""
-
-    def __init__(self, folder, cwd=None):
-        self.folder, self.cwd, self.closed = folder, cwd, False
-
-    def notify(self):
-        assert not self.closed
-
-    def close(self):
-        self.closed = True
+from tests.tracking.idle_uploader import IdleUploader
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +21,7 @@ def delivered(monkeypatch):
     """No process is started and no git asked; what was to be delivered in the background, with its place."""
     found = []
     code = SimpleNamespace(tags=lambda: {"git.commit": "c0ffee"}, diff=b"")
-    monkeypatch.setattr(live_run, "UploaderProcess", Uploader)
+    monkeypatch.setattr(live_run, "UploaderProcess", IdleUploader)
     monkeypatch.setattr(recovery, "deliver_in_background", lambda folders, cwd: found.append((list(folders), cwd)))
     monkeypatch.setattr(live_run, "checkout", lambda here: code)
     monkeypatch.setattr(run, "installed", lambda: [])

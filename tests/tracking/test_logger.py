@@ -28,23 +28,9 @@ from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.logger import LONGEST_PARAM
 from pipeline.tracking.run import Run
 from tests.conftest import environment
+from tests.tracking.idle_uploader import IdleUploader
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class Uploader:
-    """In an uploader process' place."""
-
-    told = ()
-
-    def __init__(self, folder, cwd=None):
-        self.folder, self.cwd, self.closed = folder, cwd, False
-
-    def notify(self):
-        assert not self.closed
-
-    def close(self):
-        self.closed = True
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +38,7 @@ def background(monkeypatch):
     """No process is started, no git asked, what a test leaves open ends with it; returns what was to be delivered."""
     delivered = []
     found = SimpleNamespace(tags=lambda: {"git.commit": "c0ffee"}, diff=b"a diff")
-    monkeypatch.setattr(live_run, "UploaderProcess", Uploader)
+    monkeypatch.setattr(live_run, "UploaderProcess", IdleUploader)
     monkeypatch.setattr(recovery, "deliver_in_background", lambda folders, cwd: delivered.append(list(folders)))
     monkeypatch.setattr(live_run, "checkout", lambda here: found)
     monkeypatch.setattr(run, "installed", lambda: ["torch==2"])

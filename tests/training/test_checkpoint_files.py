@@ -5,10 +5,14 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Callback
 
-from pipeline.training import checkpoints
+from pipeline.config.own_code import OwnCodeError
+from pipeline.training import checkpoints, fit
+from tests import ranks
 
 
 class Steps:
@@ -58,7 +62,7 @@ def test_the_last_two_by_number_are_kept_and_other_files_stay(tmp_path, monkeypa
     for epoch in (9_998, 9_999, 10_000):
         checkpoints.save(trainer, tmp_path, epoch)
     kept = ["best.ckpt", "epoch-10000.ckpt", "epoch-9999.ckpt"]
-    assert sorted(each.name for each in tmp_path.iterdir()) == kept
+    assert sorted(each.name for each in tmp_path.glob("*.ckpt")) == kept
 
 
 def test_other_ranks_only_take_part_in_saving(tmp_path, monkeypatch):
@@ -200,3 +204,58 @@ def test_the_newest_whole_one_by_number_is_taken_and_the_damaged_ones_before_it_
     paths[1].write_bytes(flipped)
     assert checkpoints.latest(tmp_path) == (paths[0], [paths[2], paths[1]])
     assert checkpoints.latest(tmp_path / "nowhere") == (None, [])
+
+
+class Later(Callback):
+    """Has a state that nobody could know of before the training: what it is given, from the second epoch on."""
+
+    def __init__(self, content, by_hook=False):
+        self.content, self.by_hook, self.epochs, self.loaded = content, by_hook, 0, None
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.epochs += 1
+
+    def state_dict(self):
+        return {} if self.by_hook or self.epochs < 2 else {"content": self.content}
+
+    def load_state_dict(self, state_dict):
+        self.loaded = state_dict
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        if self.by_hook:
+            checkpoint["mine"] = self.content
+
+
+def trained(folder, callback, **more):
+    config = ranks.CONFIG.replace(epochs=3)
+    return fit.fit(config, data=ranks.small_data(config), folder=folder, callbacks=[callback], **more)
+
+
+@pytest.mark.parametrize(
+    ("by_hook", "kept", "words"),
+    [
+        (
+            False,
+            ["epoch-0001.ckpt"],
+            r"callback \S*test_checkpoint_files:Later \(test_checkpoint_files.py:\d+\): its state",
+        ),
+        (True, [], "its mine"),
+    ],
+)
+def test_a_checkpoint_that_could_not_be_loaded_again_ends_the_training_and_the_last_one_stays(
+    tmp_path, by_hook, kept, words
+):
+    with pytest.raises(OwnCodeError, match=rf"{words} holds pathlib\.\w*PosixPath; expected tensors, NumPy arrays and"):
+        trained(tmp_path, Later(Path("here"), by_hook))
+    assert sorted(each.name for each in tmp_path.glob("*.ckpt")) == kept
+
+
+def test_numbers_and_arrays_of_numpy_come_back_with_a_resumption(tmp_path):
+    trained(tmp_path, Later([np.float64(0.5), np.arange(3)]))
+    checkpoints.path_of(tmp_path, 3).unlink()
+    last, damaged = checkpoints.latest(tmp_path)
+    assert (last, damaged) == (checkpoints.path_of(tmp_path, 2), [])
+    resumed = Later([])
+    trained(tmp_path, resumed, resume_from=last)
+    number, array = resumed.loaded["content"]
+    assert (number, array.tolist()) == (0.5, [0, 1, 2])

@@ -1,4 +1,4 @@
-"""A network of the user's own is tried before a training: what is wrong is one line with the line of its code."""
+"""What is the user's own is tried before a training: what is wrong is one line with the line of its code."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from pipeline.config import RunConfig
 from pipeline.config.own_code import OwnCodeError
 from pipeline.training import building, rehearsal
 
+OWN = "tests.own_training_code"
 CODE = """
 from torch import nn
 class Right(nn.Module):
@@ -21,23 +22,69 @@ class NotANumber(Right):
 class Fails(Right):
     def forward(self, inputs):
         return self.layer(inputs)
+class Keeps(Right):
+    def get_extra_state(self):
+        return Fails
+    def set_extra_state(self, state):
+        pass
+"""
+OTHERS = """
+import numpy as np, torch
+from pytorch_lightning import Callback
+class Thing:
+    pass
+class Holds(Callback):
+    what = Thing()
+    def state_dict(self):
+        return {"held": self.what}
+class Local(Holds):
+    what = [lambda: 1]
+class Raises(Holds):
+    def state_dict(self):
+        return {"held": self.nothing}
+class Numbers(Holds):
+    what = [np.float64(0.5), np.arange(3)]
+class Keeping(torch.optim.SGD):
+    def step(self, closure=None):
+        loss = super().step(closure)
+        self.state["all"] = {"held": Thing()}
+        return loss
+def keeping(parameters, learning_rate):
+    return Keeping(parameters, lr=learning_rate)
+class Stumbling(torch.optim.SGD):
+    def step(self, closure=None):
+        raise RuntimeError("no step")
+def stumbling(parameters, learning_rate):
+    return Stumbling(parameters, lr=learning_rate)
 """
 
 
-def rehearse(tmp_path, monkeypatch, name, **knobs):
+def rehearse(tmp_path, monkeypatch, **knobs):
     (tmp_path / "my_rehearsed.py").write_text(CODE)
+    (tmp_path / "my_others.py").write_text(OTHERS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = RunConfig(dataset="digits", network=f"my_rehearsed:{name}", **knobs)
+    config = RunConfig(dataset="digits", **knobs)
     data = building.make_data(config)
     data.setup()
     rehearsal.rehearse(config, data)
 
 
-def test_a_network_that_answers_right_passes_and_leaves_the_random_state_to_others(tmp_path, monkeypatch):
+def test_what_is_right_passes_and_leaves_the_random_state_to_others(tmp_path, monkeypatch):
     before = torch.random.get_rng_state()
-    rehearse(tmp_path, monkeypatch, "Right")
+    knobs = {"optimizer": f"{OWN}:nadam", "callback": "my_others:Numbers", "augment": "shift"}
+    rehearse(tmp_path, monkeypatch, network="my_rehearsed:Right", **knobs)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_network_is_built_once_for_all_that_is_tried_on_it(tmp_path, monkeypatch):
+    built = []
+    make = building.make_network
+    monkeypatch.setattr(building, "make_network", lambda *given: built.append(given) or make(*given))
+    rehearse(tmp_path, monkeypatch, network=f"{OWN}:Network", optimizer=f"{OWN}:lbfgs", augment="shift")
+    assert len(built) == 1
+    rehearse(tmp_path, monkeypatch)  # nothing is the user's own
+    assert len(built) == 1
 
 
 @pytest.mark.parametrize(
@@ -50,9 +97,38 @@ def test_a_network_that_answers_right_passes_and_leaves_the_random_state_to_othe
         ),
         ("NotANumber", {}, r"\(my_rehearsed.py:10\): its loss on the first batch is nan, expected a finite number"),
         ("Fails", {}, r"\(my_rehearsed.py:14\): RuntimeError: .*; tried on 4 examples of shape \(1, 28, 28\)"),
+        ("Keeps", {}, r"\(my_rehearsed.py:7\): its state holds my_rehearsed.Fails; expected tensors, NumPy arrays and"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_the_place(tmp_path, monkeypatch, name, knobs, words):
     with pytest.raises(OwnCodeError, match=rf"^network my_rehearsed:{name} {words}") as caught:
-        rehearse(tmp_path, monkeypatch, name, **knobs)
+        rehearse(tmp_path, monkeypatch, network=f"my_rehearsed:{name}", **knobs)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("knob", "name", "words"),
+    [
+        (
+            "callback",
+            "Holds",
+            r"8\): its state holds my_others.Thing; expected tensors, NumPy arrays and plain types: ",
+        ),
+        ("callback", "Local", r"8\): its state cannot be pickled \(PicklingError: "),
+        ("callback", "Raises", r"14\): AttributeError: 'Raises' object has no attribute 'nothing'"),
+        ("optimizer", "keeping", r"17\): its state holds my_others.Thing; expected tensors"),
+        ("optimizer", "stumbling", r"26\): RuntimeError: no step"),
+    ],
+)
+def test_a_state_that_no_checkpoint_could_give_back_is_told_before_it_costs_a_resumption(
+    tmp_path, monkeypatch, knob, name, words
+):
+    with pytest.raises(OwnCodeError, match=rf"^{knob} my_others:{name} \(my_others.py:{words}") as caught:
+        rehearse(tmp_path, monkeypatch, **{knob: f"my_others:{name}"})
+    assert "\n" not in str(caught.value)
+
+
+def test_two_callbacks_whose_states_would_be_one_are_told_apart_before_lightning_refuses_them(tmp_path, monkeypatch):
+    words = r"^callback my_others:Numbers keeps its state as 'Numbers', as my_others:Numbers does; give it a state_key$"
+    with pytest.raises(OwnCodeError, match=words):
+        rehearse(tmp_path, monkeypatch, callback="my_others:Numbers,my_others:Numbers")
