@@ -64,6 +64,7 @@ class Names:
 KEPT, TURNED = Role(), Role(of_mlproject=True)
 NAME = Role(groups=False, decides=False, told=False)
 PLACE = replace(NAME, resumes="any")  # where things lie and what is printed changes no number
+UNASKED = Role(groups=False, told=False, asked=False)
 OWN_NAME, OWN_PLACE = replace(NAME, asked=False), replace(PLACE, asked=False)
 
 

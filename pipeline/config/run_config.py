@@ -18,6 +18,7 @@ from pipeline.config.roles import (
     OWN_PLACE,
     PLACE,
     TURNED,
+    UNASKED,
     Names,
     Role,
     knob,
@@ -85,13 +86,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
         le=MOST,
     )
 
-    validation_seed: int = knob(
-        0,
-        "which training examples are held out; the same for every seed of a run",
-        Role(groups=False, told=False, asked=False),
-        ge=0,
-        le=2**32 - 1,
-    )
+    validation_seed: int = knob(0, "which training examples those are", UNASKED, ge=0, le=2**32 - 1)
 
     epochs: int = knob(
         20, "passes over the training examples", Role(told=False, resumes="larger", of_mlproject=True), ge=1, le=MOST
