@@ -70,6 +70,7 @@ EDGES = {
     "gradient_clip": ([0.0, TINY, HUGE], [-TINY, math.inf]),
     "early_stopping": ([0, WHOLE], [-1, WHOLE + 1]),
     "seed": ([0, 2**32 - 1], [-1, 2**32]),
+    "validation_seed": ([0, 2**32 - 1], [-1, 2**32]),
 }
 
 
