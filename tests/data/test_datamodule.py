@@ -282,15 +282,15 @@ def test_without_a_hold_out_validation_is_the_test_set(loaded):
     assert pairs_at(data.test_examples) == pairs_of(split_of(TEST, first=3))
 
 
-@pytest.mark.parametrize("size", [1, 6, TRAIN - 1])
+@pytest.mark.parametrize(("size", "which"), [(1, 0), (6, 0), (6, 3), (TRAIN - 1, 0)])
 def test_the_hold_out_are_the_same_training_images_for_every_seed_in_file_order_and_the_rest_is_trained_on(
-    loaded, size
+    loaded, size, which
 ):
     everything = split_of(TRAIN)
     held_out = np.zeros(TRAIN, bool)
-    held_out[np.random.RandomState(0).permutation(TRAIN)[:size]] = True
+    held_out[np.random.RandomState(which).permutation(TRAIN)[:size]] = True
     for seed in (1, 2):
-        data = module(validation_size=size, seed=seed)
+        data = module(validation_size=size, seed=seed, **({"validation_seed": which} if which else {}))
         for tensors, rows in ((data.val_examples, held_out), (data.train_examples, ~held_out)):
             assert np.array_equal(tensors.inputs.numpy(), everything.inputs[rows][:, None])
             assert np.array_equal(tensors.labels.numpy(), everything.labels[rows])
@@ -320,7 +320,7 @@ def test_what_was_asked_for_is_loaded_once(loaded):
 
 def test_left_alone_it_is_the_sample(loaded):
     data, sample = DataModule(), RunConfig()
-    for name in ("dataset", "data_dir", "data_name", "batch_size", "validation_size", "seed"):
+    for name in ("dataset", "data_dir", "data_name", "batch_size", "validation_size", "validation_seed", "seed"):
         assert getattr(data, name) == getattr(sample, name)
     data.setup()
     assert loaded.calls == [("mnist", "data", "", {})]

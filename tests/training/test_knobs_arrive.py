@@ -60,11 +60,18 @@ def test_the_weights_are_drawn_from_the_seed_and_from_nothing_else():
 
 def test_the_data_has_theirs():
     config = RunConfig(
-        dataset="kmnist", data_dir="/d", data_name="mine", batch_size=3, validation_size=4, seed=5, epochs=6
+        dataset="kmnist",
+        data_dir="/d",
+        data_name="mine",
+        batch_size=3,
+        validation_size=4,
+        seed=5,
+        epochs=6,
+        validation_seed=7,
     )
     data = building.make_data(config)
     found = (data.dataset, data.data_dir, data.data_name, data.batch_size, data.validation_size, data.seed)
-    assert found == ("kmnist", "/d", "mine", 3, 4, 5)
+    assert (*found, data.validation_seed) == ("kmnist", "/d", "mine", 3, 4, 5, 7)
 
 
 @pytest.fixture
