@@ -21,6 +21,9 @@ READY := $(VENV)/installed
 # `--env-manager local` takes the python that PATH finds first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Else each of the many processes of a training or a test compiles all of us again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock clean
 .PHONY: bench bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-cnn bench-serving

@@ -1,10 +1,16 @@
 """What the tests share: a clean environment, small data, the real MNIST where it lies, one finished run."""
 
+import contextlib
+import functools
+import gc
 import gzip
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,18 +31,46 @@ settings.load_profile("project")
 # Two processes take the files in turn: the long ones first, so that none is left alone with one at the end.
 SLOW_FIRST = (
     "test_faults",
+    "test_any_script",
+    "test_examples",
+    "test_experiments",
     "test_mlproject",
     "test_model_server",
     "test_serving",
+    "test_delivery",
+    "test_mnist",
     "test_promotion",
-    "test_experiments",
+    "test_page",
+    "test_divergence",
+    "test_old_runs",
+    "test_experiment_ends",
+    "test_imports",
+    "test_cli",
 )
+IN_MEMORY, ENOUGH = Path("/dev/shm"), 2 << 30
+if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ENOUGH:
+    # Journals and databases wait for the disk at each step, 4 ms; a whole run of the tests leaves 0.1 GB.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+gc.disable()  # until all is imported: nothing of it is garbage
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`-m slow` imports the few files that have a slow test, and not 150: half a minute a process."""
+    if config.option.markexpr == "slow" and collection_path.suffix == ".py":
+        return "mark.slow" not in collection_path.read_text() or None
+    return None
 
 
 def pytest_collection_modifyitems(items):
     """Bring the long files to the front."""
     place = {name: index for index, name in enumerate(SLOW_FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of every later search for garbage: statsmodels alone asks for one at each call."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +137,37 @@ def run_pipeline(*arguments, cwd, timeout=DELIVERED_WITHIN_S, **variables):
     )
 
 
+@functools.cache
+def empty_store():
+    """The content of a database that MLflow has just made: it takes two seconds of migrations, so it is made once."""
+    import mlflow
+
+    from pipeline.mlflow_client.connection import connect
+
+    before = mlflow.get_tracking_uri()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mlflow.db"
+        try:
+            connect(f"sqlite:///{path}")
+        finally:
+            mlflow.set_tracking_uri(before)
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            return database.serialize()
+
+
+def ready_store(folder, name="mlflow.db"):
+    """Put an empty store where the commands and uploaders of a folder look for one; returns its URI."""
+    path = Path(folder) / name
+    path.write_bytes(empty_store())
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def own_store(tmp_path):
+    """The test's folder has its store, empty; what proves that one is made where there is none does without."""
+    return ready_store(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def project_run(tmp_path_factory):
     """`mlflow run <project>` from another folder, two epochs on the digits; returns (folder, completed process)."""
@@ -135,7 +200,7 @@ def model_store(tmp_path_factory):
     from pipeline.training.onnx_export import export_onnx
 
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = ready_store(folder)
     before = mlflow.get_tracking_uri()
     try:
         client = connect(uri)

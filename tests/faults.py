@@ -15,7 +15,7 @@ import mlflow
 import torch
 
 from pipeline.tracking.folders import all_folders
-from tests.conftest import environment
+from tests.conftest import environment, ready_store
 
 PROMISED_EXIT_S = 10
 ANSWERS_WITHIN_S = 60
@@ -36,6 +36,8 @@ class Server:
 
     def start(self):
         """Start it and wait until it answers."""
+        if not (self.folder / "store.db").exists():
+            ready_store(self.folder, "store.db")
         command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/store.db"]
         command += ["--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"]
         with (self.folder / "log").open("ab") as log:

@@ -59,6 +59,7 @@ def train(*flags):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_store")
 def test_the_run_is_failed_with_the_reason_cannot_be_resumed_and_is_reproduced(tmp_path):
     done = run_pipeline("train", *FLAGS, "--epochs", "3", cwd=tmp_path)
     (folder,) = all_folders("runs")
@@ -75,6 +76,7 @@ def test_the_run_is_failed_with_the_reason_cannot_be_resumed_and_is_reproduced(t
     assert again.returncode == 0
 
 
+@pytest.mark.usefixtures("own_store")
 @pytest.mark.parametrize("rate", ["1e4", "1e10", "1e20", "1e30"])
 def test_whatever_it_ends_with_nothing_breaks_at_the_end(tmp_path, capfd, rate):
     """sgd at 1e4: `the exported network differs from the trained one by nan`; keep_best: FileNotFoundError."""
@@ -88,6 +90,7 @@ def test_whatever_it_ends_with_nothing_breaks_at_the_end(tmp_path, capfd, rate):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_store")
 def test_two_processes_stop_together(tmp_path):
     words = ["--devices", "2", "--strategy", "ddp", "--epochs", "3"]
     done = run_pipeline("train", *FLAGS, *words, cwd=tmp_path)
@@ -107,6 +110,7 @@ seeds: 2
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_store")
 def test_in_an_experiment_a_divergence_is_an_answer_and_not_tried_again(tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL)
     done = run_pipeline("experiment", "trial.yaml", cwd=tmp_path)

@@ -44,6 +44,7 @@ def test_only_a_process_with_our_run_folder_is_a_helper(monkeypatch):
     assert launchers.is_helper()
 
 
+@pytest.mark.usefixtures("own_store")
 def test_a_training_with_a_left_over_rank_is_recorded_whole(tmp_path):
     """LOCAL_RANK=1 made it take itself for a helper; RANK=1 alone made Lightning drop every metric."""
     knobs = ["--dataset", "digits", "--epochs", "1", "--hidden_units", "8", "--model_name", ""]

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from pipeline import cli
 from pipeline.mlflow_client.connection import connect
-from tests.conftest import environment
+from tests.conftest import environment, ready_store
 
 ACCURACIES = {"none": [0.970, 0.972, 0.974], "half": [0.980, 0.981, 0.982]}
 QUESTION = """
@@ -47,7 +47,7 @@ def log(client, experiment_id, variant, seed, accuracy, *, dropout, epochs=2, pa
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     before = mlflow.get_tracking_uri()
-    client = connect(f"sqlite:///{folder}/mlflow.db")
+    client = connect(ready_store(folder))
     experiment = client.create_experiment("trial", artifact_location=str(folder / "artifacts"))
     client.create_experiment("empty")
     tags = {"question": "trial", "mlflow.note.content": "Does dropout help?"}
@@ -186,7 +186,7 @@ def test_a_report_of_nothing_is_refused(pipeline, tmp_path):
 
 
 def test_params_are_compared_by_what_they_are_however_they_were_typed(tmp_path, pipeline):
-    client = connect(f"sqlite:///{tmp_path}/typed.db")
+    client = connect(ready_store(tmp_path))
     experiment = client.create_experiment("typed", artifact_location=str(tmp_path / "artifacts"))
     for seed, dropout, epochs in (("1", "2e-1", 2), ("2.0", "0.2", "2.0"), ("3", 0.20, " 2"), ("4", "0.5", 2)):
         log(client, experiment, "", seed, 0.97, dropout=dropout, epochs=epochs)

@@ -26,5 +26,4 @@ def test_under_a_true_null_at_most_one_experiment_in_twenty_speaks_of_a_differen
         # (with 1.0 as the smallest difference of interest the sample size, which decides neither, is found at once)
         verdicts = {each.verdict for each in compare(runs, baseline="v0", smallest=1.0).contrasts}
         wrong += bool(verdicts & {"better", "worse"})
-    gc.unfreeze()
     assert 0 < wrong / 2000 <= 0.05

@@ -26,8 +26,6 @@ FACTORS = st.sampled_from([0.25, 0.5, 2.0, 8.0])
 def little_garbage():
     """statsmodels collects garbage at each correction: with all that is imported, nine tenths of the time."""
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def by_seed(values, first=1):

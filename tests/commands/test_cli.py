@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from pipeline import cli
+from pipeline import cli, launchers
 from pipeline.commands import flags, parsing
 from pipeline.config import KNOBS, ConfigError, RunConfig
 from pipeline.signals import Interrupted
@@ -91,21 +91,25 @@ def test_wrong_input_ends_with_one_message_and_exit_code_2_before_anything_is_wr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_data_ends_with_exit_code_2_and_leaves_no_run(tmp_path):
+@pytest.fixture
+def here(monkeypatch):
+    """This process is one that a person has started: it has imported already what takes a new one five seconds."""
+    monkeypatch.setenv(launchers.OURS, "1")
+
+
+def test_missing_data_ends_with_exit_code_2_and_leaves_no_run(here, tmp_path, capfd):
     (tmp_path / "afile").write_text("")
-    done = run_pipeline("train", "--data_dir", "afile", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(
-        "pipeline: data_dir afile is a file; expected the folder that holds train-images-idx3"
-    )
-    assert done.stderr.count("\n") == 1
+    assert cli.main(["train", "--data_dir", "afile"]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("pipeline: data_dir afile is a file; expected the folder that holds train-images-idx3")
+    assert err.count("\n") == 1
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_hardware_that_is_not_there_is_told_before_a_run_begins(tmp_path):
-    done = run_pipeline("train", "--dataset", "digits", "--accelerator", "tpu", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "pipeline: Lightning cannot train with accelerator tpu, devices auto, strategy auto" in done.stderr
+def test_hardware_that_is_not_there_is_told_before_a_run_begins(here, tmp_path, capfd):
+    assert cli.main(["train", "--dataset", "digits", "--accelerator", "tpu"]) == 2
+    told = "pipeline: Lightning cannot train with accelerator tpu, devices auto, strategy auto"
+    assert told in capfd.readouterr().err
     assert list((tmp_path / "runs").iterdir()) == []
 
 

@@ -441,10 +441,10 @@ def test_a_locked_database_is_waited_for_and_then_has_everything(folder, tmp_pat
     finished(folder)
     other = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
-    threading.Timer(3.0, lambda: other.execute("ROLLBACK")).start()
     with pytest.raises(sqlite3.OperationalError) as caught:
         Delivery(folder, _connect_hastily(sqlite_uri(tmp_path)))
     assert errors.in_words(caught.value) == f"{sqlite_uri(tmp_path)}: database is locked"
+    threading.Timer(1.0, lambda: other.execute("ROLLBACK")).start()
     one.deliver()  # MLflow itself waits for 20 s
     assert one.writer.client.get_run(one.run_id).info.status == "FINISHED"
     assert (one.left, values(one.writer.client, one.run_id)) == ([], WHOLE)

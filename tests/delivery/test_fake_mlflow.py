@@ -7,8 +7,8 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.delivery.delivery import Delivery
 from pipeline.mlflow_client.connection import connect
-from pipeline.mlflow_client.tracking_uri import sqlite_uri
 from tests import recorded
+from tests.conftest import ready_store
 from tests.fake_mlflow import FakeMlflow
 from tests.recorded import WHOLE, run_of
 
@@ -20,7 +20,7 @@ def real(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield connect(sqlite_uri(folder / "mlflow.db"))
+        yield connect(ready_store(folder))
     mlflow.set_tracking_uri(None)
 
 

@@ -10,6 +10,7 @@ from pipeline import cli
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.tracking_uri import sqlite_uri
 from pipeline.tracking.journal import Journal, RunFolder
+from tests.conftest import ready_store
 
 NOTE = "mlflow.note.content"
 
@@ -19,7 +20,7 @@ def template(tmp_path_factory):
     """An empty store, made once."""
     folder = tmp_path_factory.mktemp("template")
     variable = os.environ.get("MLFLOW_TRACKING_URI")
-    client = connect(sqlite_uri(folder / "mlflow.db"))
+    client = connect(ready_store(folder))
     client.create_experiment("here")
     client.delete_experiment(client.create_experiment("gone"))
     mlflow.set_tracking_uri(variable)

@@ -21,7 +21,7 @@ variants:
   none: {dropout: 0.0}
   half: {dropout: 0.5}
 baseline: none
-seeds: [1, 2, 3]
+seeds: [1, 2]
 """
 
 
@@ -67,7 +67,7 @@ def test_every_variant_is_trained_with_every_seed_under_one_parent(undisturbed):
     (head,) = [run for run in runs if run.data.tags.get("question") == "trial"]
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == head.info.run_id]
     tags = {(run.data.tags["variant"], run.data.tags["seed"]) for run in nested}
-    assert tags == {(variant, seed) for variant in ("none", "half") for seed in "123"}
+    assert tags == {(variant, seed) for variant in ("none", "half") for seed in "12"}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.data.tags["threads"] for run in nested} == {"1"}
     assert sorted(run.info.run_name for run in nested)[0] == "half seed=1"
@@ -84,15 +84,16 @@ def test_started_again_it_trains_nothing_and_answers_the_same(undisturbed):
     before = {each.path: each.events() for each in children(folder)}
     again = run_pipeline("experiment", "trial.yaml", cwd=folder)
     assert again.returncode == 0
-    assert "trial: 6 runs, 1 at a time, 6 finished before" in again.stdout
+    assert "trial: 4 runs, 1 at a time, 4 finished before" in again.stdout
     assert {each.path: each.events() for each in children(folder)} == before
     assert again.stdout.split("Does dropout help?")[1] == done.stdout.split("Does dropout help?")[1]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_store")
 def test_killed_twice_and_started_again_it_ends_as_one_left_alone(undisturbed, tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL)
-    for enough in (10, 30):
+    for enough in (5, 20):
         running = start(tmp_path)
         faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= enough)  # noqa: B023
         running.kill()
@@ -100,7 +101,7 @@ def test_killed_twice_and_started_again_it_ends_as_one_left_alone(undisturbed, t
     done = run_pipeline("experiment", "trial.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert answer(tmp_path) == answer(undisturbed[0])
-    assert len(children(tmp_path)) == 6
+    assert len(children(tmp_path)) == 4
     for folder in children(tmp_path):
         kinds = [event["kind"] for event in folder.events()]
         ended = [k for k, event in enumerate(folder.events()) if event.get("status") == "FINISHED"]
@@ -108,7 +109,7 @@ def test_killed_twice_and_started_again_it_ends_as_one_left_alone(undisturbed, t
         assert "resume" not in kinds[ended[0] :]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("trial").experiment_id])
-    assert (len(runs), {run.info.status for run in runs}) == (7, {"FINISHED"})
+    assert (len(runs), {run.info.status for run in runs}) == (5, {"FINISHED"})
 
 
 def workers(running):
@@ -119,6 +120,7 @@ def workers(running):
     return list(map(int, found.stdout.split()))
 
 
+@pytest.mark.usefixtures("own_store")
 def test_a_worker_that_is_killed_ends_its_run_not_the_experiment(tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL.replace("epochs: 8", "epochs: 40"))
     running = start(tmp_path, "--jobs", "2")
@@ -131,7 +133,7 @@ def test_a_worker_that_is_killed_ends_its_run_not_the_experiment(tmp_path):
     assert output.count("failed: its process died (exit code -9); start the experiment again") >= 2
     assert "start the same command again: what is finished is not trained twice" in output
     statuses = [each.ended()["status"] for each in children(tmp_path)]
-    assert sorted(statuses) == ["FAILED", *["FINISHED"] * 4]
+    assert sorted(statuses) == ["FAILED", *["FINISHED"] * 2]
     # The experiment itself has closed the record, as the worker died; the uploader would only once all is over.
     ends = {each.ended()["status"]: each.ended() for each in children(tmp_path)}
     assert ends["FAILED"]["tags"] == {"failure_reason": DIED}
@@ -140,6 +142,7 @@ def test_a_worker_that_is_killed_ends_its_run_not_the_experiment(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_store")
 def test_ctrl_c_stops_the_runs_with_their_last_epoch_and_a_second_command_is_refused_meanwhile(tmp_path):
     (tmp_path / "trial.yaml").write_text(TRIAL.replace("epochs: 8", "epochs: 3000"))
     running = start(tmp_path)
@@ -158,8 +161,9 @@ def test_ctrl_c_stops_the_runs_with_their_last_epoch_and_a_second_command_is_ref
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_store")
 def test_mlflow_run_makes_its_own_run_the_parent(undisturbed, tmp_path):
-    (tmp_path / "trial.yaml").write_text(TRIAL.replace("[1, 2, 3]", "[1]").replace("epochs: 8", "epochs: 1"))
+    (tmp_path / "trial.yaml").write_text(TRIAL.replace("[1, 2]", "[1]").replace("epochs: 8", "epochs: 1"))
     command = ["mlflow", "run", str(ROOT), "-e", "experiment", "--env-manager", "local", "--experiment-name", "mine"]
     command += ["-P", "file=trial.yaml", "-P", f"runs_dir={tmp_path}/runs"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)

@@ -18,7 +18,7 @@ from tests.conftest import DELIVERED_WITHIN_S, ROOT, environment
 from tests.integration.plain_script import STEPS
 
 SCRIPT = ROOT / "tests/integration/plain_script.py"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_store")]
 
 
 class Script:

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from examples import badges, wine
 from pipeline.data.datasets import load
 from tests import faults
-from tests.conftest import ROOT, Service, run_pipeline
+from tests.conftest import ROOT, Service, ready_store, run_pipeline
 from tests.serving.test_page import browser, opened, shown, text, wait_for  # noqa: F401
 
 pytestmark = pytest.mark.slow  # three minutes
@@ -39,6 +39,7 @@ TRAININGS = {
 def trained(request, tmp_path_factory):
     """The example taken as far as the registry; returns its model's name, folder, store and the resumed run."""
     folder = tmp_path_factory.mktemp(request.param)
+    uri = ready_store(folder)
     shutil.copytree(ROOT / "examples", folder / "examples")
     knobs = [*TRAININGS[request.param], "--accelerator", "cpu"]
     first = run_pipeline("train", *knobs, "--epochs", "1", cwd=folder, **THREADS)
@@ -50,7 +51,6 @@ def trained(request, tmp_path_factory):
     assert killed.wait() == -9
     resumed = run_pipeline("train", "--resume", "last", cwd=folder, **THREADS)
     assert f"model      {request.param} version 2" in resumed.stdout, resumed.stdout + resumed.stderr
-    uri = f"sqlite:///{folder}/mlflow.db"
     client = mlflow.MlflowClient(tracking_uri=uri)
     run = client.get_run(client.get_model_version(request.param, "2").run_id)
     return request.param, folder, uri, run

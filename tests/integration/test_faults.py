@@ -13,12 +13,13 @@ import pytest
 
 from pipeline.tracking.journal import Journal
 from tests import faults
-from tests.conftest import environment, run_pipeline
+from tests.conftest import environment, ready_store, run_pipeline
 
 KNOBS = ["--dataset", "digits", "--hidden_units", "16", "--accelerator", "cpu", "--runs_dir", "runs"]
 LONG = [*KNOBS, "--epochs", "3000", "--batch_size", "16", "--model_name", ""]
 SHORT = [*KNOBS, "--epochs", "3"]
 THREADS = {"OMP_NUM_THREADS": "1"}
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 def store(folder):
@@ -34,6 +35,7 @@ def status_of(folder):
 def undisturbed(tmp_path_factory):
     """The full record of a short run that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
+    ready_store(folder)
     done = run_pipeline("train", *SHORT, cwd=folder, **THREADS)
     assert done.returncode == 0, done.stderr
     return faults.full_record(store(folder), folder)
@@ -251,7 +253,7 @@ def test_an_exception_ends_the_run_as_failed_with_reason_and_traceback(tmp_path)
         "    pipeline.training.onnx_export.check_same = broken\n"
     )
     path = f"{tmp_path}:{environment()['PYTHONPATH']}"
-    done = run_pipeline("train", *SHORT, cwd=tmp_path, PYTHONPATH=path)
+    done = run_pipeline("train", *KNOBS, "--epochs", "1", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1
     assert "the printer is on fire" in done.stderr
     run = status_of(tmp_path)
@@ -339,16 +341,16 @@ def test_eight_uploaders_on_one_fresh_database_all_deliver(tmp_path):
     done = run_pipeline("train", *SHORT, cwd=made, MLFLOW_TRACKING_URI="http://127.0.0.1:9", **THREADS)
     assert done.returncode == 0
     source = faults.only_folder(made).path
-    synced = []
+    synced, fresh = [], f"sqlite:///{tmp_path}/fresh.db"
     for k in range(8):
         folder = tmp_path / f"copy{k}"
         shutil.copytree(source, folder / "runs/run")
         journal = Journal(faults.only_folder(folder))
         journal.close()
         (folder / "runs/run/journal.jsonl").write_bytes(_renamed(folder / "runs/run/journal.jsonl", k))
-        synced.append(faults.start_pipeline("sync", cwd=folder, MLFLOW_TRACKING_URI=store(tmp_path)))
+        synced.append(faults.start_pipeline("sync", cwd=folder, MLFLOW_TRACKING_URI=fresh))
     assert [process.wait(timeout=180) for process in synced] == [0] * 8
-    client = mlflow.MlflowClient(tracking_uri=store(tmp_path), registry_uri=store(tmp_path))
+    client = mlflow.MlflowClient(tracking_uri=fresh, registry_uri=fresh)
     runs = client.search_runs([client.get_experiment_by_name("mnist-mlp").experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * 8
     assert sorted(int(v.version) for v in client.search_model_versions("name = 'digits-mlp'")) == list(range(1, 9))

@@ -14,7 +14,7 @@ from pipeline.mlflow_client.connection import connect
 from pipeline.networks.mlp import MLP
 from pipeline.registry import log_model
 from pipeline.training import onnx_export
-from tests.conftest import environment
+from tests.conftest import environment, ready_store
 
 TRAINING = """
 import sys
@@ -54,7 +54,7 @@ def test_a_model_is_logged_without_reading_the_file_lists_of_all_packages(tmp_pa
     onnx_export.export_onnx(MLP(MNIST, 8), MNIST, tmp_path / "network.onnx")
     before = mlflow.get_tracking_uri()
     try:
-        client = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        client = connect(ready_store(tmp_path))
         experiment_id = client.create_experiment("one", artifact_location=str(tmp_path / "artifacts"))
         run_id = client.create_run(experiment_id).info.run_id
         model_id = log_model.log_model(client, run_id, tmp_path / "network.onnx", example)

@@ -189,6 +189,7 @@ TRAINING = ("python", "-m", "pipeline", "train", "--project_defaults")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_store")
 def test_mlflow_run_with_the_id_of_an_interrupted_run_goes_on_with_it(tmp_path):
     project = tmp_path / "project"
     project.mkdir()

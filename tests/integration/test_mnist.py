@@ -6,15 +6,16 @@ import pytest
 
 from pipeline.data import datasets
 from tests import faults
-from tests.conftest import run_pipeline
+from tests.conftest import ready_store, run_pipeline
 
 
 @pytest.fixture(scope="module")
 def mnist_run(mnist_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mnist")
+    uri = ready_store(folder)
     done = run_pipeline("train", "--epochs", "2", "--data_dir", mnist_dir, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return f"sqlite:///{folder}/mlflow.db", folder
+    return uri, folder
 
 
 @pytest.fixture

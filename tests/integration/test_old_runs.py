@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.tracking.folders import values_of
 from pipeline.tracking.journal import RunFolder
-from tests.conftest import run_pipeline
+from tests.conftest import ready_store, run_pipeline
 
 ARCHIVE = Path(__file__).parent / "runs_of_0.1.0.tar.xz"
 TRIAL_RUNS = sorted(f"{rate} seed={seed}" for rate in ("0.001", "0.05") for seed in (1, 2, 3))
@@ -42,7 +42,7 @@ class World:
     def __init__(self, place):
         with tarfile.open(ARCHIVE) as archive:
             archive.extractall(place, filter="data")
-        self.place, self.uri = place, f"sqlite:///{place}/mlflow.db"
+        self.place, self.uri = place, ready_store(place)
         self.folders = {name_of(path): path for path in (place / "runs").iterdir()}
         self.before = {name: curves(path) for name, path in self.folders.items() if name != "trial"}
         self.client = mlflow.MlflowClient(self.uri)

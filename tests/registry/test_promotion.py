@@ -20,6 +20,7 @@ from pipeline.registry import log_model, promotion, promotion_lock
 from pipeline.registry.promotion import judge
 from pipeline.training import fit
 from pipeline.training.onnx_export import export_onnx
+from tests.conftest import ready_store
 
 
 def predictions(both, only_champion, only_candidate, neither):
@@ -57,7 +58,7 @@ def trained(tmp_path_factory):
     """A store with three digits networks: version 1 good, 2 worse, 3 better."""
     folder = tmp_path_factory.mktemp("promotion")
     before = mlflow.get_tracking_uri()
-    client = connect(f"sqlite:///{folder}/mlflow.db")
+    client = connect(ready_store(folder))
     experiment = client.create_experiment("digits", artifact_location=str(folder / "artifacts"))
     np.save(folder / "example.npy", np.zeros((2, 28, 28), np.uint8))
     for epochs in (3, 1, 8):

@@ -18,6 +18,7 @@ from pipeline.registry.versions import NotServableError, UnknownModelError
 from pipeline.serving.alias_watcher import Follower
 from pipeline.serving.metrics import Telemetry
 from pipeline.training.onnx_export import IR, OPSET, export_onnx
+from tests.conftest import ready_store
 
 IMAGES = np.full((2, 28, 28), 100, np.float32)
 
@@ -26,7 +27,7 @@ IMAGES = np.full((2, 28, 28), 100, np.float32)
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry")
     before = mlflow.get_tracking_uri()
-    client = connect(f"sqlite:///{folder}/mlflow.db")
+    client = connect(ready_store(folder))
     experiment = client.create_experiment("models", artifact_location=str(folder / "artifacts"))
     np.save(folder / "example.npy", np.zeros((2, 28, 28), np.uint8))
 

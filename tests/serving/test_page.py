@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 
 from pipeline.data_spec import MNIST, DataSpec
 from pipeline.pixels import as_pixels
-from tests.conftest import Service
+from tests.conftest import Service, ready_store
 from tests.small_models import FLOWERS, register
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -60,7 +60,7 @@ PHOTOS, TABLE, DRAWINGS = "1", "2", "3"
 def things(tmp_path_factory):
     """A service whose model has a version of each kind; its client of the registry moves the alias."""
     folder = tmp_path_factory.mktemp("things")
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = ready_store(folder)
     client = register(uri, "things", [DataSpec("image", (3, 24, 36), CLASSES), FLOWERS, MNIST], folder)
     running = Service(uri, folder, "--model", "things")
     running.uri = uri

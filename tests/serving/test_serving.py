@@ -20,9 +20,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from pipeline import cli
 from pipeline.data import datasets
 from tests import faults, small_models
-from tests.conftest import Service, environment, run_pipeline
+from tests.conftest import Service, environment, ready_store, run_pipeline
 
 DIGITS = datasets.load("digits", "").test.inputs
 
@@ -256,7 +257,7 @@ def test_an_alias_that_moves_under_load_fails_no_request_and_gives_each_its_own_
 
 def test_an_alias_that_moves_to_another_shape_under_load_gives_every_client_its_answer_or_what_to_send(tmp_path):
     """One client sends photographs and one rows, whichever version serves: each is answered, or told what is taken."""
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = ready_store(tmp_path)
     registry = small_models.register(uri, "things", [small_models.PHOTOS, small_models.FLOWERS], tmp_path)
     running = Service(uri, tmp_path, "--model", "things")
     random = np.random.default_rng(0)
@@ -353,21 +354,32 @@ def test_a_token_is_asked_for_where_the_environment_names_one(model_store, tmp_p
     running.stop()
 
 
-def test_what_cannot_be_served_is_one_clear_line(model_store, tmp_path, service):
-    def said(*arguments, **variables):
-        done = run_pipeline("serve", *arguments, cwd=tmp_path, **variables)
-        assert (done.returncode, done.stdout) == (2, "")
-        return [line for line in done.stderr.splitlines() if not line.startswith("{")]
+def test_a_model_that_cannot_be_served_is_one_clear_line(model_store, tmp_path):
+    wrong = ("--model", "mnist-mpl", "--port", "0")
+    done = run_pipeline("serve", *wrong, cwd=tmp_path, MLFLOW_TRACKING_URI=model_store)
+    assert (done.returncode, done.stdout) == (2, "")
+    told = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert "did you mean 'mnist-mlp'? (models there: mnist-mlp; --model names one)" in told[0]
 
-    uri = {"MLFLOW_TRACKING_URI": model_store}
-    assert (
-        "did you mean 'mnist-mlp'? (models there: mnist-mlp; --model names one)"
-        in said("--model", "mnist-mpl", "--port", "0", **uri)[0]
-    )
-    assert "no alias 'campion'; did you mean 'champion'?" in said("--alias", "campion", "--port", "0", **uri)[0]
-    port = service.address.rsplit(":", 1)[1]
-    assert "Address already in use); give another with --port" in said("--port", port, **uri)[0]
-    assert "'http' is not a port" in said("--port", "http", **uri)[0]
+
+def test_so_is_an_alias_or_a_port(model_store, service, capsys, monkeypatch):
+    monkeypatch.setattr("pipeline.serving.server.log_as_json", lambda level: None)  # the tests' own log stays theirs
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(model_store)
+
+    def said(*arguments):
+        assert cli.main(["serve", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err.splitlines()
+
+    try:
+        assert "no alias 'campion'; did you mean 'champion'?" in said("--alias", "campion", "--port", "0")[0]
+        port = service.address.rsplit(":", 1)[1]
+        assert "Address already in use); give another with --port" in said("--port", port)[0]
+        assert "'http' is not a port" in said("--port", "http")[0]
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def test_it_does_not_load_torch(service, model_store):

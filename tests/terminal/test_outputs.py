@@ -34,6 +34,7 @@ def test_no_print_ends_a_process(tmp_path, redirection, error):
         (tmp_path / "reached").unlink()
 
 
+@pytest.mark.usefixtures("own_store")
 def test_a_training_that_nobody_listens_to_is_finished_and_ends_well(tmp_path):
     words = "-m pipeline train --dataset digits --epochs 1 --hidden_units 16 --model_name= >&- 2>&-"
     done = subprocess.run(["bash", "-c", f'"$PYTHON" {words}'], cwd=tmp_path, env=environment(PYTHON=sys.executable))
