@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import datasets
-from pipeline.registry import promotion, promotion_lock
+from pipeline.registry import evaluation, promotion, promotion_lock
 from pipeline.registry.versions import NotServableError
 from tests.fake_model_registry import FakeRegistry
 from tests.small_data import digits_of
@@ -66,9 +66,9 @@ def world(registry, monkeypatch, tmp_path):
         return DATA
 
     monkeypatch.setattr(promotion, "connect", lambda *, looking_for: registry)
-    monkeypatch.setattr(promotion, "load", load)
+    monkeypatch.setattr(evaluation, "load", load)
     monkeypatch.setattr(datasets, "load", load_data)
-    monkeypatch.setattr(promotion, "EXAMINED_AT_ONCE", 7)
+    monkeypatch.setattr(evaluation, "AT_ONCE", 7)
     monkeypatch.setattr(promotion, "_now", lambda: NOW.partition(" by ")[0])
     monkeypatch.setattr(promotion, "user_name", lambda: "bob")
     monkeypatch.setattr(promotion_lock.mlflow, "get_registry_uri", lambda: f"sqlite:///{tmp_path}/mlflow.db")
