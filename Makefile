@@ -24,6 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock clean
 .PHONY: bench bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-log-call bench-cnn bench-serving
+.PHONY: bench-promotion
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +52,9 @@ bench: bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-de
 bench-epoch bench-step bench-run bench-scaling bench-equivalence bench-delivery bench-log-call bench-cnn bench-serving: $(READY) benchmarks/.venv/installed
 	@$(BIN)/python -m benchmarks.$(subst -,_,$(@:bench-%=%)) $(ROUNDS)
 
+bench-promotion: $(READY)  ## simulate what promotions let through, in sequences of 100 candidates: make bench-promotion ROUNDS=2000
+	@$(BIN)/python -m benchmarks.promotion $(ROUNDS)
+
 benchmarks/.venv/installed: benchmarks/requirements.txt
 	@echo "installing the benchmarks' peers into benchmarks/.venv"
 	@$(PYTHON) -m venv benchmarks/.venv
@@ -76,7 +80,7 @@ compare: $(READY)  ## compare an experiment's runs: make compare WHAT=dropout
 report: $(READY)  ## write the lab book, experiments/README.md, from the records
 	@$(BIN)/python -m pipeline report $(value ARGS)
 
-promote: $(READY)  ## let the newest version become champion, if it is no worse: make promote ARGS=--dry-run
+promote: $(READY)  ## let the newest version become champion, if it is better: make promote ARGS=--dry-run
 	@$(BIN)/python -m pipeline promote --model "$$MODEL" \
 	    $(call given,--data_dir,DATA_DIR) $(call given,--runs_dir,RUNS_DIR) $(value ARGS)
 

@@ -12,13 +12,18 @@ def main(parser: Parser, arguments: list[str]) -> int:
         "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: newest version)"
     )
     parser.add_argument("--model", default="mnist-mlp", help="the registered model (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="tell what a comparison would take, change nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="change nothing: tell which examples decide and what it takes. A comparison that is shown is counted as a "
+        "look at them, so it shows only one that was shown before",
+    )
     parser.add_argument(
         "--margin",
         type=points,
         default=0.0,
         metavar="POINTS",
-        help="take a version that is shown to be worse by less than so many percentage points, not only a better one",
+        help="ask that it is shown at most so many percentage points worse (default: that it is shown better)",
     )
     parser.add_argument(
         "--force", metavar="REASON", help="promote whatever the comparison says; the reason is recorded"

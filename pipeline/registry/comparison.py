@@ -12,7 +12,7 @@ from pipeline.mlflow_client import searches
 from pipeline.registry import looks
 from pipeline.registry.candidates import Entry
 from pipeline.registry.evaluation import TEST, Deciding, data_of, deciding, opened, predicted
-from pipeline.registry.judgement import Verdict, judge, level_of
+from pipeline.registry.judgement import Verdict, claim_of, judge, level_of
 from pipeline.registry.tags import DIGEST
 from pipeline.registry.versions import Loaded, NotServableError
 
@@ -90,8 +90,9 @@ def tell_what_it_takes(client: mlflow.MlflowClient, name: str, these: Comparison
         f"{name}: version {these.candidate.version} would be compared with version {these.champion.version}, champion, "
         f"on {these.examples.words}"
     )
-    claim = f"worse by less than {margin:g} points" if margin else "better"
-    print(f"it would be look {look} at them, which needs p < {level_of(look):.3g} that the candidate is {claim}")
+    print(
+        f"it would be look {look} at them: to be shown {claim_of(margin)} the candidate needs p < {level_of(look):.3g}"
+    )
     print("what the two get right is not shown: that would be the look")
 
 

@@ -22,6 +22,11 @@ def level_of(look: int) -> float:
     return ALPHA / (look * (look + 1))
 
 
+def claim_of(margin: float) -> str:
+    """What has to be shown of the candidate; the margin in percentage points."""
+    return f"at most {margin:g} points worse" if margin else "better"
+
+
 def p_value(candidate: int, champion: int) -> float:
     """McNemar's exact test, one-sided.
 
@@ -102,7 +107,7 @@ class Verdict:
     @property
     def words(self) -> str:
         """The verdict in a line."""
-        claim = f"worse by less than {self.margin:g} points" if self.margin else "better"
+        claim = claim_of(self.margin)
         found = f"needs p < {self.level:.3g} (look {self.look}), has {self.p:.3g}"
         found += f": {self.only_candidate} to {self.only_champion}"
         if self.promotes:

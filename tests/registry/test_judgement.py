@@ -133,7 +133,7 @@ def test_without_a_champion_the_version_becomes_it_unexamined(registry, capsys):
 
 WOULD = [
     "m: version 3 would be compared with version 1, champion, on 40 test examples",
-    "it would be look 1 at them, which needs p < 0.025 that the candidate is better",
+    "it would be look 1 at them: to be shown better the candidate needs p < 0.025",
     "what the two get right is not shown: that would be the look",
     "dry run: nothing was changed",
 ]
@@ -148,7 +148,7 @@ def test_a_dry_run_tells_what_a_look_takes_shows_none_of_it_and_writes_nothing(r
     promote("2")
     capsys.readouterr()
     assert promote("3", dry_run=True, margin=0.5) == 0
-    words = "it would be look 2 at them, which needs p < 0.00833 that the candidate is worse by less than 0.5 points"
+    words = "it would be look 2 at them: to be shown at most 0.5 points worse the candidate needs p < 0.00833"
     assert lines(capsys.readouterr().out)[1] == words
 
 

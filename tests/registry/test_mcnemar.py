@@ -81,7 +81,7 @@ def test_images_on_which_both_agree_prove_nothing(table, right, wrong):
         ),
         (
             Verdict(10_000, 9_800, 9_800, 0, 0, margin=0.2),
-            "promote: shown to be worse by less than 0.2 points; needs p < 0.025 (look 1), has 0.00025: 0 to 0",
+            "promote: shown to be at most 0.2 points worse; needs p < 0.025 (look 1), has 0.00025: 0 to 0",
         ),
     ],
 )

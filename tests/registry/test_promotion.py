@@ -212,10 +212,10 @@ def test_the_same_comparison_is_one_look_and_another_is_the_next(promote, client
 def test_a_margin_asks_for_less_and_is_said(promote, client):
     code, _, err = promote("2", "--margin", "1")
     assert code == 1
-    assert err.startswith("refuse: not shown to be worse by less than 1 points; needs p < 0.025 (look 1), has ")
+    assert err.startswith("refuse: not shown to be at most 1 points worse; needs p < 0.025 (look 1), has ")
     code, out, _ = promote("3", "--margin=0.5")
     assert code == 0
-    assert "promote: shown to be worse by less than 0.5 points; needs p < 0.00833 (look 2), has " in out
+    assert "promote: shown to be at most 0.5 points worse; needs p < 0.00833 (look 2), has " in out
     assert aliases(client) == {"champion": "3", "previous": "1"}
 
 
