@@ -17,7 +17,7 @@ VERBS = {
     "experiment": "train a question's variants x seeds and compare them",
     "compare": "compare runs, with error bars",
     "report": "write the lab book, experiments/README.md, from the records",
-    "promote": "let a version become the champion, if it is shown to be no worse; or roll back",
+    "promote": "let a version become the champion, if it is shown to be better; or roll back",
     "serve": "serve the champion over HTTP, with a page to draw on; follows the alias",
 }
 HELP = """usage: python -m pipeline VERB ...

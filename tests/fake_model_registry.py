@@ -19,7 +19,7 @@ class FakeRegistry:
 
     def __init__(self, name="m", versions=0, **aliases):
         self.aliases, self.entries, self.models, self.runs, self.writes = {name: dict(aliases)}, [], [], {}, []
-        self.filters = []
+        self.filters, self.tags = [], {}
         for number in range(1, versions + 1):
             self.add(name, number)
 
@@ -86,7 +86,11 @@ class FakeRegistry:
         return self.runs[run_id]
 
     def get_registered_model(self, name):
-        return SimpleNamespace(name=name, aliases=dict(self.aliases[name]))
+        return SimpleNamespace(name=name, aliases=dict(self.aliases[name]), tags=dict(self.tags))
+
+    def set_registered_model_tag(self, name, key, value):
+        self.wrote("look", key, value)
+        self.tags[key] = value
 
     def get_model_version(self, name, version):
         entry = next(each for each in self.entries if (each.name, str(each.version)) == (name, str(version)))

@@ -74,9 +74,10 @@ def _write_predictions_and_model(config: RunConfig, run: Run, result: "Result", 
         print(f"warning: the network cannot be exported ({reason}): no model, no predictions", file=sys.stderr)
         return
     np.save(example, inputs[:EXAMPLES])
-    tags = version_tags(result.test["test_accuracy"], source.name, source.digest, config.data_knobs())
+    accuracy, parent = result.test["test_accuracy"], (run.folder.started() or {}).get("parent", "")
+    tags = version_tags(accuracy, source.name, source.digest, config.data_knobs(), config.as_dict(), parent)
     what = f"{len(inputs):,} test {'images' if spec.kind == 'image' else 'rows'}"
-    description = describe(config, result.test["test_accuracy"], what, max(result.history, default=config.epochs))
+    description = describe(config, accuracy, what, max(result.history, default=config.epochs))
     run.model(network, example, config.model_name, tags, description, spec.as_json())
     run.describe(description)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlflow
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig
@@ -25,6 +26,7 @@ class Entry:
     run_id: str
     uri: str
     tags: dict[str, str]
+    source: str = ""  # where the model lies, the same before and after it is registered
 
 
 def find(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, *, dry_run: bool) -> Entry:
@@ -51,7 +53,9 @@ def find(client: mlflow.MlflowClient, target: str, name: str, runs_dir: str, *, 
 
 def of_version(entry: Any) -> Entry:
     """The registry's entry of a version."""
-    return Entry(str(entry.version), entry.run_id, f"models:/{entry.name}/{entry.version}", dict(entry.tags))
+    return Entry(
+        str(entry.version), entry.run_id, f"models:/{entry.name}/{entry.version}", dict(entry.tags), entry.source or ""
+    )
 
 
 def _run_of(client: mlflow.MlflowClient, target: str, runs_dir: str) -> Any:
@@ -81,11 +85,14 @@ def _of_run(client: mlflow.MlflowClient, name: str, run: Any, *, dry_run: bool) 
         dataset=run.data.params.get("data_name") or run.data.params.get("dataset", ""),
         data_digest=inputs[0].dataset.digest if inputs else "",
         data=_data_knobs(run.data.params),
+        knobs=run.data.params,
+        parent=run.data.tags.get(MLFLOW_PARENT_RUN_ID, ""),
     )
+    source = f"models:/{model_id}"
     if dry_run:
-        return Entry("(new)", run_id, f"models:/{model_id}", tags)
+        return Entry("(new)", run_id, source, tags, source)
     version = log_model.register(client, name, run_id, model_id, {**tags, "run_id": run_id})
-    return Entry(version, run_id, f"models:/{name}/{version}", tags)
+    return Entry(version, run_id, f"models:/{name}/{version}", tags, source)
 
 
 def _data_knobs(params: Mapping[str, str]) -> dict[str, Any]:

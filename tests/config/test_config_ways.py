@@ -141,7 +141,8 @@ def loaded(words):
 # Of every knob a value that is not its default, and another one.
 OTHER = {
     "dataset": ("digits", "kmnist"), "data_dir": ("a", "b"), "data_name": ("mine", "yours"),
-    "validation_size": (7, 8), "validation_seed": (7, 8), "epochs": (7, 8), "batch_size": (7, 8), "hidden_units": (7, 8),
+    "validation_size": (7, 8), "validation_seed": (7, 8),
+    "epochs": (7, 8), "batch_size": (7, 8), "hidden_units": (7, 8),
     "hidden_layers": (7, 8), "dropout": (0.25, 0.5), "optimizer": ("sgd", "adam"), "learning_rate": (0.5, 1.0),
     "rho": (0.25, 0.5), "epsilon": (0.25, 0.5), "momentum": (0.25, 0.5), "early_stopping": (7, 8),
     "keep_best": (True, False), "on_divergence": ("continue", "stop"), "seed": (7, 2**32 - 1),

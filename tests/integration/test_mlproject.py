@@ -126,6 +126,7 @@ def test_the_first_version_is_the_champion_and_carries_accuracy_and_run(client, 
     assert version.run_id == run.info.run_id
     assert version.tags["run_id"] == run.info.run_id
     assert float(version.tags["test_accuracy"]) == run.data.metrics["test_accuracy"]
+    assert (version.tags["validation_size"], version.tags["selected_by"]) == ("0", "")
 
 
 def test_run_and_version_are_described_by_their_result(client, run):

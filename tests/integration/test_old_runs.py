@@ -161,7 +161,8 @@ def test_a_version_of_an_old_run_is_promoted_or_refused(gone_on):
     assert champion.version == finished
     refused = world.run("promote", delivered, "--model", "digits-mlp")
     assert refused.returncode == 1
-    assert "refuse: shown to be worse" in refused.stderr
+    assert "refuse: not shown to be better; needs p < 0.025 (look 1), has " in refused.stderr
+    assert "does not say which examples its run held out" in refused.stdout
     world.client.set_registered_model_alias("digits-mlp", "champion", delivered)
     done = world.run("promote", world.folders["finished"].name, "--model", "digits-mlp")
     assert done.returncode == 0, done.stdout + done.stderr

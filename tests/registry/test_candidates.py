@@ -27,7 +27,7 @@ def find(registry, target, dry_run=False):
 
 def test_a_number_the_newest_and_a_run_each_mean_a_version(registry):
     registry.entries[1].tags = {"a": "b"}
-    second = Entry("2", "run2", "models:/m/2", {"a": "b"})
+    second = Entry("2", "run2", "models:/m/2", {"a": "b"}, "models:/m-2")
     assert find(registry, "2") == find(registry, "run2") == second
     assert find(registry, "newest").version == "3"
     assert registry.writes == []
@@ -56,20 +56,29 @@ def test_a_run_without_a_version_gets_one_of_its_model_and_what_is_known_of_it(r
     registry.add_run(
         "fresh",
         metrics={"test_accuracy": 0.875},
-        params={"dataset": "mnist", "data_name": "mine"},
+        params={"dataset": "mnist", "data_name": "mine", "validation_size": "9", "keep_best": "True"},
         digests=["d1", "d2"],
     )
     registry.add_model("m-fresh", "fresh")
     data = '{"dataset": "mnist", "data_dir": "data", "data_name": "mine"}'
     tags = {"test_accuracy": "0.875", "dataset": "mine", "data_digest": "d1", "data": data}
-    assert find(registry, "fresh", dry_run=True) == Entry("(new)", "fresh", "models:/m-fresh", tags)
+    tags |= {"validation_size": "9", "selected_by": "keep_best"}
+    assert find(registry, "fresh", dry_run=True) == Entry("(new)", "fresh", "models:/m-fresh", tags, "models:/m-fresh")
     assert registry.writes == []
-    assert find(registry, "fresh") == Entry("4", "fresh", "models:/m/4", tags)
+    assert find(registry, "fresh") == Entry("4", "fresh", "models:/m/4", tags, "models:/m-fresh")
     assert registry.writes == [
         ("version", "4", "models:/m-fresh", "fresh", {**tags, "run_id": "fresh"}, None, "m-fresh")
     ]
     assert find(registry, "fresh").version == "4"
     assert len(registry.writes) == 1
+
+
+def test_a_run_of_an_experiment_was_selected_by_it(registry):
+    params = {"validation_size": "9", "keep_best": "False", "early_stopping": "0"}
+    registry.add_run("fresh", params=params).data.tags["mlflow.parentRunId"] = "experiment"
+    registry.add_model("m-fresh", "fresh")
+    tags = find(registry, "fresh").tags
+    assert (tags["validation_size"], tags["selected_by"]) == ("9", "experiment")
 
 
 @pytest.mark.parametrize(("params", "dataset"), [({"dataset": "digits", "data_name": ""}, "digits"), ({}, "")])

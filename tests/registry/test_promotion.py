@@ -1,4 +1,4 @@
-"""Promotion: the verdict is SciPy's on the same table, the aliases move together, and the digits decide for real."""
+"""Promotion: looks are counted, the aliases move together, and the digits decide for real."""
 
 import contextlib
 import http.server
@@ -10,47 +10,15 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
-from scipy import stats
 
 from pipeline import cli
 from pipeline.config import RunConfig
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import connect
-from pipeline.registry import log_model, promotion, promotion_lock
-from pipeline.registry.promotion import judge
+from pipeline.registry import log_model, looks, promotion, promotion_lock
 from pipeline.training import fit
 from pipeline.training.onnx_export import export_onnx
 from tests.conftest import ready_store
-
-
-def predictions(both, only_champion, only_candidate, neither):
-    """Labels 0, and predictions of two models that are right (0) or wrong (1) so often."""
-    champion = np.repeat([0, 0, 1, 1], [both, only_champion, only_candidate, neither])
-    candidate = np.repeat([0, 1, 0, 1], [both, only_champion, only_candidate, neither])
-    return np.zeros(len(champion), int), champion, candidate
-
-
-@pytest.mark.parametrize(("b", "c"), [(10, 2), (3, 9), (0, 5), (7, 7), (0, 0), (40, 20)])
-def test_the_test_is_scipys_exact_binomial_on_the_disagreements(b, c):
-    verdict = judge(*predictions(100, b, c, 5))
-    expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
-    assert verdict.p == pytest.approx(expected, rel=1e-12)
-    assert (verdict.champion, verdict.candidate) == (100 + b, 100 + c)
-
-
-@pytest.mark.parametrize(
-    ("b", "c", "promotes", "words"),
-    [
-        (10, 30, True, "promote"),
-        (7, 7, True, "promote"),
-        (8, 7, False, "refuse: less accurate than the champion"),
-        (30, 10, False, "refuse: shown to be worse (p = 0.0022)"),
-    ],
-)
-def test_only_what_is_as_accurate_and_not_shown_to_be_worse_is_promoted(b, c, promotes, words):
-    verdict = judge(*predictions(100, b, c, 5))
-    assert verdict.promotes is promotes
-    assert verdict.words.startswith(words)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +46,8 @@ def client(trained):
     before = mlflow.get_tracking_uri()
     client = connect(f"sqlite:///{trained}/mlflow.db")
     client.set_registered_model_alias("digits-mlp", "champion", "1")
+    for look in client.get_registered_model("digits-mlp").tags:
+        client.delete_registered_model_tag("digits-mlp", look)
     if "previous" in aliases(client):
         client.delete_registered_model_alias("digits-mlp", "previous")
     yield client
@@ -102,11 +72,11 @@ def promote(client, capsys):
 def test_a_worse_version_is_refused_and_the_verdict_is_kept_with_it(promote, client):
     code, out, err = promote("2")
     assert code == 1
-    assert "refuse: shown to be worse (p = " in err
-    assert "exact McNemar test on " in out
+    assert err.startswith("refuse: not shown to be better; needs p < 0.025 (look 1), has ")
+    assert "look 1 at 360 test examples" in out
     assert aliases(client) == {"champion": "1"}
     tags = client.get_model_version("digits-mlp", "2").tags
-    assert tags["promotion.verdict"].startswith("refuse: shown to be worse")
+    assert tags["promotion.verdict"].startswith("refuse: not shown to be better")
     assert tags["promotion.against"] == "version 1"
 
 
@@ -132,10 +102,17 @@ def everything(folder):
     }
 
 
-@pytest.mark.parametrize("target", ["3", "2", "newest", "a run without a version", "without a champion"])
+TARGETS = ["3", "2", "newest", "looked at before", "a run without a version", "without a champion"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_dry_run_changes_nothing(promote, client, trained, tmp_path, target):
+    words = "dry run: nothing was changed"
     if target == "without a champion":
         client.delete_registered_model_alias("digits-mlp", "champion")
+        target, words = "2", "digits-mlp has no champion; version 2 would become it"
+    elif target == "looked at before":
+        assert promote("2")[0] == 1
         target = "2"
     elif target == "a run without a version":
         experiment = client.get_experiment_by_name("digits").experiment_id
@@ -144,11 +121,8 @@ def test_a_dry_run_changes_nothing(promote, client, trained, tmp_path, target):
         log_model.log_model(client, target, trained / "network.onnx", trained / "example.npy")
     before = everything(trained)
     code, out, _ = promote(target, "--dry-run")
-    assert code == (target == "2" and "champion  " in out)
-    assert out.splitlines()[-1] in (
-        "dry run: nothing was changed",
-        "digits-mlp has no champion; version 2 would become it",
-    )
+    assert code == ("right alone" in out) == bool(client.get_registered_model("digits-mlp").tags)
+    assert out.splitlines()[-1] == words
     assert everything(trained) == before
     assert list(tmp_path.iterdir()) == []
 
@@ -179,7 +153,7 @@ def test_force_promotes_all_the_same_and_its_reason_is_recorded(promote, client)
 
 def test_a_run_stands_for_its_version(promote, client):
     run_id = client.get_model_version("digits-mlp", "3").run_id
-    assert "version 3, candidate" in promote(run_id, "--dry-run")[1]
+    assert "version 3 would be compared" in promote(run_id, "--dry-run")[1]
 
 
 def test_models_of_other_data_are_not_compared(promote, client):
@@ -200,7 +174,10 @@ def test_models_of_other_data_are_not_compared(promote, client):
         (["nobody"], "no run 'nobody' in runs"),
         (["--rollback"], "has no alias 'previous'"),
         (["--rollback", "2"], "--rollback goes alone"),
+        (["--rollback", "--margin", "1"], "--rollback goes alone"),
         (["2", "--force", " "], "--force needs a reason"),
+        (["2", "--margin", "0"], "'0' is not a number of percentage points from 0.01 to 10"),
+        (["2", "--margin", "nan"], "'nan' is not a number of percentage points from 0.01 to 10"),
         (["--dryrun"], "unknown flag '--dryrun'; did you mean 'dry_run'?"),
     ],
 )
@@ -225,6 +202,68 @@ def test_two_at_once_leave_one_champion_and_the_one_before(client):
         thread.join()
     found = aliases(client)
     assert {found["champion"], found["previous"]} == {"2", "3"}
+
+
+def test_the_same_comparison_is_one_look_and_another_is_the_next(promote, client):
+    for number, version in ((1, "2"), (1, "2"), (2, "3")):
+        assert f"look {number} at 360 test examples" in promote(version)[1]
+    assert len(client.get_registered_model("digits-mlp").tags) == 2
+
+
+def test_a_margin_asks_for_less_and_is_said(promote, client):
+    code, _, err = promote("2", "--margin", "1")
+    assert code == 1
+    assert err.startswith("refuse: not shown to be at most 1 points worse; needs p < 0.025 (look 1), has ")
+    code, out, _ = promote("3", "--margin=0.5")
+    assert code == 0
+    assert "promote: shown to be at most 0.5 points worse; needs p < 0.00833 (look 2), has " in out
+    assert aliases(client) == {"champion": "3", "previous": "1"}
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_registry_that_dies_while_a_look_is_counted_shows_nothing_and_counts_it_once(
+    promote, client, monkeypatch, fails_at
+):
+    real, calls = mlflow.MlflowClient.set_registered_model_tag, []
+
+    def dying(*words):
+        calls.append(words)
+        if len(calls) == fails_at:
+            raise MlflowException("API request to http://registry/api failed with exception Connection refused")
+        return real(*words)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_tag", dying)
+    code, out, err = promote("3")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
+    code, out, _ = promote("3")
+    assert code == 0
+    assert "look 1 at 360 test examples" in out
+
+
+def test_many_looks_at_once_are_all_counted(client):
+    client.create_registered_model("looked-at")
+    found, keys = [], [looks.key_of("test.0", "models:/m-1", str(number)) for number in range(8)]
+
+    def look(key):
+        found.append(looks.count(client, "looked-at", key, "a test", 0))
+
+    threads = [threading.Thread(target=look, args=(key,)) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert all(number >= place for place, number in enumerate(sorted(found), 1))
+    assert looks.upcoming(client, "looked-at", "promotion.look.test.0.late", 0) == 9
+
+
+def test_versions_compared_by_the_rule_of_before_have_had_their_looks(promote, client):
+    client.set_model_version_tag("digits-mlp", "2", "promotion.mcnemar", "p = 0.1, 3 to 9")
+    try:
+        assert "it would be look 2 at them" in promote("3", "--dry-run")[1]
+        assert "look 2 at 360 test examples" in promote("3")[1]
+    finally:
+        client.delete_model_version_tag("digits-mlp", "2", "promotion.mcnemar")
 
 
 def test_the_first_version_of_a_model_without_champion_becomes_it(promote, client):

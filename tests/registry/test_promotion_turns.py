@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
-from pipeline.registry import candidates, promotion
+from pipeline.registry import candidates, evaluation, promotion
 from pipeline.registry.versions import NotServableError
 from pipeline.terminal.shell import UnreachableError
 from tests.judging import NOW, WRONG, Model, breaks, promote, registry_of_five, world  # noqa: F401
@@ -31,7 +31,7 @@ def test_a_champion_that_changed_meanwhile_is_not_overwritten(registry, monkeypa
         registry.aliases["m"]["champion"] = "4"
         return Model(*WRONG[version])
 
-    monkeypatch.setattr(promotion, "load", load)
+    monkeypatch.setattr(evaluation, "load", load)
     words = r"^version 4 became champion meanwhile; run promote again to be compared with it$"
     for force in ("", "all the same"):
         registry.aliases["m"]["champion"] = "1"
@@ -50,7 +50,12 @@ def locked(tmp_path):
 
 def test_others_wait_from_the_look_at_the_champion_until_the_alias_has_moved(registry, monkeypatch, tmp_path):
     seen = []
-    for name in ("get_model_version_by_alias", "set_model_version_tag", "set_registered_model_alias"):
+    for name in (
+        "get_model_version_by_alias",
+        "set_registered_model_tag",
+        "set_model_version_tag",
+        "set_registered_model_alias",
+    ):
         real = getattr(registry, name)
 
         def spy(*words, real=real):
@@ -59,15 +64,15 @@ def test_others_wait_from_the_look_at_the_champion_until_the_alias_has_moved(reg
 
         monkeypatch.setattr(registry, name, spy)
     assert promote("3") == 0
-    assert len(seen) == 9
+    assert len(seen) == 11
     assert promotion.rollback("m") == 0
-    assert len(seen) > 13
+    assert len(seen) > 15
     assert all(seen)
     assert not locked(tmp_path)
 
 
 def test_the_lock_is_let_go_where_a_promotion_fails(registry, monkeypatch, tmp_path):
-    monkeypatch.setattr(promotion, "load", breaks("3"))
+    monkeypatch.setattr(evaluation, "load", breaks("3"))
     with pytest.raises(NotServableError):
         promote("3")
     assert not locked(tmp_path)
