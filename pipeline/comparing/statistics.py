@@ -61,10 +61,11 @@ def _within(values: Sequence[float], bounds: Bounds) -> bool:
 
 def floored(variances: Sequence[float], least: int) -> list[float]:
     """The variances, none less than the median, but at most three times what it was; if there are at least so many."""
-    if len(variances) < least or any(map(math.isnan, variances)):
+    known = [each for each in variances if not math.isnan(each)]
+    if len(known) < least:
         return list(variances)
-    median = float(np.median(variances))
-    return [max(each, min(median, FLOOR_FACTOR * each)) for each in variances]
+    median = float(np.median(known))
+    return [max(each, min(median, FLOOR_FACTOR * each)) for each in variances]  # nan stays nan
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ def shown_with(effect: float, n: int, m: int, level: float) -> float:
     """The chance that a difference of so many standard deviations is shown by n and m runs."""
     freedom = n + m - 2 if n != m else n - 1  # of equal numbers the same seeds are taken, which makes them pairs
     quantile = -float(special.stdtrit(freedom, level / 2))
-    return float(1 - special.nctdtr(freedom, effect / math.sqrt(1 / n + 1 / m), quantile))
+    missed = float(special.nctdtr(freedom, effect / math.sqrt(1 / n + 1 / m), quantile))
+    return 1.0 if math.isnan(missed) else 1 - missed  # it is nan where it is less than a float tells from 0
 
 
 def spread_range(variances: Sequence[float], sizes: Sequence[int]) -> tuple[float, float]:
