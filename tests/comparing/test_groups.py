@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from tests.analysis.test_verdicts import BASE, BETTER, diverged, run, runs_of, verdicts
 
 from pipeline.comparing.comparison import compare
-from tests.analysis.test_verdicts import BASE, BETTER, diverged, run, runs_of, verdicts
 
 
 def test_groups_and_their_contrasts_stand_in_the_order_wanted_then_as_they_began():

@@ -4,9 +4,9 @@ import gc
 
 import numpy as np
 import pytest
+from tests.analysis.test_comparison import runs_of
 
 from pipeline.comparing.comparison import compare
-from tests.analysis.test_comparison import runs_of
 
 
 @pytest.mark.slow
