@@ -163,7 +163,7 @@ def _mixture(pair: _Pair) -> str:
 
 def _needed(pairs: Sequence[_Pair], smallest: float, plan: Plan | None) -> tuple[int, int] | None:
     """Seeds of a variant at whose look a difference of `smallest` is shown in 80 %, by the spread of all groups."""
-    if plan is None or not pairs:
+    if plan is None or not pairs or not smallest:  # no number of seeds shows every difference
         return None
     base = max((each.base_values for each in pairs), key=len)
     values = [[*each.values()] for each in (base, *(pair.values for pair in pairs))]
