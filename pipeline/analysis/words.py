@@ -151,9 +151,9 @@ def sentence(comparison: Comparison) -> str:
         for each in told[:MOST_TOLD]
     ]
     counted = Counter(each.verdict for each in [*told[MOST_TOLD:], *open_ones])
-    words = {NONE: "without a verdict"}
+    named = {each.verdict for each in told}
     parts += [
-        f"{count} {'more ' if word not in words and told else ''}{words.get(word, word)}"
+        f"{count} {'more ' if word in named else ''}{'without a verdict' if word == NONE else word}"
         for word, count in counted.items()
     ]
     return f"{start}; against it: {', '.join(parts)}."

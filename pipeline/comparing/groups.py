@@ -1,7 +1,9 @@
 """Runs, and groups of those that differ only in chance: in the seed, and in which examples were held out."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pipeline import divergence
 from pipeline.comparing.quantities import bounds_of
@@ -36,7 +38,7 @@ class Run:
         """Whether its losses or weights became nan or infinite on the way, whatever its status."""
         return divergence.TAG in self.tags
 
-    @property
+    @cached_property
     def seed(self) -> str:
         """The seed, as recorded, and which examples were held out if they were others than usual: `3`, `3/2`."""
         held_out = self.params.get("validation_seed", "0")
@@ -77,9 +79,15 @@ class Group:
         """`diverged in 2 of 5 runs`, or nothing."""
         return f"diverged in {len(self.diverged)} of {len(self.everyone)} runs" if self.diverged else ""
 
+    @cached_property
+    def seeds(self) -> frozenset[str]:
+        """Of all runs."""
+        return frozenset(run.seed for run in self.everyone)
+
     def only(self, seeds: Collection[str]) -> "Group":
         """The group with its runs of these seeds alone."""
-        whole, diverged = (tuple(run for run in runs if run.seed in seeds) for runs in (self.runs, self.diverged))
+        wanted = frozenset(seeds)
+        whole, diverged = (tuple(run for run in runs if run.seed in wanted) for runs in (self.runs, self.diverged))
         return replace(self, runs=whole, diverged=diverged)
 
     def values(self, metric: str) -> dict[str, float]:
@@ -107,7 +115,8 @@ def group(runs: Sequence[Run]) -> tuple[list[Group], dict[str, str]]:
         key = tuple(_param(run, name) for name in different)
         by_knobs.setdefault(key, {})[run.seed] = run
     groups = [_group(dict(zip(different, key, strict=True)), seeds.values()) for key, seeds in by_knobs.items()]
-    return groups, common
+    named = Counter(each.label for each in groups)  # variants of the same name may have other knobs
+    return [replace(each, label=_knobs_label(each.knobs)) if named[each.label] > 1 else each for each in groups], common
 
 
 def _param(run: Run, name: str) -> str:

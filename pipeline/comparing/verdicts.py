@@ -1,7 +1,7 @@
 """Each group against the baseline: the runs that a look takes, the interval that it allows, and the verdict from it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.comparing import statistics
@@ -52,11 +52,13 @@ class Contrast:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A group and the baseline, as far as the look goes."""
+    """A group and the baseline, as far as the look goes, with their values in the metric."""
 
     look: int
     group: Group
     base: Group
+    values: Values
+    base_values: Values
 
     @property
     def fate(self) -> str:
@@ -64,23 +66,40 @@ class _Pair:
             return self.group.fate
         return f"not judged: {self.base.label} {self.base.fate}" if self.base.fate else ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is something to compare, and nothing diverged."""
+        return bool(self.values and self.base_values) and not self.fate
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether all seeds are common."""
+        return self.values.keys() == self.base_values.keys()
+
 
 def contrasts(
     groups: Sequence[Group], baseline: str, metric: str, smallest: float, plan: Plan | None, objection: str = ""
 ) -> list[Contrast]:
     """Each group but the baseline against it; see `comparison.compare`."""
     base = next(each for each in groups if each.label == baseline)
-    pairs = [_pair(each, base, plan) for each in groups if each is not base]
-    whole = [each for each in pairs if not each.fate and each.group.values(metric) and each.base.values(metric)]
-    found = dict(zip((each.group.label for each in whole), _differences(whole, metric), strict=True))
-    needed = _needed(whole, metric, smallest, plan)
+    others = [each for each in groups if each is not base]
+    looks = {each.label: look_of(each, base, plan) if plan else 0 for each in others}
+    pairs: dict[str, _Pair] = {}
+    found: dict[str, Difference] = {}
+    for size in sorted(set(looks.values())):  # a later look replaces what those that reached it had before
+        at_look = _pairs([each for each in others if looks[each.label] >= size], base, metric, size, plan)
+        whole = [each for each in at_look if each.is_whole]
+        pairs |= {each.group.label: each for each in at_look}
+        found |= zip([each.group.label for each in whole], _differences(whole, metric), strict=True)
+    whole = [each for each in pairs.values() if each.is_whole]
+    needed = _needed(whole, smallest, plan)
     judged = []
-    for pair in pairs:
-        label = pair.group.label
-        if label not in found:
-            judged.append(Contrast(label, verdict=pair.fate or UNDECIDED, look=pair.look))
-            continue
+    for label, pair in ((each.label, pairs[each.label]) for each in others):
         reason = objection or _mixture(pair) if plan else "no plan"
+        if not pair.is_whole:
+            open_or_none = NONE if reason else UNDECIDED
+            judged.append(Contrast(label, verdict=pair.fate or open_or_none, reason=reason, look=pair.look))
+            continue
         level = plan.level(pair.look) if plan and pair.look else ERROR / len(whole)
         low, high = found[label].interval(level) if pair.look or not plan else (math.nan, math.nan)
         verdict = NONE if reason else verdict_of(low, high, smallest, higher_better=higher_is_better(metric))
@@ -98,56 +117,56 @@ def verdict_of(low: float, high: float, smallest: float, *, higher_better: bool)
 
 def look_of(group: Group, base: Group, plan: Plan) -> int:
     """The largest look whose runs have all ended, of the group and of the baseline; 0: none."""
-    seeds, base_seeds = ({run.seed for run in each.everyone} for each in (group, base))
     reached = [
         size
         for size in plan.looks
-        if seeds.issuperset(plan.units(size)) and base_seeds.issuperset(plan.baseline_units(size))
+        if group.seeds.issuperset(plan.units(size)) and base.seeds.issuperset(plan.baseline_units(size))
     ]
     return max(reached, default=0)
 
 
-def _pair(group: Group, base: Group, plan: Plan | None) -> _Pair:
-    if plan is None:
-        return _Pair(0, group, base)
-    look = look_of(group, base, plan)
-    if not look:
-        return _Pair(0, group.only(plan.units(len(plan.seeds))), base.only(plan.baseline_units(len(plan.seeds))))
-    return _Pair(look, group.only(plan.units(look)), base.only(plan.baseline_units(look)))
+def _pairs(groups: Sequence[Group], base: Group, metric: str, look: int, plan: Plan | None) -> list[_Pair]:
+    """The groups and the baseline with the runs that the look takes; with all that are planned where there is none."""
+    if plan:
+        units, base_units = plan.units(look or len(plan.seeds)), plan.baseline_units(look or len(plan.seeds))
+        groups, base = [each.only(units) for each in groups], base.only(base_units)
+    values = base.values(metric)
+    return [_Pair(look, each, base, each.values(metric), values) for each in groups]
 
 
 def _differences(pairs: Sequence[_Pair], metric: str) -> list[Difference]:
-    """The differences, no spread that is small by luck among the several taken at its word."""
-    values = [(each.group.values(metric), each.base.values(metric)) for each in pairs]
-    others = [variance([*group.values()]) for group, _ in values]
-    of_pairs = floored([variance(in_pairs(group, base)) for group, base in values if group.keys() == base.keys()], 2)
-    found, raised = [], iter(of_pairs)
-    for (group, base), index in zip(values, range(len(values)), strict=True):
-        variances = floored([variance([*base.values()]), *others], 3)
-        paired = next(raised) if group.keys() == base.keys() else None
-        found.append(
-            statistics.difference(group, base, bounds_of(metric), (variances[index + 1], variances[0]), paired)
-        )
+    """The differences at one look, no spread that is small by luck among the several taken at its word."""
+    if not pairs:
+        return []
+    spreads = [pairs[0].base_values, *(each.values for each in pairs)]
+    of_base, *of_groups = floored([variance([*each.values()]) for each in spreads], 3)
+    in_common = [each for each in pairs if each.has_pairs]
+    of_pairs = iter(floored([variance(in_pairs(each.values, each.base_values)) for each in in_common], 2))
+    found, bounds = [], bounds_of(metric)
+    for each, own in zip(pairs, of_groups, strict=True):
+        paired = next(of_pairs) if each.has_pairs else None
+        found.append(statistics.difference(each.values, each.base_values, bounds, (own, of_base), paired))
     return found
 
 
 def _mixture(pair: _Pair) -> str:
     """Why the runs of the two say nothing together, or nothing."""
     runs = [*pair.group.everyone, *pair.base.everyone]
-    for each in (pair.group, pair.base):
-        if len({run.tags.get("code") for run in each.everyone}) > 1:
-            return f"runs of different code in {each.label}"
-    if len({run.tags.get("code") for run in runs if run.is_of_this_code_alone}) > 1:
-        return "runs of different code"
+    if len({run.tags.get("code") for run in runs}) > 1:
+        for each in (pair.group, pair.base):
+            if len({run.tags.get("code") for run in each.everyone}) > 1:
+                return f"runs of different code in {each.label}"
+        if len({run.tags.get("code") for run in runs if run.is_of_this_code_alone}) > 1:
+            return "runs of different code"
     return "runs on different data" if len({run.data for run in runs}) > 1 else ""
 
 
-def _needed(pairs: Sequence[_Pair], metric: str, smallest: float, plan: Plan | None) -> tuple[int, int] | None:
+def _needed(pairs: Sequence[_Pair], smallest: float, plan: Plan | None) -> tuple[int, int] | None:
     """Seeds of a variant at whose look a difference of `smallest` is shown in 80 %, by the spread of all groups."""
-    if plan is None or not pairs:
+    if plan is None or not pairs or not smallest:  # no number of seeds shows every difference
         return None
-    everyone: Mapping[str, Group] = {each.label: each for pair in pairs for each in (pair.group, pair.base)}
-    values = [[*each.values(metric).values()] for each in everyone.values()]
+    base = max((each.base_values for each in pairs), key=len)
+    values = [[*each.values()] for each in (base, *(pair.values for pair in pairs))]
     spreads = statistics.spread_range([variance(each) for each in values], [len(each) for each in values])
     if any(math.isnan(each) or each <= 0 for each in spreads):
         return None

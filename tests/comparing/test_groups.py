@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.comparing.comparison import compare
-from tests.analysis.test_verdicts import BASE, BETTER, diverged, run, runs_of, verdicts
+from tests.comparable import BASE, BETTER, diverged, run, runs_of, verdicts
 
 
 def test_groups_and_their_contrasts_stand_in_the_order_wanted_then_as_they_began():
@@ -64,6 +64,9 @@ def test_a_group_is_named_by_its_variant_or_by_its_knobs_or_is_all():
     assert named(("0", {"variant": "v"}), ("0", {})) == ["all"]
     assert named(("0", {"variant": "v"}), ("1", {})) == ["v", "dropout=1"]
     assert named(("0", {"variant": "v"}), ("1", {"variant": "v"})) == ["dropout=0", "dropout=1"]
+    assert named(("0", {"variant": "v"}), ("1", {"variant": "v"}), ("2", {"variant": "w"})) == [
+        *("dropout=0", "dropout=1", "w"),
+    ]
 
 
 def test_a_knob_that_only_some_runs_have_sets_them_apart():
@@ -74,6 +77,26 @@ def test_a_knob_that_only_some_runs_have_sets_them_apart():
         {"momentum": "0.9", "variant_knob": "b"},
     ]
     assert found.common == {"epochs": "20"}
+
+
+def test_a_seed_with_another_split_is_another_seed():
+    first, second, third = (run("a", 7, 0.9, validation_seed=split) for split in ("0", "1", ""))
+    assert [each.seed for each in (first, second, third)] == ["7", "7/1", "7"]
+    assert compare([first, second]).groups[0].seeds == {"7", "7/1"}
+
+
+def test_a_group_of_some_seeds_keeps_their_runs_and_divergences():
+    (whole,) = compare([*runs_of("a", BASE), diverged("a", 8), diverged("a", 9)]).groups
+    part = whole.only(["2", "9", "77"])
+    assert ([each.seed for each in part.runs], [each.seed for each in part.diverged]) == (["2"], ["9"])
+    assert (part.label, part.seeds) == ("a", {"2", "9"})
+
+
+@pytest.mark.parametrize(
+    ("knob", "own"), [("network", "mine:Net"), ("optimizer", "mine:Opt"), ("dataset", "mine:data"), ("network", "cnn")]
+)
+def test_code_of_the_users_own_stands_in_a_run(knob, own):
+    assert run("a", 1, 0.9, **{knob: own}).is_of_this_code_alone == (":" not in own)
 
 
 def test_a_run_without_a_seed_is_a_run():
@@ -128,6 +151,8 @@ def test_seeds_that_diverged_are_told_by_number():
     assert found.notes == ("a diverged in 3 of 3 runs (seed 9, 10, 100)",)
     (contrast,) = found.contrasts
     assert (contrast.verdict, contrast.test, contrast.needed) == ("diverged in 3 of 3 runs", "", None)
+    kept = compare([*runs_of("base", BASE), *runs_of("a", BETTER), diverged("a", 7)], baseline="base").notes
+    assert kept == ("a diverged in 1 of 4 runs (seed 7); the values shown are of the other 3 and judge nothing",)
 
 
 def test_a_group_is_not_judged_where_the_baseline_diverged_and_its_own_divergence_is_told_first():
