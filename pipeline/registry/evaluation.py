@@ -97,7 +97,8 @@ def held_out_rows(size: int, count: int, seed: int = 0) -> NDArray[np.int64]:
 
 def _held_out_by_both(both: Sequence[Entry], counts: Sequence[int | None], size: int) -> NDArray[np.int64]:
     seeds = [int(each.tags.get(VALIDATION_SEED, 0)) for each in both]
-    return np.intersect1d(*[held_out_rows(size, count or 0, seed) for count, seed in zip(counts, seeds, strict=True)])
+    one, other = (held_out_rows(size, count or 0, seed) for count, seed in zip(counts, seeds, strict=True))
+    return np.intersect1d(one, other)
 
 
 def _held_out(entry: Entry, size: int) -> int | None:
