@@ -11,6 +11,7 @@ from pipeline.comparing.verdicts import NONE, SAME, UNDECIDED, Contrast
 from pipeline.values import duration
 
 SECONDS = "seconds_per_epoch"
+NO_VERDICT = "without a verdict"
 FEW, MOST_TOLD = 6, 12  # contrasts that an answer names
 
 
@@ -146,14 +147,14 @@ def sentence(comparison: Comparison) -> str:
     if len(open_ones) <= FEW:
         told, open_ones = ranked, []
     parts = [
-        f"{each.label} {verdict_text(comparison, each)}"
+        f"{each.label} {NO_VERDICT if each.verdict == NONE else verdict_text(comparison, each)}"
         + ("" if math.isnan(each.difference) else f" ({each.difference * scale:+.{digits}f}{points})")
         for each in told[:MOST_TOLD]
     ]
     counted = Counter(each.verdict for each in [*told[MOST_TOLD:], *open_ones])
     named = {each.verdict for each in told}
     parts += [
-        f"{count} {'more ' if word in named else ''}{'without a verdict' if word == NONE else word}"
+        f"{count} {'more ' if word in named else ''}{NO_VERDICT if word == NONE else word}"
         for word, count in counted.items()
     ]
     return f"{start}; against it: {', '.join(parts)}."

@@ -22,6 +22,7 @@ from pipeline.files import replaced_whole
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.terminal.shell import command, shown
+from pipeline.values import counted
 
 LAB_BOOK, RESULTS, JSON = "README.md", "results", "comparison.json"
 BOOK_FILES = ("curves.png", "intervals.png", "runs.csv", JSON)
@@ -86,8 +87,8 @@ def _together(folders: Sequence[Path]) -> list[str]:
         lost = [name for (name, *_), stays in zip(tested, left, strict=True) if name in claimed and not stays]
         what = f"all but {', '.join(lost)}" if lost else "all"
         lines.append(
-            f"The book holds {len(tested)} contrasts in {len(contents)} questions, {len(claimed)} of them better or "
-            f"worse. Each question errs in at most 5 %; held to 5 % together (Holm), {what} of these stay.\n"
+            f"The book holds {counted(len(tested), 'contrast')} in {counted(len(contents), 'question')}, {len(claimed)} "
+            f"better or worse. Each question errs in at most 5 %; held to 5 % together (Holm), {what} of these stay.\n"
         )
     shared = [
         f"{one} and {other} ({len(common)})"

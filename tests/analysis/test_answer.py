@@ -1,6 +1,7 @@
 """compare and report, on a store of hand-made runs."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -8,12 +9,15 @@ import sys
 import mlflow
 import pytest
 from mlflow.entities import Metric, Param, RunTag
+from scipy import stats
 
 from pipeline import cli
+from pipeline.comparing.looks import Plan
 from pipeline.mlflow_client.connection import connect
 from tests.conftest import environment, ready_store
 
-ACCURACIES = {"none": [0.970, 0.972, 0.974], "half": [0.980, 0.981, 0.982]}
+ACCURACIES = {"none": [0.971, 0.972, 0.973, 0.972, 0.972], "half": [0.980, 0.981, 0.982, 0.981, 0.981]}
+PLAN = Plan.of([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], 1, 1)
 QUESTION = """
 question: Does dropout help?
 shared: {epochs: 2, validation_size: 100}
@@ -21,7 +25,7 @@ variants:
   none: {dropout: 0.0}
   half: {dropout: 0.5}
 baseline: none
-seeds: [1, 2, 3]
+seeds: [1, 2, 3, 4, 5]
 """
 
 
@@ -50,7 +54,8 @@ def store(tmp_path_factory):
     client = connect(ready_store(folder))
     experiment = client.create_experiment("trial", artifact_location=str(folder / "artifacts"))
     client.create_experiment("empty")
-    tags = {"question": "trial", "mlflow.note.content": "Does dropout help?"}
+    plan = PLAN.as_text(look=5, metric="val_accuracy")
+    tags = {"question": "trial", "mlflow.note.content": "Does dropout help?", "plan": plan}
     head = client.create_run(experiment, run_name="trial", tags=tags).info.run_id
     client.log_param(head, "baseline", "none")
     for variant, dropout in (("none", "0.0"), ("half", "0.5")):
@@ -80,8 +85,12 @@ def test_an_experiment_is_compared_with_the_baseline_of_its_question(pipeline, s
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "Does dropout help?"
-    assert any(re.fullmatch(r"none +0.0 +3 +97.20 ± 0.20 .*", line.strip()) for line in lines), out
-    assert any(re.fullmatch(r"half +\+0.90 \[\+0.65, \+1.15\] +0.004 +better", line.strip()) for line in lines), out
+    assert any(re.fullmatch(r"none +0.0 +5 +97.20 ± 0.07 .*", line.strip()) for line in lines), out
+    # every pair differs by 0.9 but for rounding, so Welch's 5 and 5 runs, 8 degrees of freedom, at the look's level
+    half = -stats.t.ppf(0.05 * 0.01 / 2, 8) * math.sqrt(2 * 5e-7 / 5) * 100
+    words = rf"half +\+0.90 \[\+{0.9 - half:.2f}, \+{0.9 + half:.2f}\] +better"
+    assert any(re.fullmatch(words, line.strip()) for line in lines), out
+    assert "all intervals, of all looks, hold with 95 %, for new seeds on the same split" in " ".join(out.split())
     assert "common to all: epochs=2, validation_size=100" in out
     client = mlflow.MlflowClient()
     head = client.search_runs([client.get_experiment_by_name("trial").experiment_id], "tags.question = 'trial'")[0]
@@ -91,14 +100,17 @@ def test_an_experiment_is_compared_with_the_baseline_of_its_question(pipeline, s
 
 def test_a_filter_or_a_list_of_runs_chooses(pipeline):
     _, out, _ = pipeline("compare", "--filter", "params.seed != '3'")
-    assert "half  +0.95" in out
+    assert "half  +0.90" in out
+    assert "none: no plan" in out
     _, out, _ = pipeline("compare", "none seed=1", "half seed=1", "--baseline", "none")
-    assert "too few runs to say" in out
+    assert "half without a verdict (+0.90 points)." in out
+    assert "no verdict: no plan made these runs" in out
 
 
-def test_another_metric_can_decide(pipeline):
+def test_another_metric_or_baseline_than_the_plans_has_intervals_and_no_verdict(pipeline):
     _, out, _ = pipeline("compare", "trial", "--metric", "val_loss", "--baseline", "half")
-    assert re.search(r"none +\+0.0090 \[\+0.0065, \+0.0115\] +0.004 +worse", out)
+    reason = "the plan is for baseline none and metric val_accuracy"
+    assert re.search(rf"none +\+0\.0090 \[\+0\.00.., \+0\.01..\] +none: {reason}", " ".join(out.split()))
 
 
 def test_the_report_needs_no_network_and_shows_everything(pipeline, tmp_path):
@@ -106,15 +118,15 @@ def test_the_report_needs_no_network_and_shows_everything(pipeline, tmp_path):
     page = (tmp_path / "found/report.html").read_text()
     assert re.findall(r'(?:src|href)="(?!data:image/png;base64,|http://127\.0\.0\.1:5000/#/experiments/)', page) == []
     assert page.count("data:image/png;base64,") == 2
-    assert page.count("/runs/") == 6
-    for words in ("Does dropout help?", "half better (+0.90 points)", "97.20 ± 0.20", "none seed=1"):
+    assert page.count("/runs/") == 10
+    for words in ("Does dropout help?", "half better (+0.90 points)", "97.20 ± 0.07", "none seed=1"):
         assert words in page
     rows = (tmp_path / "found/runs.csv").read_text().splitlines()
     assert rows[0] == "group,run_id,seed,dropout,seconds_per_epoch,val_accuracy,val_loss,diverged_in_epoch"
-    assert len(rows) == 7
+    assert len(rows) == 11
     found = json.loads((tmp_path / "found/comparison.json").read_text())
     assert found["contrasts"][0]["verdict"] == "better"
-    assert found["groups"][1]["val_accuracy"]["n"] == 3
+    assert found["groups"][1]["val_accuracy"]["n"] == 5
 
 
 @pytest.mark.parametrize(
@@ -125,7 +137,7 @@ def test_the_report_needs_no_network_and_shows_everything(pipeline, tmp_path):
         (["--filter", "params.dropout = '0.7'"], "no runs in any experiment with \"params.dropout = '0.7'\""),
         (["--filter", "dropout ~ 3"], "write it like params.optimizer = 'sgd'"),
         (["trial", "--baseline", "nnoe"], "baseline 'nnoe' is not among the groups: none, half"),
-        (["trial", "--metric", "f1"], "none of 6 runs is finished and has f1"),
+        (["trial", "--metric", "f1"], "none of 10 runs is finished and has f1"),
         (["trial", "--metrik", "f1"], "unknown flag '--metrik'; did you mean 'metric'?"),
         (["trial", "--out", "/proc/nowhere"], "--out /proc/nowhere cannot be written"),
     ],
@@ -166,8 +178,9 @@ def test_the_lab_book_is_written_from_the_records_and_again_the_same(pipeline, t
         "## trial: Does dropout help?",
         "`python -m pipeline experiment experiments/trial.yaml`",
         "**Answer.** validation accuracy of none is 97.20 %",
-        "| half | 0.5 | 3 | 98.10 ± 0.10, 97.85 to 98.35 |",
-        "6 runs on a CPU",
+        "| half | 0.5 | 5 | 98.10 ± 0.07 |",
+        "10 runs on a CPU",
+        "The book holds 1 contrast in 1 question, 1 better or worse.",
         "](results/trial/intervals.png)",
     ):
         assert words in book

@@ -100,7 +100,7 @@ def test_the_answer_tells_the_baselines_value_and_each_verdict():
         "validation accuracy of base is 97.30 % (sd 0.16, n = 5); against it: other better (+2.00 points)."
     )
     assert words.sentence(two()) == (
-        "validation accuracy of base is 97.30 % (sd 0.16, n = 5); against it: other none: no plan (+0.00 points)."
+        "validation accuracy of base is 97.30 % (sd 0.16, n = 5); against it: other without a verdict (+0.00 points)."
     )
 
 
