@@ -86,9 +86,9 @@ def _together(folders: Sequence[Path]) -> list[str]:
         claimed = [name for name, verdict, _ in tested if verdict in (BETTER, WORSE)]
         lost = [name for (name, *_), stays in zip(tested, left, strict=True) if name in claimed and not stays]
         what = f"all but {', '.join(lost)}" if lost else "all"
+        size = f"{counted(len(tested), 'contrast')} in {counted(len(contents), 'question')}"
         lines.append(
-            f"The book holds {counted(len(tested), 'contrast')} in {counted(len(contents), 'question')}, {len(claimed)} "
-            f"better or worse. Each question errs in at most 5 %; held to 5 % together (Holm), {what} of these stay.\n"
+            f"The book holds {size}, {len(claimed)} better or worse. Each question errs in at most 5 %; held to 5 % together (Holm), {what} of these stay.\n"
         )
     shared = [
         f"{one} and {other} ({len(common)})"
