@@ -88,7 +88,8 @@ def _together(folders: Sequence[Path]) -> list[str]:
         what = f"all but {', '.join(lost)}" if lost else "all"
         size = f"{counted(len(tested), 'contrast')} in {counted(len(contents), 'question')}"
         lines.append(
-            f"The book holds {size}, {len(claimed)} better or worse. Each question errs in at most 5 %; held to 5 % together (Holm), {what} of these stay.\n"
+            f"The book holds {size}, {len(claimed)} better or worse. Each question errs in at most 5 %; held to 5 % "
+            f"together (Holm), {what} of these stay.\n"
         )
     shared = [
         f"{one} and {other} ({len(common)})"
