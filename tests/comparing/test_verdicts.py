@@ -185,15 +185,16 @@ def test_what_stands_between_two_looks_is_moved_by_no_run_of_another_group():
     plan = plan_of(20, 3)
     at_5 = {name: numbers(20, seed)[:5] for seed, name in enumerate(("base", "a", "b", "c"))}
 
-    def contrast_of_a(**counts):
+    def contrast_of_a(*lost, **counts):
         values = {name: numbers(20, seed)[: counts.get(name, 5)] for seed, name in enumerate(at_5)}
         runs = [each for name, its in values.items() for each in runs_of(name, its, metric="f1")]
-        return compare(runs, baseline="base", metric="f1", plan=plan).contrast("a")
+        return compare([*runs, *lost], baseline="base", metric="f1", plan=plan).contrast("a")
 
     found = contrast_of_a()
     for counts in ({"b": 7}, {"base": 10, "b": 10}, {"base": 20, "b": 20, "c": 11}, {"a": 9, "base": 20}):
         moved = contrast_of_a(**counts)
         assert (moved.low, moved.high, moved.look) == (found.low, found.high, 5)
+    assert contrast_of_a(diverged("c", 6)).low == found.low
     waiting = [contrast_of_a(c=count) for count in (1, 2, 4)]
     assert len({(each.low, each.high) for each in waiting}) == 1
 
