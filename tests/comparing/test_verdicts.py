@@ -217,8 +217,7 @@ def test_a_variant_that_goes_on_alone_is_looked_at_alone():
 
 
 def test_of_two_variants_one_whose_spread_is_small_by_luck_is_not_taken_at_its_word():
-    """Variances 0.025, a quarter of it and 0.025: the second counts three times. Of pairs 0.05
-    and 0.00625, of which the second is raised to three times, too."""
+    """Variances 0.025, a quarter of it and 0.025: the second counts three times. Of pairs 0.05 and 0.00625: it too."""
     half = [each / 2 for each in STEADY]
     runs = [*runs_of("base", STEADY, metric="f1"), *runs_of("b", spread(STEADY, turn=1), metric="f1", first_seed=50)]
     found = compare([*runs, *runs_of("a", half, metric="f1", first_seed=90)], baseline="base", metric="f1")
