@@ -100,7 +100,8 @@ def _next_look(comparison: Comparison) -> list[str]:
     where = f"look {ALL.index(look) + 1 if look else 0} of {', '.join(map(str, plan.looks)) or 'none'}"
     if coming is None:
         return [f"{where}; there is none after it"]
-    runs = len(undecided) * (coming - look) + plan.baseline_size(coming) - (plan.baseline_size(look) if look else 0)
+    wanted = {**{each.label: coming for each in undecided}, comparison.baseline: plan.baseline_size(coming)}
+    runs = sum(max(0, wanted.get(each.label, 0) - len(each.everyone)) for each in comparison.groups)
     more = "" if coming <= len(plan.seeds) else f"; the file's seeds end at {len(plan.seeds)}"
     took = duration(runs * _run_s(comparison))
     return [f"{where}; next: {coming} seeds, {runs} runs more, about {took} of training{more}"]

@@ -82,6 +82,19 @@ def test_what_comes_next_is_told_with_its_runs_and_their_time():
     )
 
 
+def test_runs_that_are_there_before_the_first_look_are_not_counted_as_to_come():
+    runs = [*runs_of("base", STEADY), *runs_of("other", TURNED[:3]), *runs_of("third", TURNED[:4])]
+    found = compare(runs, baseline="base", plan=plan_of(10, 2))
+    assert words.how_tested(found)[-1].startswith("look 0 of 5, 10; next: 5 seeds, 3 runs more, ")
+
+
+def test_variants_at_several_looks_wait_for_the_next_of_the_one_that_is_behind():
+    ten = [0.97 + place / 1000 for place in range(10)]
+    runs = [*runs_of("base", ten), *runs_of("other", ten), *runs_of("third", ten[:5])]
+    found = compare(runs, baseline="base", plan=plan_of(20, 2))
+    assert words.how_tested(found)[-1].startswith("look 1 of 5, 10, 20; next: 10 seeds, 5 runs more, ")
+
+
 def test_nothing_comes_next_where_all_is_decided_or_nothing_planned():
     assert not any("next:" in line for line in words.how_tested(two(0.02, plan=plan_of(20))))
     assert not any("next:" in line for line in words.how_tested(two()))

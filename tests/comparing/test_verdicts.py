@@ -167,6 +167,13 @@ def test_a_missing_seed_of_the_baseline_keeps_all_at_the_look_before():
     assert [each.test for each in whole.contrasts] == ["Welch, 10 and 15 runs"] * 2
 
 
+def test_a_variant_without_a_planned_run_is_undecided():
+    runs = [*runs_of("base", STEADY), run("a", 77, 0.9)]
+    (found,) = compare(runs, baseline="base", plan=plan_of(5)).contrasts
+    assert (found.verdict, found.reason, found.look) == ("undecided", "", 0)
+    assert math.isnan(found.difference)
+
+
 def test_a_seed_missing_in_the_middle_counts_whatever_came_after():
     plan = plan_of(10)
     groups = compare([*runs_of("base", range(10)), *runs_of("a", range(9))], baseline="base").groups
@@ -185,15 +192,16 @@ def test_what_stands_between_two_looks_is_moved_by_no_run_of_another_group():
     plan = plan_of(20, 3)
     at_5 = {name: numbers(20, seed)[:5] for seed, name in enumerate(("base", "a", "b", "c"))}
 
-    def contrast_of_a(**counts):
+    def contrast_of_a(*lost, **counts):
         values = {name: numbers(20, seed)[: counts.get(name, 5)] for seed, name in enumerate(at_5)}
         runs = [each for name, its in values.items() for each in runs_of(name, its, metric="f1")]
-        return compare(runs, baseline="base", metric="f1", plan=plan).contrast("a")
+        return compare([*runs, *lost], baseline="base", metric="f1", plan=plan).contrast("a")
 
     found = contrast_of_a()
     for counts in ({"b": 7}, {"base": 10, "b": 10}, {"base": 20, "b": 20, "c": 11}, {"a": 9, "base": 20}):
         moved = contrast_of_a(**counts)
         assert (moved.low, moved.high, moved.look) == (found.low, found.high, 5)
+    assert contrast_of_a(diverged("c", 6)).low == found.low
     waiting = [contrast_of_a(c=count) for count in (1, 2, 4)]
     assert len({(each.low, each.high) for each in waiting}) == 1
 
@@ -206,6 +214,18 @@ def test_a_variant_that_goes_on_alone_is_looked_at_alone():
     assert [each.look for each in found.contrasts] == [10, 5]
     assert [each.test for each in found.contrasts] == ["paired over 10 seeds", "paired over 5 seeds"]
     assert [len(each.runs) for each in found.groups] == [10, 10, 5]
+
+
+def test_of_two_variants_one_whose_spread_is_small_by_luck_is_not_taken_at_its_word():
+    """Variances 0.025, a quarter of it and 0.025: the second counts three times. Of pairs 0.05 and 0.00625: it too."""
+    half = [each / 2 for each in STEADY]
+    runs = [*runs_of("base", STEADY, metric="f1"), *runs_of("b", spread(STEADY, turn=1), metric="f1", first_seed=50)]
+    found = compare([*runs, *runs_of("a", half, metric="f1", first_seed=90)], baseline="base", metric="f1")
+    assert found.contrast("a").found.error == pytest.approx(math.sqrt((0.025 + 3 * 0.00625) / 5))
+    assert found.contrast("b").found.error == pytest.approx(math.sqrt(2 * 0.025 / 5))
+    runs = [*runs_of("base", STEADY, metric="f1"), *runs_of("b", spread(STEADY, turn=1), metric="f1")]
+    found = compare([*runs, *runs_of("a", half, metric="f1")], baseline="base", metric="f1")
+    assert found.contrast("a").found.error == pytest.approx(math.sqrt(3 * 0.00625 / 5))
 
 
 # Divergences
