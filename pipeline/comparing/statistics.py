@@ -26,7 +26,7 @@ from scipy import optimize, special
 CONFIDENCE, POWER = 0.95, 0.8
 Bounds = tuple[float, float]
 ANY = (-math.inf, math.inf)
-SKEWNESS = 5.5  # that of a group which alone makes the standard error
+SKEWNESS = 5.0  # that of a group which alone makes the standard error
 FLOOR_FACTOR = 3.0  # of a variance that is raised
 
 

@@ -42,10 +42,12 @@ def test_what_is_installed_finds_its_pages(unpacked, tmp_path):
     code = """
 import sys
 from pathlib import Path
-from pipeline.analysis import comparison, report
+from pipeline.analysis import report
+from pipeline.comparing import comparison
+from pipeline.comparing.groups import Run
 from pipeline.recording import code_digest
 from pipeline.serving import app
-runs = [comparison.Run(str(s), f"{v} seed={s}", "FINISHED", 1, {"dropout": v, "seed": str(s)}, {"variant": v},
+runs = [Run(str(s), f"{v} seed={s}", "FINISHED", 1, {"dropout": v, "seed": str(s)}, {"variant": v},
                        {"val_accuracy": 0.9 + s / 1000}) for v in ("a", "b") for s in (1, 2)]
 report.write_files(comparison.compare(runs), Path("found"))
 assert len(code_digest.code_digest()) == 12

@@ -19,6 +19,7 @@ OTHER = {
     "dataset": "digits",
     "data_name": "mine",
     "validation_size": 100,
+    "validation_seed": 3,
     "epochs": 19,
     "batch_size": 64,
     "hidden_units": 16,
