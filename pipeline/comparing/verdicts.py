@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.comparing import statistics
 from pipeline.comparing.groups import Group
-from pipeline.comparing.looks import ERROR, MOST_SEEDS, Plan, sizes
+from pipeline.comparing.looks import ERROR, MOST_SEEDS, Plan, share, sizes
 from pipeline.comparing.quantities import bounds_of, higher_is_better
 from pipeline.comparing.statistics import Difference, floored, in_pairs, variance
 
@@ -46,8 +46,10 @@ class Contrast:
 
     @property
     def p(self) -> float:
-        """The error at which this contrast alone, at its look, would just be shown; nan where there is no test."""
-        return self.found.p if self.found else math.nan
+        """The whole error of its question at which it would just be shown, were it alone; nan where there is no test."""
+        if self.found is None:
+            return math.nan
+        return min(1.0, self.found.p / share(self.look)) if self.look else self.found.p
 
 
 @dataclass(frozen=True)

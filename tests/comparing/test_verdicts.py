@@ -11,7 +11,8 @@ from scipy import stats
 
 from pipeline.comparing.comparison import compare
 from pipeline.comparing.looks import Plan
-from pipeline.comparing.verdicts import look_of, verdict_of
+from pipeline.comparing.statistics import Difference
+from pipeline.comparing.verdicts import Contrast, look_of, verdict_of
 from tests.comparable import BASE, BETTER, diverged, plan_of, run, runs_of, verdicts
 
 STEADY = [0.1, 0.2, 0.3, 0.4, 0.5]  # in any order the same spread, so that no skewness widens
@@ -408,3 +409,13 @@ def test_less_of_a_loss_is_as_good_as_more_of_its_opposite(values, unpaired):
     mirrored = [replace(each, metrics={"error": -each.metrics["score"]}) for each in runs]
     found = compare(mirrored, metric="error", baseline="v0", smallest=0.25, plan=plan_of(5, 3))
     assert verdicts(found) == verdicts(compared(runs, plan=plan_of(5, 3)))
+
+
+def test_the_p_of_a_contrast_is_what_its_look_would_have_had_to_spend():
+    """Of the look at 5, which spends a hundredth: at a hundred times its own error it would just be shown."""
+    found = Difference("Welch", 2.0, 1.0, 8)
+    assert Contrast("a", look=5, found=found).p == pytest.approx(min(1.0, found.p * 100))
+    strong = Difference("Welch", 9.0, 1.0, 8)
+    assert Contrast("a", look=10, found=strong).p == pytest.approx(strong.p / 0.43)
+    assert Contrast("a", found=strong).p == strong.p
+    assert math.isnan(Contrast("a").p)
