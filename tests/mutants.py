@@ -73,7 +73,7 @@ TESTS = {
     "experiments/experiment": ["experiments/test_experiment_ends"],
     "experiments/progress": ["experiments/test_progress"],
     "comparing/groups": ["comparing/test_groups"],
-    "comparing/looks": ["comparing/test_looks"],
+    "comparing/looks": ["comparing/test_planned_looks"],
     "comparing/statistics": ["comparing/test_statistics"],
     "comparing/verdicts": ["comparing/test_verdicts", "comparing/test_groups"],
     "comparing/comparison": ["comparing/test_comparison", "comparing/test_groups", "comparing/test_verdicts"],

@@ -46,7 +46,7 @@ class Contrast:
 
     @property
     def p(self) -> float:
-        """The whole error of its question at which it would just be shown, were it alone; nan where there is no test."""
+        """The error of its whole question at which it would just be shown, were it alone; nan without a test."""
         if self.found is None:
             return math.nan
         return min(1.0, self.found.p / share(self.look)) if self.look else self.found.p

@@ -1,13 +1,14 @@
 """Checkpoints as artifacts of a run: what Lightning's ModelCheckpoint keeps is kept in MLflow, the others are deleted.
 
 The uploader may come to a file hours later, when a dead server is back. So each is taken into the run's folder at once,
-as a second name of the same file where the disk allows that: it costs neither time nor room, and stays what it was when
-ModelCheckpoint puts another in its place.
+as a second name of the same file where that stays what it was when ModelCheckpoint puts another in its place: it costs
+neither time nor room.
 """
 
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -85,13 +86,23 @@ def _is_same(source: Path, target: Path) -> bool:
 
 def _place(source: Path, target: Path) -> None:
     """Give the file, or each of a folder, a second name there, or where that cannot be a copy."""
+    place = _link if _is_replaced_whole(source) else shutil.copy2
     if source.is_dir():
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, copy_function=_link)
+        shutil.copytree(source, target, copy_function=place)
         return
     with replaced_whole(target) as partial:
         partial.unlink(missing_ok=True)
-        _link(source, partial)
+        place(source, partial)
+
+
+def _is_replaced_whole(source: Path) -> bool:
+    """Whether the next checkpoint of that name will be another file.
+
+    Lightning writes it in the temporary folder and moves it (fsspec's transaction), which on one disk replaces the file
+    and from another disk writes over it, with all its names.
+    """
+    return Path(tempfile.gettempdir()).stat().st_dev == source.stat().st_dev
 
 
 def _link(source: Path | str, target: Path | str) -> None:

@@ -141,11 +141,19 @@ def test_an_option_is_taken_up_to_its_edges_and_refused_past_them(convert, taken
 
 def test_the_experiment_verb_passes_on_what_was_typed(monkeypatch):
     asked = []
-    monkeypatch.setattr("pipeline.experiments.experiment.experiment", lambda *words: asked.append(words) or 5)
+    monkeypatch.setattr(
+        "pipeline.experiments.experiment.experiment", lambda *words, **how: asked.append((*words, how)) or 5
+    )
     monkeypatch.setattr(cli, "set_launchers_aside", lambda: None)
     assert cli.main(["experiment", "a.yaml"]) == 5
     assert cli.main(["experiment", "a.yaml", "--jobs", "3", "--data_dir", "here", "--runs_dir=there"]) == 5
-    assert asked == [("a.yaml", 0, "runs", {}), ("a.yaml", 3, "there", {"data_dir": "here"})]
+    assert cli.main(["experiment", "a.yaml", "--until", "decided"]) == 5
+    whole, decided = {"until_decided": False}, {"until_decided": True}
+    assert asked == [
+        ("a.yaml", 0, "runs", {}, whole),
+        ("a.yaml", 3, "there", {"data_dir": "here"}, whole),
+        ("a.yaml", 0, "runs", {}, decided),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from argparse import Namespace
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -795,7 +797,8 @@ LOSSES = (0.5, 0.4, 0.6, 0.3, 0.7)
         (True, -1, ["0.ckpt", "1.ckpt", "2.ckpt", "3.ckpt", "4.ckpt"]),
     ],
 )
-def test_the_best_k_checkpoints_are_kept_and_the_others_deleted(checkpoints, top, found):
+def test_the_best_k_checkpoints_are_kept_and_the_others_deleted(checkpoints, top, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     logger = RunLogger("flowers", checkpoints=checkpoints)
     callback = ModelCheckpoint(monitor="val_loss", save_top_k=top, filename="{epoch}", auto_insert_metric_name=False)
     trainer(logger, epochs=5, enable_checkpointing=True, callbacks=[callback]).fit(Falling(LOSSES))
@@ -807,7 +810,19 @@ def test_the_best_k_checkpoints_are_kept_and_the_others_deleted(checkpoints, top
         assert (here / name).samefile(folder.checkpoints / name)
 
 
-def test_the_last_checkpoint_is_recorded_each_time_it_is_written_over_as_it_was_then(tmp_path, monkeypatch):
+def elsewhere(path):
+    """A folder for temporary files on another disk than the path."""
+    for place in (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")):
+        if os.access(place, os.W_OK) and place.stat().st_dev != path.stat().st_dev:
+            return place
+    return pytest.skip("all folders for temporary files lie on one disk")
+
+
+@pytest.mark.parametrize("temporary", ["on this disk", "on another"])
+def test_the_last_checkpoint_is_recorded_each_time_it_is_written_over_as_it_was_then(tmp_path, monkeypatch, temporary):
+    """Lightning moves it from the temporary folder: on one disk another file, from another the same, written over."""
+    there = tmp_path if temporary == "on this disk" else elsewhere(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(there))
     logger = RunLogger("flowers", checkpoints=True)
     folder = RunFolder(logger.log_dir)
     steps_then, before = [], []
