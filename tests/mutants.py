@@ -111,7 +111,7 @@ TESTS = {
     "serving/protocol": ["serving/test_protocol", "serving/test_protocol_files", "serving/test_shapes"],
     "serving/alias_watcher": ["serving/test_alias_watcher_looks", "serving/test_alias_watcher_trouble"],
     "tracking/run": ["tracking/test_run"],
-    "recording/record": ["recording/test_resuming", "recording/test_same_data", "recording/test_second_time"],
+    "recording/record": ["recording/test_record_of_a_run", "recording/test_resuming", "recording/test_second_time"],
     "recording/resuming": ["recording/test_resuming", "config/test_config_ways"],
     "recording/description": ["recording/test_description", "recording/test_results"],
     "files": ["training/test_checkpoint_files", "tracking/test_disk"],
