@@ -10,7 +10,10 @@ from pipeline.config import signatures
 from pipeline.config.roles import MOST, names_of
 from pipeline.values import did_you_mean, short, unknown_name
 
-LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+LIMITS = {
+    **{"gt": "above", "ge": "at least", "lt": "below", "le": "at most", "multiple_of": "a multiple of"},
+    **{"min_length": "length at least", "max_length": "length at most", "pattern": "of the form"},
+}
 
 
 def kind_of(field: FieldInfo) -> type:
@@ -39,7 +42,7 @@ def range_of(field: FieldInfo, value: float = 0) -> str:
         (words, getattr(each, key)) for each in field.metadata for key, words in LIMITS.items() if hasattr(each, key)
     ]
     return ", ".join(
-        f"{words} {limit if isinstance(limit, int) else f'{limit:g}'}"
+        f"{words} {f'{limit:g}' if isinstance(limit, float) else limit}"
         for words, limit in limits
         if limit != MOST or value > MOST
     )
@@ -59,7 +62,7 @@ def problem_of(error: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
             close = did_you_mean(value, choices_of(fields[name]))
             return f"{name} {short(repr(value))} is not {range_of(fields[name])}{close}"
         case _:
-            return f"{name} {short(str(value))} is out of range: {range_of(fields[name], value) or 'finite'}"
+            return f"{name} {short(repr(value))} is out of range: {range_of(fields[name], value) or 'finite'}"
 
 
 def _unknown(name: str, fields: Mapping[str, FieldInfo]) -> str:

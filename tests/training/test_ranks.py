@@ -1,17 +1,12 @@
 """More than one rank: gradients averaged, masks of their own, shares that are not equal, metrics over all images."""
 
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline import cli
-from pipeline.divergence import DivergedError
-from pipeline.launchers import RESUME_FROM, RUN_FOLDER
-from pipeline.recording import record as recording
-from pipeline.recording import resuming
 from pipeline.training import building, fit
 from tests import ranks
 
@@ -75,25 +70,3 @@ def test_a_rank_that_fails_ends_the_others_and_raises_its_own_error(monkeypatch,
         fit.fit(ranks.CONFIG, data=ranks.small_data())
     assert signals == ([signal.SIGTERM] if processes else [])
     assert others == ([] if processes else ["rank 1", "rank 2"])  # whose observer would end this process too
-
-
-@pytest.mark.parametrize("resume_from", ["", "checkpoints/epoch-0002.ckpt"])
-@pytest.mark.parametrize(("diverges", "exit_code"), [(False, 0), (True, 1)])
-def test_a_helper_trains_the_runs_config_from_the_same_checkpoint(
-    monkeypatch, tmp_path, resume_from, diverges, exit_code
-):
-    asked = []
-
-    def seen(*given, **how):
-        asked.append((given, how))
-        if diverges:
-            raise DivergedError(1, {1: {"train_loss": float("nan"), "val_loss": 1.0}})
-
-    monkeypatch.setattr(fit, "fit", seen)
-    monkeypatch.setattr(recording, "leave_signals_to_the_first_process", lambda: asked.append("signals"))
-    monkeypatch.setenv(RUN_FOLDER, str(tmp_path))
-    monkeypatch.setenv(RESUME_FROM, resume_from)
-    (tmp_path / "config.yaml").write_text(resuming.config_text(ranks.CONFIG))
-    assert recording.train_as_helper() == exit_code
-    how = {"folder": tmp_path / "checkpoints", "resume_from": Path(resume_from) if resume_from else None}
-    assert asked == ["signals", ((ranks.CONFIG,), how)]

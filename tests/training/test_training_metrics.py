@@ -1,5 +1,7 @@
 """Means over images: exact, over unequal batches, NaN among them, in float64 whatever the training computes with."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -113,3 +115,41 @@ def test_what_a_measure_raises_is_raised_as_it_is():
 
 def test_a_measure_gets_float32_logits():
     assert make_measures(f"{OWN}:share")[0](logits_of(PREDICTED).bfloat16(), LABELS).item() == pytest.approx(4 / 6)
+
+
+def beside(metric, other):
+    """The metric as it is on a rank beside another one: what torchmetrics gathers of a state are both."""
+    states = iter([torch.cat(state) if isinstance(state, list) else state for state in other.metric_state.values()])
+    metric.distributed_available_fn = lambda: True
+    metric.dist_sync_fn = lambda state, group: [state, next(states)]
+    return metric
+
+
+def test_a_mean_is_over_the_images_of_all_ranks():
+    one, other = ExampleMean(), ExampleMean()
+    assert (one.total.dtype, one.examples.dtype) == (torch.float64, torch.int64)  # the same on a rank without any yet
+    one.update(torch.tensor(1.0), 4)
+    other.update(torch.tensor(6.0), 1)
+    assert beside(one, other).compute().item() == 2.0
+
+
+def test_a_measure_is_over_the_examples_of_all_ranks():
+    one, other, whole = (EpochMeasure(*make_measures("macro_f1")) for _ in range(3))
+    for measured, rows in ((one, slice(0, 2)), (one, slice(2, 4)), (other, slice(4, 6)), (whole, slice(0, 6))):
+        measured.update(logits_of(PREDICTED[rows]), LABELS[rows])
+    assert beside(one, other).compute().item() == whole.compute().item()
+
+
+def test_a_measure_is_computed_in_float32_whatever_the_training_computes_in():
+    (measure,) = make_measures("macro_f1")
+    measure.function = lambda logits, labels: logits @ logits.T
+    logits = torch.tensor([[1 + 2**-10]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert measure(logits, LABELS).item() == (1 + 2**-10) ** 2
+
+
+def test_a_measure_lies_where_its_logits_lie(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which meta has none of
+    (measure,) = make_measures("macro_f1")
+    measure.function = lambda logits, labels: 0.5
+    assert measure(torch.ones(1, 3, device="meta"), LABELS).device.type == "meta"
