@@ -24,6 +24,11 @@ def classifier():
     return module
 
 
+def told(module):
+    """What it logged; by identity, for two metrics that are compared give a third, which counts as true."""
+    return [(name, id(value), how) for name, value, how in module.logged]
+
+
 def images(size, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(size, 784, generator=generator), torch.arange(size) % 10
@@ -34,6 +39,17 @@ def test_the_optimizer_gets_every_parameter():
     (group,) = module.configure_optimizers().param_groups
     assert group["lr"] == 0.5
     assert [id(each) for each in group["params"]] == [id(each) for each in module.network.parameters()]
+
+
+def test_its_schedule_lays_out_the_rate_epoch_by_epoch():
+    module = Classifier(
+        MLP(MNIST, hidden_units=1), lambda weights: torch.optim.SGD(weights, lr=0.5), lambda epoch: 1 / (epoch + 1)
+    )
+    (optimizer,), (schedule,) = module.configure_optimizers()
+    assert (schedule.optimizer, schedule.get_last_lr()) == (optimizer, [0.5])
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 0.25
 
 
 def test_it_gives_the_networks_logits(classifier):
@@ -74,7 +90,7 @@ def test_each_stage_counts_and_logs_its_own_means_over_images(classifier, stage)
         name: 7 if name.startswith(stage) else 0 for name in NAMES
     }
     how = {"on_step": False, "on_epoch": True, "prog_bar": True, "logger": False}  # a callback logs epochs
-    assert classifier.logged == [(f"{stage}_loss", loss, how), (f"{stage}_accuracy", accuracy, how)] * 2
+    assert told(classifier) == [(f"{stage}_loss", id(loss), how), (f"{stage}_accuracy", id(accuracy), how)] * 2
 
 
 @pytest.mark.parametrize("stage", ["val", "test"])
@@ -105,12 +121,15 @@ def test_it_tells_how_far_an_epoch_is(classifier):
 def test_a_training_step_learns_from_the_augmented_batch_and_keeps_its_logits(classifier):
     measures = make_measures("tests.own_training_code:largest")
     module = Classifier(classifier.network.eval(), torch.optim.SGD, None, lambda inputs: inputs * 0, measures)
-    module.log = lambda *_, **__: None
+    module.logged = []
+    module.log = lambda name, value, **how: module.logged.append((name, value, how))
     pixels, labels = images(6)
     loss = module.training_step((pixels, labels), 0)
     black = module.network(torch.zeros_like(pixels))
     assert torch.equal(loss, F.cross_entropy(black, labels))
     assert module.measured["train_largest"].compute().item() == black.max().item()
+    how = {"on_step": False, "on_epoch": True, "logger": False}
+    assert told(module)[2:] == [("train_largest", id(module.measured["train_largest"]), how)]
     with torch.no_grad():
         module.validation_step((pixels, labels))
     assert module.measured["val_largest"].compute().item() == module.network(pixels).max().item()
