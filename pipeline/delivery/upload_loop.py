@@ -27,6 +27,7 @@ from pipeline.tracking.uploader import LOOP
 DELIVERING = "sender.lock"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 LAST_PAUSE_S, GRACE_S = 1.0, 8.0
+DYING_S, LOOK_AGAIN_S = 3.0, 0.02
 INSIST, INSIST_S = "--insist", 15.0
 
 
@@ -34,6 +35,11 @@ def _log(text: str) -> None:
     """A line for the uploader's log, which may lie on a full disk; `print` would keep it and fail with it again."""
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode())
+
+
+def _looks_alive(folder: RunFolder) -> bool:
+    """Whether a run without an end is held: a killed process's input ends before the kernel lets go of its lock."""
+    return folder.ended() is None and folder.is_alive()
 
 
 class UploadLoop:
@@ -54,7 +60,10 @@ class UploadLoop:
         """Deliver the journals as they grow; 0 when MLflow has all of them, 1 when something had to be left."""
         while self._wait_for_news():
             self._deliver()
+        until = time.monotonic() + DYING_S
         for folder in self.folders.values():
+            while _looks_alive(folder) and time.monotonic() < until:
+                time.sleep(LOOK_AGAIN_S)
             with contextlib.suppress(OSError):  # a disk that takes no word; the next command marks it
                 mark_if_dead(folder)
         self.waiting = dict.fromkeys(self.folders)

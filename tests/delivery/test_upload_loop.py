@@ -163,6 +163,26 @@ def test_a_run_that_died_without_a_word_is_marked_before_the_last_delivery(world
     assert [(event["kind"], event["status"]) for event in seen] == [("end", "FAILED")]
 
 
+@pytest.mark.parametrize(("seconds", "marked"), [(0.1, True), (2.9, True), (1000, False)])
+def test_a_lock_that_is_let_go_a_little_later_than_the_input_is_waited_for(
+    world, monkeypatch, tmp_path, seconds, marked
+):
+    """As the kernel ends a killed process: one handle after the other."""
+    folder = run_of(tmp_path / "runs/dying", start(), metrics(1))
+    world.news = [(100, None)]
+    monkeypatch.setattr(RunFolder, "is_alive", lambda one: world.now < 100 + seconds)
+    assert UploadLoop(folder).run() == 0
+    assert (folder.ended() is not None) is marked
+    assert world.now < 104
+
+
+def test_a_run_that_has_ended_is_not_waited_for(world, monkeypatch, folder):
+    world.news = [(100, None)]
+    monkeypatch.setattr(RunFolder, "is_alive", lambda one: True)
+    assert UploadLoop(folder).run() == 0
+    assert world.slept == []
+
+
 def test_a_disk_that_takes_no_mark_ends_nothing(world, folder, monkeypatch, tmp_path):
     def full(one):
         marked.append(one.path.name)
