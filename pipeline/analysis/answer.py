@@ -9,15 +9,14 @@ import mlflow
 
 from pipeline.addresses import without_secrets
 from pipeline.analysis import store, tables
-from pipeline.analysis import words as telling
+from pipeline.analysis.words import sentence
 from pipeline.comparing import comparison
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.looks import PLAN, Plan
+from pipeline.comparing.quantities import METRIC
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.terminal.shell import shown
-
-METRIC = "val_accuracy"
 
 
 @asking()
@@ -54,7 +53,7 @@ def compare(
     given = {"baseline": baseline, "metric": metric or METRIC, "smallest": smallest}
     found = comparison.compare(runs, title=title, **{**given, **asked})
     tables.print_comparison(found)
-    print(f"\nanswer     {telling.sentence(found)}")
+    print(f"\nanswer     {sentence(found)}")
     if out:
         print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
     if parent is not None:
@@ -100,5 +99,5 @@ def _log(client: mlflow.MlflowClient, run_id: str, found: Comparison) -> None:
     """Put the comparison on the run that holds the question, so that the MLflow UI shows it too."""
     with tempfile.TemporaryDirectory() as scratch:
         client.log_artifacts(run_id, str(_write(found, Path(scratch) / "comparison")), "comparison")
-    client.set_tag(run_id, "answer", telling.sentence(found))
+    client.set_tag(run_id, "answer", sentence(found))
     print(f"logged to  run {run_id} (artifacts: comparison/report.html)")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.comparing.groups import ENDED, Group, Run, group
 from pipeline.comparing.looks import Plan
-from pipeline.comparing.quantities import smallest_of
+from pipeline.comparing.quantities import METRIC, smallest_of
 from pipeline.comparing.verdicts import UNDECIDED, Contrast, contrasts
 
 # What every training of ours records, so that a comparison of nothing but divergences is no mistyped metric.
@@ -51,7 +51,7 @@ def compare(
     *,
     title: str = "",
     baseline: str | None = None,
-    metric: str = "val_accuracy",
+    metric: str = METRIC,
     smallest: float | None = None,
     order: Sequence[str] = (),
     plan: Plan | None = None,

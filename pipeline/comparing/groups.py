@@ -8,9 +8,11 @@ from functools import cached_property
 from pipeline import divergence
 from pipeline.comparing.quantities import bounds_of
 from pipeline.comparing.statistics import Estimate, estimate
-from pipeline.config import KNOBS, OWNERS, ROLES, own_code
+from pipeline.config import KNOBS, ROLES, own_code
+from pipeline.config.roles import names_of
 
 ENDED = ("FINISHED", "FAILED")
+NAMED = [name for name, knob in KNOBS.items() if names_of(knob)]  # what may be code of the user's own
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,7 @@ class Run:
     @property
     def is_of_this_code_alone(self) -> bool:
         """Whether its code digest is that of the package, no code of the user's own with it."""
-        return not any(own_code.is_own(self.params.get(name, "")) for name in (*OWNERS, *NAMED))
-
-
-NAMED = ("optimizer", "schedule", "augment", "metric", "callback")
+        return not any(own_code.is_own(self.params.get(name, "")) for name in NAMED)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import math
 
 from pipeline.comparing.statistics import ANY, Bounds
 
+METRIC = "val_accuracy"  # what decides where nothing else is asked
 # The smallest difference that a comparison should be able to see, and below which two are called the same.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
 

@@ -1,7 +1,7 @@
 """What the looks at an experiment have spent, kept with its own run: what was changed after a look is told."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,8 @@ def before(question: Question, runs_dir: str) -> Looked:
     found = [_read(folder, question) for folder in all_folders(runs_dir) if _is_of(folder, question.name)]
     furthest = max(found, key=lambda each: each.look, default=Looked())
     most = max((each.plan.asked for each in found if each.plan and each.look), default=0)
-    return Looked(furthest.plan and _with(furthest.plan, most), furthest.look, furthest.facts)
-
-
-def _with(plan: Plan, asked: int) -> Plan:
-    return Plan(plan.seeds, plan.baseline_seeds, plan.contrasts, max(asked, plan.asked))
+    plan = furthest.plan and replace(furthest.plan, asked=max(most, furthest.plan.asked))
+    return replace(furthest, plan=plan)
 
 
 def _is_of(folder: RunFolder, name: str) -> bool:

@@ -11,12 +11,12 @@ from pipeline.comparing import comparison
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.groups import Run
 from pipeline.comparing.looks import Plan, baseline_count, drawn_seeds
+from pipeline.comparing.quantities import METRIC
 from pipeline.config import ROLES, ConfigError, RunConfig, problems_of
 from pipeline.config.yaml_files import read_yaml
 from pipeline.values import unknown_name
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "smallest")
-METRIC = "val_accuracy"
 MOST = 10_000  # seeds, splits
 EXAMPLE = """expected, for example:
     question: Does dropout give a better test result?

@@ -8,20 +8,12 @@ import pytest
 from pipeline.comparing.looks import Plan
 from pipeline.experiments import experiment
 from pipeline.tracking.folders import all_folders
-from tests.trials import HandPool, HeldJournal, trial
+from tests.trials import TRIAL, HandPool, HeldJournal, trial
 
 __all__ = ["trial"]
 
 FILE = Path("experiments/trial.yaml")
-TEXT = """
-question: Does dropout help?
-shared: {dataset: digits, epochs: 3, validation_size: 300}
-variants:
-  none: {dropout: 0.0}
-  half: {dropout: 0.5}
-baseline: none
-seeds: %s
-"""
+TEXT = TRIAL.replace("[2, 1]", "%s")
 FIVE, TEN = [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
