@@ -1,9 +1,11 @@
 """What this machine has, and its container allows."""
 
 import os
+import subprocess
+import sys
 
 from pipeline import machine
-from pipeline.machine import cores_here, in_gigabytes, memory_here
+from pipeline.machine import WAITING, cores_here, in_gigabytes, let_waiting_threads_sleep, memory_here
 
 
 def test_the_containers_limit_counts_where_it_is_the_smaller(monkeypatch, tmp_path):
@@ -29,3 +31,25 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
 
 def test_sizes_in_gigabytes():
     assert [in_gigabytes(size) for size in (3e8, 1_234_567e6, 2**63)] == ["0.3 GB", "1,235 GB", "9,223,372,037 GB"]
+
+
+def test_threads_that_wait_give_their_core_away_unless_the_user_has_said_how():
+    given = [{}, {"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "ACTIVE"}]
+    for environ in given:
+        let_waiting_threads_sleep(environ)
+    assert given == [WAITING, {**WAITING, "GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "ACTIVE"}]
+
+
+def test_a_command_sets_it_for_itself_and_its_processes(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os\natexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT')))\n"
+    )
+    given = {name: value for name, value in os.environ.items() if name not in WAITING and name != "OMP_WAIT_POLICY"}
+    told = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help"],
+        env={**given, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.splitlines()[-1] == WAITING["GOMP_SPINCOUNT"]
