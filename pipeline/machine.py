@@ -35,7 +35,7 @@ def let_waiting_threads_sleep(environ: MutableMapping[str, str] = os.environ) ->
     """Let threads of a matrix product that wait for each other give their core away, unless the user has said how.
 
     To be called before torch is imported. Where another program computes as well, a thread that waits awake keeps the
-    one that it waits for from its core, some twenty times a step: an epoch of the sample took 83 s so, and 12 s with it.
+    one that it waits for from its core, some twenty times a step: an epoch of the sample took 83 s so, and takes 12 s.
     """
     if "OMP_WAIT_POLICY" not in environ:
         for name, value in WAITING.items():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from pipeline import machine
 from pipeline.machine import WAITING, cores_here, in_gigabytes, let_waiting_threads_sleep, memory_here
@@ -47,7 +48,7 @@ def test_a_command_sets_it_for_itself_and_its_processes(tmp_path):
     given = {name: value for name, value in os.environ.items() if name not in WAITING and name != "OMP_WAIT_POLICY"}
     told = subprocess.run(
         [sys.executable, "-m", "pipeline", "--help"],
-        env={**given, "PYTHONPATH": str(tmp_path)},
+        env={**given, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[1]}"},
         capture_output=True,
         text=True,
         check=True,
