@@ -14,6 +14,7 @@ VERBS = {
     "train": "train once, record the run in MLflow, register the model; or resume a run",
     "sync": "deliver to MLflow whatever runs have left undelivered",
     "reproduce": "train again from what a run recorded and compare every number",
+    "figures": "draw a run's pictures and tables, which a light record leaves out",
     "experiment": "train a question's variants x seeds and compare them",
     "compare": "compare runs, with error bars",
     "report": "write the lab book, experiments/README.md, from the records",

@@ -12,7 +12,6 @@ import urllib.request
 from pathlib import Path
 
 import mlflow
-import torch
 
 from pipeline.tracking.folders import all_folders
 from tests.conftest import environment, ready_store
@@ -147,7 +146,6 @@ def full_record(uri, cwd):
     run_id = folder.state()["run_id"]
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     run = client.get_run(run_id)
-    checkpoint = torch.load(folder.artifacts / "checkpoint/last.ckpt", weights_only=True)
     return {
         "status": run.info.status,
         "metrics": metrics_in_mlflow(uri, run_id),
@@ -156,8 +154,8 @@ def full_record(uri, cwd):
         "models": len(run.outputs.model_outputs) if run.outputs else 0,
         "versions": len(client.search_model_versions(f"run_id = '{run_id}'")),
         "datasets": sorted(entry.dataset.digest for entry in run.inputs.dataset_inputs),
-        "predictions": (folder.artifacts / "test_predictions.csv").read_bytes(),
-        "weights": {name: weights.tolist() for name, weights in checkpoint["state_dict"].items()},
+        "predictions": (folder.artifacts / "predictions.npz").read_bytes(),
+        "network": (folder.path / "model/network.onnx").read_bytes(),
     }
 
 

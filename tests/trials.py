@@ -24,7 +24,7 @@ baseline: none
 seeds: [2, 1]
 """
 ALL = ["none seed=2", "half seed=2", "none seed=1", "half seed=1"]
-BASE = {"dataset": "digits", "epochs": 3, "validation_size": 300, "model_name": ""}
+BASE = {"dataset": "digits", "epochs": 3, "validation_size": 300, "model_name": "unregistered", "record": "light"}
 CODE, DIGEST = "code-1", "data-1"
 WHY = "diverged in epoch 2: train_loss is nan; try a lower learning_rate"
 DIVERGED = {"diverged_in_epoch": "2"}
@@ -114,7 +114,13 @@ class HandPool:
 
     def __init__(self, size, uploader, parent, runs_dir):
         HandPool.sizes.append(size)
-        self.parent, self.runs_dir = parent, runs_dir
+        self.size, self.parent, self.runs_dir = size, parent, runs_dir
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
 
     def run(self, children, changed):
         for child in children:

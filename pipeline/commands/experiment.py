@@ -13,9 +13,14 @@ def main(parser: Parser, arguments: list[str]) -> int:
         choices=["decided"],
         help="train look by look (5, 10, 20, ... seeds), only what the look before has left undecided",
     )
+    parser.add_argument(
+        "--record",
+        choices=["full", "light"],
+        help="what each run leaves (default: the file's, or light: `figures` draws the rest)",
+    )
     options = parser.read(arguments)
     from pipeline.experiments.experiment import experiment
 
-    everywhere = {"data_dir": options.data_dir} if options.data_dir else {}
+    everywhere = {name: value for name in ("data_dir", "record") if (value := getattr(options, name))}
     until_decided = options.until == "decided"
     return experiment(options.file, options.jobs, options.runs_dir, everywhere, until_decided=until_decided)

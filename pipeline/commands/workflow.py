@@ -14,7 +14,7 @@ from pipeline.launchers import is_helper
 from pipeline.mlflow_client import preflight
 from pipeline.mlflow_client.tracking_uri import keep_store
 from pipeline.recording import record
-from pipeline.recording.record import Report, fit_and_record, open_journal, ready, train_as_helper
+from pipeline.recording.record import Report, fit_and_record, forget_checkpoints, open_journal, ready, train_as_helper
 from pipeline.recording.resuming import resumed_config
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import DONE, NOT_ALL, command
@@ -88,8 +88,15 @@ def local_run_of_mlflow(runs_dir: str) -> str | None:
 
 def _train_recorded(config: RunConfig, journal: Journal, begin: Begin) -> int:
     """Train with a record that `begin` starts or resumes, tell how it went; returns the exit code."""
-    folder, uploader = journal.folder, _uploader_of(journal)
-    run = Run(journal, uploader)
+    uploader = _uploader_of(journal)
+    try:
+        return _train(config, journal, uploader, begin)
+    finally:
+        journal.close()
+
+
+def _train(config: RunConfig, journal: Journal, uploader: UploaderProcess, begin: Begin) -> int:
+    folder, run = journal.folder, Run(journal, uploader)
     verbose = console.verbosity(config)
     bar = console.BarAndTrouble(config.epochs, journal)
     reports: dict[int, Report] = {1: bar, 2: console.EpochLines(config.epochs, journal)}
@@ -109,6 +116,7 @@ def _train_recorded(config: RunConfig, journal: Journal, begin: Begin) -> int:
             raise
         return _tell_failed(error, folder, uploader)
     delivered, exit_code = _wait(uploader)
+    forget_checkpoints(folder)
     if journal.held:
         return _tell_full_disk(folder)
     if verbose:

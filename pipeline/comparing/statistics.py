@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+import scipy  # its parts are imported where they are first asked for: special takes half a second
 
 CONFIDENCE, POWER = 0.95, 0.8
 Bounds = tuple[float, float]
@@ -47,7 +47,7 @@ def estimate(values: Sequence[float], bounds: Bounds = ANY) -> Estimate:
     if n < 2:
         return Estimate(n, centre, math.nan, math.nan, math.nan)
     sd = math.sqrt(variance(values))
-    half = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
+    half = float(scipy.special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
     low, high = centre - half, centre + half
     if _within(values, bounds):
         low, high = max(low, bounds[0]), min(high, bounds[1])
@@ -92,8 +92,8 @@ class Difference:
         return max(low, self.bounds[0]), min(high, self.bounds[1])  # nan stays nan
 
     def _quantile(self, level: float) -> float:
-        widened = 1 + self.skewness * -float(special.ndtri(level / 2)) / 3
-        return widened * -float(special.stdtrit(self.freedom, level / 2))
+        widened = 1 + self.skewness * -float(scipy.special.ndtri(level / 2)) / 3
+        return widened * -float(scipy.special.stdtrit(self.freedom, level / 2))
 
     @property
     def p(self) -> float:
@@ -103,7 +103,7 @@ class Difference:
         ratio, least = abs(self.difference) / self.error, 1e-15
         if ratio >= self._quantile(least):
             return least
-        return float(optimize.brentq(lambda level: self._quantile(level) - ratio, least, 1.0))
+        return float(scipy.optimize.brentq(lambda level: self._quantile(level) - ratio, least, 1.0))
 
 
 def difference(
@@ -174,8 +174,8 @@ def is_rounding(found: float, values: Mapping[str, float], base: Mapping[str, fl
 def shown_with(effect: float, n: int, m: int, level: float) -> float:
     """The chance that a difference of so many standard deviations is shown by n and m runs."""
     freedom = n + m - 2 if n != m else n - 1  # of equal numbers the same seeds are taken, which makes them pairs
-    quantile = -float(special.stdtrit(freedom, level / 2))
-    missed = float(special.nctdtr(freedom, effect / math.sqrt(1 / n + 1 / m), quantile))
+    quantile = -float(scipy.special.stdtrit(freedom, level / 2))
+    missed = float(scipy.special.nctdtr(freedom, effect / math.sqrt(1 / n + 1 / m), quantile))
     return 1.0 if math.isnan(missed) else 1 - missed  # it is nan where it is less than a float tells from 0
 
 
@@ -186,5 +186,5 @@ def spread_range(variances: Sequence[float], sizes: Sequence[int]) -> tuple[floa
         return math.nan, math.nan
     pairs = zip(variances, sizes, strict=True)
     squares = sum(each * (size - 1) for each, size in pairs if size > 1)
-    low, high = (math.sqrt(squares / float(special.chdtri(freedom, tail))) for tail in (0.1, 0.9))
+    low, high = (math.sqrt(squares / float(scipy.special.chdtri(freedom, tail))) for tail in (0.1, 0.9))
     return low, high

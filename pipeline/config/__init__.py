@@ -6,12 +6,13 @@ from pipeline.config.run_config import (
     DATASETS,
     IN_MNISTS_FORMAT,
     OWNERS,
-    ConfigError,
+    UNREGISTERED,
     RunConfig,
     class_of,
     default_data_dir,
 )
 from pipeline.config.sample import KNOBS, ROLES, as_recorded, problems_of
+from pipeline.config.words import ConfigError
 
 __all__ = [
     "AUTO",
@@ -21,6 +22,7 @@ __all__ = [
     "KNOBS",
     "OWNERS",
     "ROLES",
+    "UNREGISTERED",
     "ConfigError",
     "RunConfig",
     "as_recorded",

@@ -25,25 +25,13 @@ from pipeline.config.roles import (
     named,
     names_of,
 )
-from pipeline.config.words import kind_of, problem_of
+from pipeline.config.words import ConfigError, kind_of, problem_of
 from pipeline.values import Value, exactly
 
 IN_MNISTS_FORMAT = ("mnist", "fashion_mnist", "kmnist")
 DATASETS = (*IN_MNISTS_FORMAT, "digits", *signatures.DATASETS)
-AUTO = "auto"
+AUTO, UNREGISTERED = "auto", "unregistered"
 OPTIMIZERS = ("rmsprop", "sgd", "nesterov", "adagrad", "adadelta", "adam", "adamw")
-
-
-class ConfigError(ValueError):
-    """Wrong knobs, all of them at once.
-
-    Attributes:
-        problems: one line for each.
-    """
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n  ".join(["wrong input:", *problems]) if len(problems) > 1 else problems[0])
 
 
 def default_data_dir(dataset: str) -> str:
@@ -156,7 +144,15 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
     )
     run_name: str = knob("", "name of the run in MLflow; empty: made of what the run does", OWN_NAME)
     model_name: str = knob(
-        AUTO, "registered model that gets a new version; empty: none; auto: DATASET-NETWORK, so mnist-mlp", NAME
+        AUTO,
+        "registered model that gets a new version; auto: DATASET-NETWORK, so mnist-mlp; unregistered: none, as for an "
+        "experiment's runs; empty: none, and a light record is without its network",
+        NAME,
+    )
+    record: Literal["full", "light"] = knob(
+        "full",
+        "what a run leaves: full, with pictures and tables; light, as an experiment's runs: `figures` makes them",
+        PLACE,
     )
     runs_dir: str = knob("runs", "folder for each run's own record and checkpoints", OWN_PLACE)
 
@@ -257,6 +253,11 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
         words = [self.data_name or self.dataset.rpartition(":")[2], self.network.rpartition(":")[2]]
         name = "-".join(words).replace("_", "-").lower()
         return self.replace(model_name=name) if self.model_name == AUTO else self
+
+    @property
+    def registered_as(self) -> str:
+        """The registered model that gets a new version, or nothing."""
+        return "" if self.model_name == UNREGISTERED else self.model_name
 
     def as_dict(self) -> dict[str, Any]:
         """Every knob with its value: text, a whole number, a number, true or false."""

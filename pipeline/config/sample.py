@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from pipeline.config.own_code import OwnCodeError
 from pipeline.config.roles import role_of
-from pipeline.config.run_config import ConfigError, RunConfig, class_with_knobs_of
-from pipeline.config.words import kind_of
+from pipeline.config.run_config import RunConfig, class_with_knobs_of
+from pipeline.config.words import ConfigError, kind_of
 from pipeline.values import exactly
 
 KNOBS = class_with_knobs_of("mnist", "mlp").model_fields

@@ -16,6 +16,18 @@ LIMITS = {
 }
 
 
+class ConfigError(ValueError):
+    """Wrong knobs, all of them at once.
+
+    Attributes:
+        problems: one line for each.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n  ".join(["wrong input:", *problems]) if len(problems) > 1 else problems[0])
+
+
 def kind_of(field: FieldInfo) -> type:
     """The type of a knob's value: str, int, float or bool."""
     kind: Any = field.annotation

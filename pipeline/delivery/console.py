@@ -78,7 +78,7 @@ def tell_result(config: RunConfig, folder: RunFolder, test: dict[str, float]) ->
 
 def _next_commands(config: RunConfig, state: dict[str, Any]) -> list[str]:
     """What to type next, as it works where the user stands."""
-    uri, name = state.get("tracking_uri", ""), config.model_name
+    uri, name = state.get("tracking_uri", ""), config.registered_as
     local = not uri.startswith("http")
     page = run_list(f"http://{HOST}:{PORT}" if local else uri, state.get("experiment_id", ""))
     if standing_here() and Path("Makefile").exists() and sqlite_path(uri) == Path(DATABASE).absolute():

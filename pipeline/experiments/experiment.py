@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis import curves, report, tables, words
+from pipeline.analysis import curves, tables, words
 from pipeline.comparing.comparison import Comparison
 from pipeline.data import datasets
 from pipeline.delivery import console
@@ -24,7 +24,7 @@ from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, new_folder
-from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.journal import Journal, RunIsAliveError
 from pipeline.tracking.provenance import cores, git_tags
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess
@@ -60,8 +60,10 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], 
             with Run(journal, uploader) as run:
                 _begin(question, judged, run)
                 trials = plan(question, digests, runs_dir, parent, uploader)
-                for part in looks(trials, judged) if until_decided else [trials]:
-                    _train(question, part, jobs, uploader, parent, Path(runs_dir).absolute())
+                size = min(jobs or cores(), sum(not trial.ended for trial in trials))
+                with WorkerPool(size, uploader, parent, Path(runs_dir).absolute()) as pool:
+                    for part in looks(trials, judged) if until_decided else [trials]:
+                        _train(question, part, pool)
                 return _answer(judged, trials, run, uploader)
         except Interrupted as interruption:
             until = {"until": "decided"} if until_decided else {}
@@ -121,15 +123,11 @@ def _begin(question: Question, judged: Judged, run: Run) -> None:
     run.text_artifact(f"{question.name}.yaml", question.text)
 
 
-def _train(
-    question: Question, trials: list[Trial], jobs: int, uploader: UploaderProcess, parent: RunFolder, runs_dir: Path
-) -> None:
+def _train(question: Question, trials: list[Trial], pool: WorkerPool) -> None:
     """Train what is missing, so many at a time, and show how it goes."""
     missing = [trial for trial in trials if not trial.ended]
-    size = min(jobs or cores(), len(missing))
-    with Progress(question.name, trials, max(1, size)) as progress:
-        if missing:
-            WorkerPool(size, uploader, parent, runs_dir).run(missing, progress.changed)
+    with Progress(question.name, trials, max(1, min(pool.size, len(missing)))) as progress:
+        pool.run(missing, progress.changed)
 
 
 def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderProcess) -> int:
@@ -162,6 +160,8 @@ def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderPro
 
 
 def _record_answer(judged: Judged, found: Comparison, run: Run) -> None:
+    from pipeline.analysis import report  # only now: it brings matplotlib
+
     folder, question = run.folder.artifacts / "comparison", judged.question
     report.write_files(found, folder, made=f"python -m pipeline experiment experiments/{question.name}.yaml")
     run.artifact(folder)

@@ -1,15 +1,20 @@
-"""Worker processes that train an experiment's runs, several at a time, and what is heard of them."""
+"""Worker processes that train an experiment's runs, several at a time, and what is heard of them.
+
+They are forked from one process that has imported what a training needs, so that they are there at once and share it.
+"""
 
 import contextlib
 import itertools
-import json
+import multiprocessing
 import os
 import selectors
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from pipeline.experiments.trial import Trial
@@ -21,46 +26,57 @@ from pipeline.tracking.uploader import UploaderProcess, importable
 
 STOPPING_S = 8.0
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# A fork of a process with Apple's frameworks loaded may not use them.
+CONTEXT: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+CONTEXT.set_forkserver_preload(["pipeline.experiments.preload"])
+
+
+@contextmanager
+def _environment_of_workers() -> Iterator[dict[str, str]]:
+    """Start processes inside with the environment that workers have: one thread each, and no run of `mlflow run`'s."""
+    before = dict(os.environ)
+    os.environ.update({**importable(), **THREADS})
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    try:
+        yield dict(os.environ)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _work(*given: Any) -> None:
+    from pipeline.experiments import worker  # only there: it brings torch
+
+    worker.main(*given)
 
 
 class _Worker:
     """A worker process and the run that it is at."""
 
     def __init__(self, uploader: UploaderProcess, log: Path) -> None:
-        kept = {name: value for name, value in importable().items() if name != "MLFLOW_RUN_ID"}
-        with log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.experiments.worker", str(uploader.descriptor)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                pass_fds=(uploader.descriptor,),
-                env={**kept, **THREADS},
-                start_new_session=True,  # Ctrl-C reaches it through the experiment
-            )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.input, self.output = self.process.stdin, self.process.stdout
+        self.connection, theirs = CONTEXT.Pipe()
+        sender = Connection(os.dup(uploader.descriptor), readable=False)  # what multiprocessing hands over
+        with sender, theirs, _environment_of_workers() as environment:
+            self.process = CONTEXT.Process(target=_work, args=(theirs, sender, str(log), environment))
+            self.process.start()
         self.trial: Trial | None = None
-        self._rest = b""
 
-    def give(self, job: dict[str, Any] | None) -> None:
+    def give(self, job: Mapping[str, Any] | None) -> None:
         """Hand it a job, or None: there is nothing more to do."""
-        with contextlib.suppress(OSError):  # it died; its output's end tells
-            self.input.write(json.dumps(job).encode() + b"\n")
-            self.input.flush()
+        with contextlib.suppress(OSError):  # it died; its connection's end tells
+            self.connection.send(job)
 
-    def news(self) -> list[dict[str, Any]] | None:
-        """What it has said; None: it is gone."""
-        heard = os.read(self.output.fileno(), 65536)
-        if not heard:
+    def news(self) -> dict[str, Any] | None:
+        """What it says next; None: it is gone."""
+        try:
+            heard: dict[str, Any] = self.connection.recv()
+        except (EOFError, OSError):
             return None
-        *lines, self._rest = (self._rest + heard).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return heard
 
 
 class WorkerPool:
-    """So many workers, alive until all runs have ended."""
+    """So many workers at most, which live until it is left; whatever they are at then stops, its last epoch saved."""
 
     def __init__(self, size: int, uploader: UploaderProcess, parent: RunFolder, runs_dir: Path) -> None:
         self.size, self.uploader, self.parent, self.runs_dir = size, uploader, parent, runs_dir
@@ -69,25 +85,34 @@ class WorkerPool:
         self.waiting: Iterator[Trial] = iter(())
         self.changed: Callable[[Trial], None] = lambda trial: None
 
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            for each in self.workers:
+                each.give(None)
+        self._shutdown()
+
     def run(self, trials: Iterable[Trial], changed: Callable[[Trial], None]) -> None:
         """Train the trials in their order; `changed` hears of each step. Whatever ends one does not end the rest."""
         self.waiting, self.changed = iter(trials), changed
-        try:
-            for trial in itertools.islice(self.waiting, self.size):
-                self._assign(self._start_worker(), trial)
-            while any(worker.trial for worker in self.workers):
-                for key, _ in self.selector.select(timeout=1.0):
-                    self._on_message(key.data)
-            for worker in self.workers:
-                worker.give(None)
-        finally:
-            self._shutdown()
+        for trial in itertools.islice(self.waiting, self.size):
+            self._assign(self._idle_worker(), trial)
+        while any(each.trial for each in self.workers):
+            for key, _ in self.selector.select(timeout=1.0):
+                self._on_message(key.data)
 
-    def _start_worker(self) -> _Worker:
-        worker = _Worker(self.uploader, self.parent.path / "workers.log")
-        self.workers.append(worker)
-        self.selector.register(worker.output, selectors.EVENT_READ, worker)
-        return worker
+    def _idle_worker(self) -> _Worker:
+        """One that has nothing to do, or a new one."""
+        if idle := next((each for each in self.workers if each.trial is None), None):
+            return idle
+        started = _Worker(self.uploader, self.parent.path / "workers.log")
+        self.workers.append(started)
+        self.selector.register(started.connection, selectors.EVENT_READ, started)
+        return started
 
     def _assign(self, worker: _Worker, trial: Trial) -> None:
         job = {"config": trial.config.as_dict(), "resume": trial.folder is not None, "tags": trial.tags}
@@ -101,32 +126,32 @@ class WorkerPool:
         if news is None:
             self._on_exit(worker)
             if following := next(self.waiting, None):
-                self._assign(self._start_worker(), following)
+                self._assign(self._idle_worker(), following)
             return
-        for each in news:
-            trial = worker.trial
-            assert trial is not None
-            if "at" in each:
-                if each["done"] == 0 or trial.line is None:
-                    trial.line = EpochLine(each["steps"])
-                trial.line.done, trial.line.values = each["done"], each["means"]
-            if "epoch" in each:
-                trial.epochs_done, trial.accuracy = each["epoch"], each["accuracy"]
-                trial.epoch_seconds.append(each["seconds"])
-            if "end" in each:
-                trial.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(each["end"], "failed")
-                trial.reason, trial.seconds = each.get("reason", ""), time.monotonic() - trial.began_at
-                worker.trial = None
-            self.changed(trial)
-            if worker.trial is None and (following := next(self.waiting, None)):
-                self._assign(worker, following)
+        trial = worker.trial
+        assert trial is not None
+        if "at" in news:
+            if news["done"] == 0 or trial.line is None:
+                trial.line = EpochLine(news["steps"])
+            trial.line.done, trial.line.values = news["done"], news["means"]
+        if "epoch" in news:
+            trial.epochs_done, trial.accuracy = news["epoch"], news["accuracy"]
+            trial.epoch_seconds.append(news["seconds"])
+        if "end" in news:
+            trial.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(news["end"], "failed")
+            trial.reason, trial.seconds = news.get("reason", ""), time.monotonic() - trial.began_at
+            worker.trial = None
+        self.changed(trial)
+        if worker.trial is None and (following := next(self.waiting, None)):
+            self._assign(worker, following)
 
     def _on_exit(self, worker: _Worker) -> None:
         """A worker that is gone takes its run with it, not the experiment."""
-        self.selector.unregister(worker.output)
+        self.selector.unregister(worker.connection)
         self.workers.remove(worker)
-        code = worker.process.wait()
+        worker.process.join()
         if trial := worker.trial:
+            code = worker.process.exitcode
             trial.state, trial.reason = "failed", f"its process died (exit code {code}); start the experiment again"
             assert trial.folder is not None
             if trial.folder.started() and not trial.folder.ended():
@@ -134,14 +159,12 @@ class WorkerPool:
             self.changed(trial)
 
     def _shutdown(self) -> None:
-        """Close the workers' input: those that are still at something stop, their last whole epoch saved."""
-        for worker in self.workers:
-            with contextlib.suppress(OSError):
-                worker.input.close()
+        """Close the connections: workers that are still at something stop, their last whole epoch saved."""
+        for each in self.workers:
+            each.connection.close()
         until = time.monotonic() + STOPPING_S
-        for worker in self.workers:
-            try:
-                worker.process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+        for each in self.workers:
+            each.process.join(max(0.0, until - time.monotonic()))
+            if each.process.exitcode is None:
+                each.process.kill()
+                each.process.join()

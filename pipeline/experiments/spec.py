@@ -12,7 +12,7 @@ from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.groups import Run
 from pipeline.comparing.looks import Plan, baseline_count, drawn_seeds
 from pipeline.comparing.quantities import METRIC
-from pipeline.config import ROLES, ConfigError, RunConfig, problems_of
+from pipeline.config import ROLES, UNREGISTERED, ConfigError, RunConfig, problems_of
 from pipeline.config.yaml_files import read_yaml
 from pipeline.values import unknown_name
 
@@ -122,7 +122,7 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
         )
         shared = {}
     seeds, is_drawn = _seeds(content.get("seeds"), path.stem, problems)
-    shared = {"model_name": "", **shared}
+    shared = {"model_name": UNREGISTERED, "record": "light", **shared}
     problems += [f"shared: {problem}" for problem in _problems_of({**shared, **everywhere})]
     common = {**shared, **everywhere, "seed": seeds[0]}
     variants = {} if problems else _variants(content["variants"], common, problems)

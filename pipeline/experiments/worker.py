@@ -1,24 +1,26 @@
-"""A process that trains runs of an experiment one after another, on one thread, and pays its imports once.
+"""A process that trains runs of an experiment one after another, on one thread, and reads its data once.
 
-It reads a job a line (JSON) from its standard input and writes what happens, a line each, to the standard output it was
-started with. The end of its input without a `null` line means that the experiment died: it then stops as for SIGTERM,
-its run's last whole epoch saved.
+It is given a job at a time over a connection, and sends what happens, a message each. The connection's end before a
+job that is None means that the experiment died: it then stops as for SIGTERM, its run's last whole epoch saved.
 """
 
+import contextlib
+import functools
 import gc
-import json
 import os
 import queue
 import signal
-import sys
 import threading
 import time
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
 from pipeline.config import RunConfig
+from pipeline.data import datasets
+from pipeline.data.dataset import Dataset
 from pipeline.divergence import DivergedError
 from pipeline.recording import record
-from pipeline.recording.record import fit_and_record, open_journal, ready
+from pipeline.recording.record import fit_and_record, forget_checkpoints, open_journal, ready
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.outputs import make_safe
 from pipeline.tracking.journal import RunFolder
@@ -27,26 +29,24 @@ from pipeline.tracking.uploader import Uploader
 
 Job = dict[str, Any]
 STEP_NEWS_S = 0.5
+DATASETS = 2  # that a worker keeps in memory
 
 
 class Worker:
     """One worker process."""
 
-    def __init__(self, uploader_descriptor: int) -> None:
-        """Keep the output for what the experiment reads; whatever else is printed goes to the error output."""
-        self.uploader_descriptor = uploader_descriptor
-        self.output = os.fdopen(os.dup(1), "w", buffering=1)
-        os.dup2(2, 1)
+    def __init__(self, connection: "Connection[Any, Any]", uploader_descriptor: int) -> None:
+        self.connection, self.uploader_descriptor = connection, uploader_descriptor
         self.jobs: queue.Queue[Job | None] = queue.Queue()
         self.told_at = 0.0
 
     def listen(self) -> None:
         """Take in jobs; ends the process if the experiment is gone."""
-        for line in sys.stdin:
-            job = json.loads(line)
-            self.jobs.put(job)
-            if job is None:
-                return
+        with contextlib.suppress(EOFError, OSError):
+            while (job := self.connection.recv()) is not None:
+                self.jobs.put(job)
+            self.jobs.put(None)
+            return
         os.kill(os.getpid(), signal.SIGTERM)
 
     def run(self) -> int:
@@ -61,7 +61,7 @@ class Worker:
         return 0
 
     def _say(self, **news: Any) -> None:
-        self.output.write(json.dumps(news) + "\n")
+        self.connection.send(news)
 
     def _train(self, job: Job) -> None:
         """Train one run; an error ends that run, not the worker."""
@@ -81,10 +81,12 @@ class Worker:
             self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
         finally:
             journal.close()
+            forget_checkpoints(folder)
             gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
 
     def _train_recorded(self, job: Job, run: Run) -> None:
-        config, data = ready(RunConfig.from_mapping(job["config"]))
+        config = RunConfig.from_mapping(job["config"])
+        config, data = ready(config, _source(tuple(config.data_knobs().items())))
         checkpoint = None
         if job["resume"]:
             checkpoint = record.resume(config, run, data)
@@ -101,6 +103,21 @@ class Worker:
         self._say(epoch=epoch, seconds=metrics["epoch_seconds"], accuracy=metrics["val_accuracy"])
 
 
-if __name__ == "__main__":
+@functools.lru_cache(maxsize=DATASETS)
+def _source(knobs: tuple[tuple[str, Any], ...]) -> Dataset:
+    return datasets.load(**dict(knobs))
+
+
+def main(
+    connection: "Connection[Any, Any]", uploader: "Connection[Any, Any]", log: str, environ: dict[str, str]
+) -> NoReturn:
+    """Be a worker: what is printed goes to the log, Ctrl-C comes through the experiment."""
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environ)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    os.close(file)
     make_safe()
-    raise SystemExit(Worker(int(sys.argv[1])).run())
+    raise SystemExit(Worker(connection, uploader.fileno()).run())

@@ -1,6 +1,7 @@
 """A training with its record: begun or gone on with, filled epoch by epoch, given its results."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.tracking.run import Run
 
 if TYPE_CHECKING:
     from pipeline.data.datamodule import DataModule
+    from pipeline.data.dataset import Dataset
 
 Report = Callable[[int, dict[str, float]], None]
 OnSteps = Callable[[int, int, int, dict[str, float]], None]
@@ -44,8 +46,13 @@ def open_journal(folder: RunFolder) -> Journal:
         ) from None
 
 
-def ready(config: RunConfig) -> tuple[RunConfig, "DataModule"]:
-    """Everything that a user may have to put right, before a record is opened; the config with its names settled."""
+def ready(config: RunConfig, source: "Dataset | None" = None) -> tuple[RunConfig, "DataModule"]:
+    """Everything that a user may have to put right, before a record is opened; the config with its names settled.
+
+    Args:
+        config: the knobs.
+        source: its data, if somebody has read them already.
+    """
     if "pipeline.training.fit" not in sys.modules:
         with gc_paused():
             import pipeline.training.fit  # noqa: F401
@@ -53,6 +60,7 @@ def ready(config: RunConfig) -> tuple[RunConfig, "DataModule"]:
 
     processes = trainer.check_hardware(config)
     data = building.make_data(config)
+    data.source = source
     data.setup()
     building.check_shares(data, processes)
     assert data.source is not None
@@ -151,7 +159,7 @@ def fit_and_record(
     assert data.source is not None
     told = [EpochNews(report)] if report else []
     news = [StepNews(on_steps)] if on_steps else []
-    is_tried = own_code.is_own(config.network) and config.model_name and resume_from is None
+    is_tried = own_code.is_own(config.network) and config.registered_as and resume_from is None
     trial = [ExportTrial(config, data.source.spec)] if is_tried else []
     os.environ |= {RUN_FOLDER: str(run.folder.path), RESUME_FROM: str(resume_from or "")}
     try:
@@ -171,6 +179,12 @@ def fit_and_record(
         run.tags({divergence.TAG: str(result.diverged_in)})
     record_results(config, run, result)
     return result.test
+
+
+def forget_checkpoints(folder: RunFolder) -> None:
+    """Delete the checkpoints of a finished run: nothing goes on from them."""
+    if (end := folder.ended()) and end["status"] == "FINISHED":
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
 def train_as_helper() -> int:

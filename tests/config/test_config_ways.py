@@ -151,6 +151,7 @@ OTHER = {
     "augment": ("shift", "my:augment"), "metric": ("macro_f1", "my:f1,macro_f1"), "callback": ("my:A", "my:A,my:B"),
     "precision": ("64-true", "bf16-mixed"), "matmul_precision": ("high", "medium"), "verbose": ("0", "2"),
     "experiment_name": ("a", "b"), "run_name": ("a", "b"), "model_name": ("a", ""), "runs_dir": ("a", "b"),
+    "record": ("light", "full"),
 }  # fmt: skip
 
 

@@ -62,7 +62,15 @@ OTHERS = {
     "callback": "my:Callback", "validation_seed": 1,
     "accelerator": "cpu", "devices": "1", "strategy": "ddp", "precision": "64-true", "matmul_precision": "highest",
 }  # fmt: skip
-FREE = {"data_dir": "x", "run_name": "x", "experiment_name": "x", "model_name": "x", "runs_dir": "x", "verbose": "0"}
+FREE = {
+    "data_dir": "x",
+    "run_name": "x",
+    "experiment_name": "x",
+    "model_name": "x",
+    "runs_dir": "x",
+    "verbose": "0",
+    "record": "full",
+}
 
 
 def test_every_knob_decides_or_is_free():

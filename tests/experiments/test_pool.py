@@ -1,6 +1,7 @@
 """The pool of an experiment, its workers played by hand through pipes: who gets which run, and what is made of news."""
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,47 +15,38 @@ from pipeline.experiments.trial import Trial
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.recovery import DIED
+from tests.conftest import ROOT
 
 PARENT = RunFolder(Path("runs/parent"))
 
 
 class Script:
-    """A worker that answers each job with the lines written for it, or dies; `None` is the end of the work."""
+    """A worker that answers each job with the messages written for it, or dies; `None` is the end of the work."""
 
     made, plays = [], {}
 
     def __init__(self, uploader, log):
-        self.read, self.write = os.pipe()
-        self.output = os.fdopen(self.read, "rb", buffering=0)
-        self.given, self.log, self.closed = [], log, False
-        self.input = SimpleNamespace(close=self.close)
-        self.process = SimpleNamespace(wait=self.wait, kill=lambda: self.given.append("killed"))
-        self.trial, self._rest, self.code = None, b"", 0
+        self.connection, self.theirs = multiprocessing.Pipe()
+        self.given, self.log = [], log
+        self.process = SimpleNamespace(join=self.join, kill=lambda: self.given.append("killed"), exitcode=None)
+        self.trial = None
         Script.made.append(self)
 
     def give(self, job):
         self.given.append(job)
         if job is not None:
-            for line in Script.plays.get(job["tags"]["name"], [{"end": "FINISHED"}]):
-                if isinstance(line, int):  # dies with this code
+            for message in Script.plays.get(job["tags"]["name"], [{"end": "FINISHED"}]):
+                if isinstance(message, int):  # dies with this code
                     begin(Path(job["folder"]))
-                    self.code = line
-                    self.hang_up()
+                    self.process.exitcode = message
+                    self.theirs.close()
                 else:
-                    os.write(self.write, line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+                    self.theirs.send(message)
 
     news = pool._Worker.news
 
-    def close(self):
-        self.closed = True
-
-    def hang_up(self):
-        if self.write is not None:
-            os.close(self.write)
-            self.write = None
-
-    def wait(self, timeout=None):
-        return self.code
+    def join(self, timeout=None):
+        self.process.exitcode = self.process.exitcode or 0
 
 
 def begin(path):
@@ -71,8 +63,8 @@ def scripted(monkeypatch):
     monkeypatch.setattr(Script, "plays", {})
     yield
     for worker in Script.made:
-        worker.hang_up()
-        worker.output.close()
+        worker.theirs.close()
+        worker.connection.close()
 
 
 def child(name, **other):
@@ -82,9 +74,13 @@ def child(name, **other):
 def train(children, size=1):
     """Let a pool train them; returns what was told of each step, as (name, state)."""
     told = []
-    working = WorkerPool(size, "uploader", PARENT, Path("runs").absolute())
-    working.run(iter(children), lambda child: told.append((child.variant, child.state)))
+    train_together(size, iter(children), lambda child: told.append((child.variant, child.state)))
     return told
+
+
+def train_together(size, children, changed):
+    with WorkerPool(size, "uploader", PARENT, Path("runs").absolute()) as working:
+        working.run(children, changed)
 
 
 def jobs(worker):
@@ -99,15 +95,15 @@ def test_runs_are_given_in_their_order_to_whoever_is_free_and_all_are_sent_home(
     def told(each):
         steps.append((each.variant, each.state))
         if each.variant == "e" and each.state == "finished":
-            os.write(Script.made[0].write, b'{"end": "FINISHED"}\n')
+            Script.made[0].theirs.send({"end": "FINISHED"})
 
     steps = []
-    WorkerPool(2, "uploader", PARENT, Path("runs").absolute()).run(children, told)
+    train_together(2, children, told)
     assert [jobs(worker) for worker in Script.made] == [["a", None], ["b", "c", "d", "e", None]]
     assert steps == [("a", "running"), ("b", "running")] + [
         (name, state) for name, state in zip("bccddeea", ["finished", "running"] * 3 + ["finished"] * 2, strict=True)
     ]
-    assert all(worker.closed for worker in Script.made)
+    assert all(worker.connection.closed for worker in Script.made)
     assert Script.made[0].log == PARENT.path / "workers.log"
 
 
@@ -115,7 +111,7 @@ def test_a_job_says_what_to_train_and_where_and_whether_to_go_on_with_it():
     there = new_folder("runs")
     new, begun = child("new"), child("begun", folder=there, state="interrupted")
     train([new, begun])
-    first, second, _ = Script.made[0].given
+    first, second = Script.made[0].given[:2]
     assert RunConfig.from_mapping(first["config"]) == new.config
     assert (first["tags"], first["parent"], first["resume"]) == ({"name": "new"}, "parent", False)
     assert (first["folder"], new.folder.path.parent) == (str(new.folder.path), Path("runs").absolute())
@@ -135,22 +131,16 @@ def test_news_tell_of_steps_epochs_and_the_end(monkeypatch):
         {"epoch": 2, "seconds": 1.5, "accuracy": 0.875},
         {"end": "FINISHED"},
     ]
-    WorkerPool(1, "uploader", PARENT, Path("runs").absolute()).run(
-        [one], lambda each: lines.append((each.line, each.line and (each.line.done, each.line.steps, each.line.values)))
+    train_together(
+        1,
+        [one],
+        lambda each: lines.append((each.line, each.line and (each.line.done, each.line.steps, each.line.values))),
     )
     assert (one.state, one.epochs_done, one.accuracy, one.epoch_seconds) == ("finished", 2, 0.875, [2.5, 1.5])
     assert (one.began_at, one.seconds, one.reason) == (10.0, 5.5, "")
     shown = [line for _, line in lines]
     assert shown == [None, (0, 9, {}), (4, 9, {"loss": 0.5}), (4, 9, {"loss": 0.5}), *[(0, 9, {})] * 3]
     assert len({id(line) for line, _ in lines if line}) == 2  # a line an epoch
-
-
-def test_a_line_that_arrives_in_pieces_is_one(monkeypatch):
-    one, read = child("a"), os.read
-    monkeypatch.setattr(pool.os, "read", lambda descriptor, size: read(descriptor, 20))
-    Script.plays["a"] = [b'{"epoch": 1, "seconds": 1.0, "accu', b'racy": 0.5}\n{"end": "FINISHED"}\n']
-    assert train([one]) == [("a", "running"), ("a", "running"), ("a", "finished")]
-    assert one.accuracy == 0.5
 
 
 @pytest.mark.parametrize(
@@ -173,7 +163,7 @@ def test_a_worker_that_dies_takes_its_run_with_it_whose_record_is_closed_at_once
         if each is two:
             ends.append(one.folder.ended())
 
-    WorkerPool(1, "uploader", PARENT, Path("runs").absolute()).run([one, two], told)
+    train_together(1, [one, two], told)
     assert (one.state, one.reason) == ("failed", "its process died (exit code -9); start the experiment again")
     assert [(end["status"], end["tags"]) for end in ends] == [("FAILED", {"failure_reason": DIED})] * 2
     assert [jobs(worker) for worker in Script.made] == [["a"], ["b", None]]
@@ -199,26 +189,41 @@ def test_a_run_that_had_ended_or_never_begun_as_its_worker_died_stays_as_it_is(m
 
 
 def test_an_interruption_closes_every_workers_input_and_kills_those_that_do_not_stop(monkeypatch):
-    Script.plays["b"] = []
-
     def interrupt(each):
         if each.variant == "b":
             raise KeyboardInterrupt
 
-    def wait(timeout=None):
-        waits.append(timeout)
-        if timeout is not None:
-            raise pool.subprocess.TimeoutExpired("worker", timeout)
-        return 0
-
-    waits, working = [], WorkerPool(2, "uploader", PARENT, Path("runs").absolute())
+    waits = []
     monkeypatch.setattr(pool.time, "monotonic", lambda: 5.0)
-    monkeypatch.setattr(Script, "wait", lambda self, timeout=None: wait(timeout))
+    monkeypatch.setattr(Script, "join", lambda self, timeout=None: waits.append(timeout))
+    Script.plays |= {name: [{"at": 1, "done": 0, "steps": 9, "means": {}}] for name in "ab"}
     with pytest.raises(KeyboardInterrupt):
-        working.run([child("a"), child("b")], interrupt)
-    assert all(worker.closed for worker in Script.made)
+        train_together(2, [child("a"), child("b")], interrupt)
+    assert all(worker.connection.closed for worker in Script.made)
     assert [worker.given[-1] for worker in Script.made] == ["killed", "killed"]
     assert waits == [pool.STOPPING_S, None] * 2
+
+
+def test_workers_stay_for_the_next_look_and_are_sent_home_when_the_pool_is_left():
+    with WorkerPool(2, "uploader", PARENT, Path("runs").absolute()) as working:
+        working.run([child("a"), child("b"), child("c")], lambda each: None)
+        assert [worker.given[-1] for worker in Script.made] != [None, None]
+        working.run([child("d")], lambda each: None)
+        assert len(Script.made) == 2
+    assert sorted(name for worker in Script.made for name in jobs(worker) if name) == ["a", "b", "c", "d"]
+    assert [worker.given[-1] for worker in Script.made] == [None, None]
+
+
+def test_what_workers_are_started_with_is_theirs_alone(monkeypatch):
+    for name, value in (("MLFLOW_RUN_ID", "r"), ("OMP_NUM_THREADS", "7"), ("PYTHONPATH", "a")):
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with pool._environment_of_workers() as environ:
+        assert environ == dict(os.environ)
+        assert "MLFLOW_RUN_ID" not in environ
+        assert (environ["OMP_NUM_THREADS"], environ["MKL_NUM_THREADS"]) == ("1", "1")
+        assert environ["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "a"]
+    assert dict(os.environ) == before
 
 
 def test_what_has_ended_is_known_by_its_state():

@@ -1,9 +1,7 @@
 """A worker of an experiment in this process: how each run ends, in its record and in what the experiment hears."""
 
-import io
 import json
 import os
-import queue
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +16,21 @@ from pipeline.signals import Interrupted
 from pipeline.tracking.journal import Journal, RunFolder
 
 CONFIG = RunConfig(epochs=3, learning_rate=0.1 + 0.2)
+
+
+class Sent(list):
+    """A connection that keeps what is sent, and has heard what is given."""
+
+    send = list.append
+
+    def __init__(self, *heard):
+        self.heard = iter(heard)
+
+    def recv(self):
+        try:
+            return next(self.heard)
+        except StopIteration:
+            raise EOFError from None
 
 
 class Noted:
@@ -54,7 +67,7 @@ def working(monkeypatch):
         monkeypatch.setattr(Noted, name, [], raising=False)
     monkeypatch.setattr(Noted, "how", None)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
-    monkeypatch.setattr(worker, "ready", lambda config: (config, "data"))
+    monkeypatch.setattr(worker, "ready", lambda config, source: (config, f"data of {source}"))
     monkeypatch.setattr(worker.record, "start", start)
     monkeypatch.setattr(worker.record, "resume", resume)
     monkeypatch.setattr("pipeline.tracking.run.git_tags", dict)
@@ -64,9 +77,8 @@ def working(monkeypatch):
         "Uploader",
         lambda folder, fd: SimpleNamespace(notify=lambda: Noted.notes.append((folder.path, fd))),
     )
-    made = Worker.__new__(Worker)  # its beginning hands the process' own output over
-    made.uploader_descriptor, made.output, made.jobs, made.told_at = 9, io.StringIO(), queue.Queue(), 0.0
-    return made
+    monkeypatch.setattr(worker, "_source", lambda knobs: dict(knobs)["dataset"])
+    return Worker(Sent(), 9)
 
 
 def job(name="run", **other):
@@ -85,7 +97,7 @@ def run(working, *jobs):
 
 
 def heard(working):
-    return [json.loads(line) for line in working.output.getvalue().splitlines()]
+    return working.connection
 
 
 def end_of(name="run"):
@@ -98,7 +110,7 @@ STEPS = [{"at": 1, "done": 0, "steps": 2, "means": {}}, {"epoch": 1, "seconds": 
 
 def test_a_run_is_trained_as_the_job_says_and_its_end_is_told(working):
     assert run(working, json.loads(json.dumps(job()))) == 0
-    assert Noted.opened == [(CONFIG, "data", {"a": "b"}, "p")]
+    assert Noted.opened == [(CONFIG, "data of mnist", {"a": "b"}, "p")]
     assert Noted.fits == [(CONFIG, None)]
     assert heard(working) == [*STEPS, {"end": "FINISHED"}]
     assert end_of() == ("FINISHED", None)
@@ -107,7 +119,7 @@ def test_a_run_is_trained_as_the_job_says_and_its_end_is_told(working):
 
 def test_a_run_that_is_there_is_gone_on_with_from_its_checkpoint(working):
     assert run(working, job(resume=True)) == 0
-    assert (Noted.opened, Noted.resumed, Noted.fits) == ([], [(CONFIG, "data")], [(CONFIG, "checkpoint")])
+    assert (Noted.opened, Noted.resumed, Noted.fits) == ([], [(CONFIG, "data of mnist")], [(CONFIG, "checkpoint")])
 
 
 def test_a_run_that_fails_ends_alone_and_the_next_is_trained(working, monkeypatch):
@@ -130,7 +142,7 @@ def test_a_run_that_diverges_is_failed_in_its_record_and_an_answer_to_the_experi
 
 
 def test_what_is_wrong_before_the_record_is_open_leaves_none(working, monkeypatch):
-    def refuse(config):
+    def refuse(config, source):
         raise ValueError("no such hardware")
 
     monkeypatch.setattr(worker, "ready", refuse)
@@ -161,7 +173,7 @@ def test_a_signal_ends_the_run_as_killed_and_the_worker_with_its_code(working, n
 def test_jobs_are_taken_in_up_to_the_end_of_the_work(working, monkeypatch):
     killed = []
     monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
-    monkeypatch.setattr(worker.sys, "stdin", io.StringIO('{"a": 1}\n{"a": 2}\nnull\n{"a": 3}\n'))
+    working.connection = Sent({"a": 1}, {"a": 2}, None, {"a": 3})
     working.listen()
     assert ([working.jobs.get() for _ in range(3)], working.jobs.empty()) == ([{"a": 1}, {"a": 2}, None], True)
     assert killed == []
@@ -170,7 +182,7 @@ def test_jobs_are_taken_in_up_to_the_end_of_the_work(working, monkeypatch):
 def test_an_experiment_that_is_gone_ends_its_worker(working, monkeypatch):
     killed = []
     monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
-    monkeypatch.setattr(worker.sys, "stdin", io.StringIO('{"a": 1}\n'))
+    working.connection = Sent({"a": 1})
     working.listen()
     assert killed == [(os.getpid(), signal.SIGTERM)]
 

@@ -109,9 +109,8 @@ def test_the_artifacts_are_there(client, run):
     def names(path=None):
         return {entry.path for entry in client.list_artifacts(run.info.run_id, path)}
 
-    assert {"config.yaml", "packages.txt", "test_predictions.csv", "pictures", "checkpoint"} <= names()
+    assert {"config.yaml", "packages.txt", "predictions.npz", "test_predictions.csv", "pictures"} <= names()
     assert names("pictures") == {f"pictures/{name}.png" for name in ("learning_curves", "confusion_matrix", "mistakes")}
-    assert names("checkpoint") == {"checkpoint/last.ckpt"}
 
 
 def test_the_logged_config_makes_the_same_run_again(client, run, tmp_path):

@@ -49,7 +49,7 @@ OTHER = {
     "run_name": "named",
     "model_name": "another",
 }
-FREE = {"verbose": "0", "data_dir": "/elsewhere", "runs_dir": "there", "on_divergence": "continue"}
+FREE = {"verbose": "0", "data_dir": "/elsewhere", "runs_dir": "there", "on_divergence": "continue", "record": "light"}
 
 
 class Silent:

@@ -1,0 +1,51 @@
+"""`figures`: the pictures and tables of runs, drawn when somebody asks, and recorded with the run."""
+
+import sys
+from pathlib import Path
+
+from pipeline.commands.parsing import Parser
+from pipeline.terminal.shell import DONE, NOT_ALL, home, shown
+from pipeline.tracking.journal import RunFolder
+
+
+def main(parser: Parser, arguments: list[str]) -> int:
+    parser.with_runs_dir().add_argument(
+        "runs", nargs="+", metavar="RUN", type=home, help="`last`, a run folder, name or MLflow run id"
+    )
+    parser.add_argument("--data_dir", type=home, help="where the data lies now (default: where the run found it)")
+    options = parser.read(arguments)
+    from pipeline.delivery.sync import sync
+    from pipeline.recording.resuming import recorded_config
+    from pipeline.tracking.folders import find_folder
+
+    folders = [find_folder(options.runs_dir, run) for run in options.runs]
+    for folder in folders:
+        recorded_config(folder)  # says whose it is, if it is no training of ours
+    drawn = [_draw(folder, options.data_dir) for folder in folders]
+    return sync([str(folder.path) for folder in folders], options.runs_dir) or (DONE if all(drawn) else NOT_ALL)
+
+
+def _draw(folder: RunFolder, data_dir: str | None) -> bool:
+    """Draw what the run's record gives, and record it; returns whether that is everything."""
+    from pipeline.recording import drawing
+    from pipeline.recording.record import open_journal
+    from pipeline.tracking import recovery
+
+    recovery.mark_if_dead(folder)
+    journal = open_journal(folder)
+    try:
+        problems = drawing.draw(folder, lambda: drawing.data_of(folder, data_dir))
+        for path in (drawn := drawing.drawn(folder)):
+            journal.artifact(path)
+    finally:
+        journal.close()
+    status = (folder.ended() or {"status": "not finished"})["status"]
+    for problem in problems:
+        print(f"{folder.path.name}, {status}: {problem}", file=sys.stderr)
+    if drawn:
+        print(f"{folder.path.name}: {', '.join(map(_name_of, drawn))} in {shown(folder.artifacts)}")
+    return not problems
+
+
+def _name_of(path: Path) -> str:
+    return f"{path.name}/" if path.is_dir() else path.name
