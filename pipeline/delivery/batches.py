@@ -1,4 +1,4 @@
-"""Which events of a journal go to MLflow in one request: their params, metrics and tags, past what lies in between."""
+"""What events of a journal mean for each other on their way: which go in one request, which undo an earlier one."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -33,3 +33,17 @@ def next_batch(events: list[Event], first: int) -> tuple[list[Event], int]:
 
 def _batched(events: Iterable[Event]) -> list[Event]:
     return [event for event in events if event["kind"] in BATCHED]
+
+
+def is_removed_later(index: int, events: list[Event]) -> bool:
+    """Whether the artifact of the event is one that the run has taken back since."""
+    path = events[index].get("path")
+    return any(each["kind"] == "removal" and each["path"] == path for each in events[index + 1 :])
+
+
+def without_overwritten(event: Event, later: list[Event]) -> Event:
+    """The event without the tags that events after it, which MLflow has already, have given another value."""
+    overwritten = {name for each in later for name in each.get("tags", {}) if each["kind"] != "model"}
+    if event["kind"] == "model" or not overwritten & set(event.get("tags", {})):
+        return event
+    return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
-from pipeline.delivery.batches import BATCHED, next_batch
+from pipeline.delivery.batches import BATCHED, is_removed_later, next_batch, without_overwritten
 from pipeline.delivery.blocked import BlockedError, told_tracking_uri, why_blocked
 from pipeline.delivery.follower import Follower
 from pipeline.delivery.opening import Known
@@ -142,8 +142,12 @@ class Delivery:
             event = events[self.delivered]
             left = []
             if self.delivered >= self._sent_up_to or event["kind"] not in BATCHED:
-                left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
-                in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
+                try:
+                    left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
+                except Exception:
+                    self._save()
+                    raise
+            in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
             if event["kind"] == "end":
                 if events[0]["kind"] == "start":
                     self.writer.remove_doubles(events[0])
@@ -199,9 +203,9 @@ class Delivery:
         kind, later = events[index]["kind"], events[index + 1 : self.delivered]
         status = not any(each["kind"] in ("resume", "end") for each in later)
         try:
-            refusals = self.writer.write(_without_overwritten(events[index], later), names, status)
+            refusals = self.writer.write(without_overwritten(events[index], later), names, status)
         except FileNotFoundError as error:
-            if _is_removed_later(index, events):
+            if is_removed_later(index, events):
                 return []
             return [Left(index, f"{kind}: {error}", True)]
         except (MlflowException, HTTPError) as error:
@@ -279,20 +283,6 @@ def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
     named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
     kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
     return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
-
-
-def _is_removed_later(index: int, events: list[Event]) -> bool:
-    """Whether the artifact of the event is one that the run has taken back since."""
-    path = events[index].get("path")
-    return any(each["kind"] == "removal" and each["path"] == path for each in events[index + 1 :])
-
-
-def _without_overwritten(event: Event, later: list[Event]) -> Event:
-    """The event without the tags that events after it, which MLflow has already, have given another value."""
-    overwritten = {name for each in later for name in each.get("tags", {}) if each["kind"] != "model"}
-    if event["kind"] == "model" or not overwritten & set(event.get("tags", {})):
-        return event
-    return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}
 
 
 def _in_one(refusals: list[Refusal], index: int, kind: str) -> Left:

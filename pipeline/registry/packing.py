@@ -27,7 +27,7 @@ class _Packed:
     Attributes:
         made_of: what decides of the files beside the network.
         files: path -> content, but for the network and `MLmodel`.
-        about: what stands in `MLmodel`.
+        about: what stands in `MLmodel`, its `model_size_bytes` without the network's.
         network: where the network lies among them.
     """
 
@@ -61,8 +61,7 @@ def pack(folder: Path, model: Model, network: Path, example: Path, signature: Mo
         (folder / name).write_bytes(content)
     (folder / _last.network).parent.mkdir(exist_ok=True)
     (folder / _last.network).symlink_to(network.absolute())
-    size = sum(map(len, _last.files.values())) + network.stat().st_size
-    about = _about(_last.about, model, network, size)
+    about = _about(_last.about, model, network)
     (folder / MLMODEL_FILE_NAME).write_text(yaml.dump(about, Dumper=DUMPER, default_flow_style=False))
 
 
@@ -86,12 +85,13 @@ def _read(folder: Path, made_of: tuple[str, bytes], network: Path) -> _Packed | 
     if not about_path.exists() or not (folder / there).exists():
         return None
     about = yaml.load(about_path.read_text(), LOADER)
+    about["model_size_bytes"] -= network.stat().st_size
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     kept = {name: path.read_bytes() for name, path in files.items() if name not in (there, MLMODEL_FILE_NAME)}
     return _Packed(made_of, kept, about, there)
 
 
-def _about(known: dict[str, Any], model: Model, network: Path, size: int) -> dict[str, Any]:
+def _about(known: dict[str, Any], model: Model, network: Path) -> dict[str, Any]:
     """`MLmodel` of another model of the kind."""
     function = known["flavors"]["python_function"]
     artifacts = {predictor.NETWORK: {**function["artifacts"][predictor.NETWORK], "uri": str(network)}}
@@ -102,6 +102,6 @@ def _about(known: dict[str, Any], model: Model, network: Path, size: int) -> dic
         "model_id": model.model_id,
         "model_uuid": model.model_uuid,
         "run_id": model.run_id,
-        "model_size_bytes": size,
+        "model_size_bytes": known["model_size_bytes"] + network.stat().st_size,
         "utc_time_created": str(datetime.datetime.now(datetime.UTC).replace(tzinfo=None)),
     }
