@@ -120,6 +120,8 @@ class FakeMlflow:
             raise refusal(RESOURCE_DOES_NOT_EXIST)
         if self.experiments[experiment_id].lifecycle_stage == "deleted":
             raise refusal()
+        if any(name.startswith(NEVER) for name in tags):
+            raise refusal(words="a key is not allowed")
         identity = f"run{next(self._numbers):04}"
         info = SimpleNamespace(
             run_id=identity,

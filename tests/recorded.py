@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 
-from pipeline.registry import log_model
+from pipeline.registry import packing
 from pipeline.tracking.journal import Journal, RunFolder
 
 FIRST_MS = 1_700_000_000_000
@@ -143,6 +143,7 @@ def quick(monkeypatch):
             (Path(path) / name).write_bytes(Path(source).read_bytes())
 
     monkeypatch.setattr(mlflow.pyfunc, "save_model", save_model)
-    monkeypatch.setattr(log_model, "version", lambda name: "1.0")
+    monkeypatch.setattr(packing, "version", lambda name: "1.0")
+    monkeypatch.setattr(packing, "_last", None)
     monkeypatch.setattr(RunFolder, "state", lambda self: json.loads(states.get(self.path, "{}")))
     monkeypatch.setattr(RunFolder, "write_state", lambda self, state: states.update({self.path: json.dumps(state)}))

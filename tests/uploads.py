@@ -24,7 +24,7 @@ class World:
     def __init__(self):
         self.now, self.news, self.meets, self.met, self.slept, self.done = 100.0, [], [], [], [], {}
         self.read_end, self.write_end = os.pipe()
-        self.connected = []
+        self.connected, self.asked_for = [], []
 
     def fileno(self):
         return self.read_end
@@ -55,6 +55,10 @@ class World:
             os.write(self.write_end, content)
         return readable, [], []
 
+    def connect(self, uri):
+        self.asked_for.append(uri)
+        return f"client of {uri}"
+
     def deliver(self, folder):
         self.met.append((self.now - 100, folder.path.name))
         error = self.meets.pop(0) if self.meets else None
@@ -67,8 +71,8 @@ class World:
         world = self
 
         class Delivery:
-            def __init__(self, folder, client):
-                self.folder = folder
+            def __init__(self, folder, client, known):
+                self.folder, self.known = folder, known
                 world.connected.append((folder.path.name, client))
 
             done = property(lambda self: world.done.get(self.folder.path, 0))
@@ -81,6 +85,6 @@ class World:
             monkeypatch.setattr(upload_loop, name, instead)
         monkeypatch.setattr(upload_loop, "now_ms", lambda: round(self.now * 1000))
         monkeypatch.setattr(delivery, "Delivery", Delivery)
-        monkeypatch.setattr(connection, "connect", lambda uri: f"client of {uri}")
+        monkeypatch.setattr(connection, "connect", self.connect)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.test")
         return self

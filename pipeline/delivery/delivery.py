@@ -10,16 +10,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
+from pipeline.delivery.batches import BATCHED, is_removed_later, next_batch, without_overwritten
 from pipeline.delivery.blocked import BlockedError, told_tracking_uri, why_blocked
 from pipeline.delivery.follower import Follower
+from pipeline.delivery.opening import Known
 from pipeline.delivery.writer import Refusal, Writer
 from pipeline.mlflow_client.connection import once, wait_longer
 from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import LOST, Event
 
-TOGETHER = 1000  # metrics in one request, MLflow's own limit
 IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
+ASKED = "asked"  # in the state: the run may have been created, though it has no id here
 REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
 REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
 
@@ -53,14 +55,19 @@ class Delivery:
         left: what of them MLflow has refused.
     """
 
-    def __init__(self, folder: RunFolder, client: mlflow.MlflowClient) -> None:
-        """Take up where the folder's state says."""
+    def __init__(self, folder: RunFolder, client: mlflow.MlflowClient, known: Known | None = None) -> None:
+        """Take up where the folder's state says.
+
+        Args:
+            folder: the run's.
+            client: of the tracking server.
+            known: what this process has learned of that server.
+        """
         state = folder.state()
         self.folder, self._journal = folder, Follower(folder)
-        self._one_by_one_up_to = 0
-        self.writer = Writer(
-            folder, client, state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
-        )
+        self._sent_up_to = self._one_by_one_up_to = 0
+        ids = state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
+        self.writer = Writer(folder, client, *ids, known or Known())
         self.delivered: int = state.get("delivered", 0)
         refused = state.get("refused", [])
         self.left = [Left(**each) for each in refused if isinstance(each, dict)]
@@ -129,10 +136,17 @@ class Delivery:
     def _deliver_new(self, events: list[Event]) -> None:
         in_a_row = 0
         while self.delivered < len(events):
-            if self._deliver_together(events):
-                continue
+            if events[self.delivered]["kind"] == "start" and not self.run_id:
+                self.writer.is_new = self._is_new(events[self.delivered])  # before anything is sent
+            self._send_together(events)
             event = events[self.delivered]
-            left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
+            left = []
+            if self.delivered >= self._sent_up_to or event["kind"] not in BATCHED:
+                try:
+                    left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
+                except Exception:
+                    self._save()
+                    raise
             in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
             if event["kind"] == "end":
                 if events[0]["kind"] == "start":
@@ -140,25 +154,38 @@ class Delivery:
                 self._told = "?" if self._told else ""
             self.left += left
             self.delivered += 1
-            self._save()
+            if event["kind"] not in BATCHED or self.delivered in (self._sent_up_to, len(events)):
+                self._save()
 
-    def _deliver_together(self, events: list[Event]) -> bool:
-        """Deliver the metrics that come next in one request; False where that is one event, or MLflow refuses."""
-        if self.delivered < self._one_by_one_up_to:
-            return False
-        together = _metrics_next(events, self.delivered)
-        if len(together) < 2:
+    def _is_new(self, start: Event) -> bool:
+        """Whether nothing can have been sent of the run; the state says from now on that something may have been."""
+        state, is_whole = self.folder.state(), self.folder.checked_state()[1]
+        since = self.writer.known.since
+        if ASKED in state or self._elsewhere or not is_whole or since is None or start["time"] < since:
             return False
         try:
-            self.writer.write_metrics(together)
+            self.folder.write_state({**state, ASKED: True})
+        except OSError:  # whoever comes next would not know
+            return False
+        return True
+
+    def _send_together(self, events: list[Event]) -> None:
+        """Send params, metrics and tags that come next in one request; none of one event, or what MLflow refuses."""
+        if self.delivered < max(self._sent_up_to, self._one_by_one_up_to):
+            return
+        together, up_to = next_batch(events, self.delivered)
+        if len(together) < 2:
+            return
+        try:
+            refused = self.writer.write_together(together)
         except MlflowException as error:
             if not self._is_of_the_event(error, True):
                 raise
-            self._one_by_one_up_to = self.delivered + len(together)
-            return False
-        self.delivered += len(together)
+            self._one_by_one_up_to = up_to
+            return
+        self._sent_up_to = up_to
+        self.left += [_in_one([refusal], 0, "start") for refusal in refused]
         self._save()
-        return True
 
     def _deliver_left(self, events: list[Event], retry: bool) -> None:
         again = [left for left in self.left if (retry or not left.final) and left.event < len(events)]
@@ -176,9 +203,9 @@ class Delivery:
         kind, later = events[index]["kind"], events[index + 1 : self.delivered]
         status = not any(each["kind"] in ("resume", "end") for each in later)
         try:
-            refusals = self.writer.write(_without_overwritten(events[index], later), names, status)
+            refusals = self.writer.write(without_overwritten(events[index], later), names, status)
         except FileNotFoundError as error:
-            if _is_removed_later(index, events):
+            if is_removed_later(index, events):
                 return []
             return [Left(index, f"{kind}: {error}", True)]
         except (MlflowException, HTTPError) as error:
@@ -256,29 +283,6 @@ def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
     named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
     kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
     return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
-
-
-def _metrics_next(events: list[Event], start: int) -> list[Event]:
-    """The events of metrics from there on that go into one request."""
-    room, end = TOGETHER, start
-    while end < len(events) and events[end]["kind"] == "metrics" and len(events[end]["values"]) <= room:
-        room -= len(events[end]["values"])
-        end += 1
-    return events[start:end]
-
-
-def _is_removed_later(index: int, events: list[Event]) -> bool:
-    """Whether the artifact of the event is one that the run has taken back since."""
-    path = events[index].get("path")
-    return any(each["kind"] == "removal" and each["path"] == path for each in events[index + 1 :])
-
-
-def _without_overwritten(event: Event, later: list[Event]) -> Event:
-    """The event without the tags that events after it, which MLflow has already, have given another value."""
-    overwritten = {name for each in later for name in each.get("tags", {}) if each["kind"] != "model"}
-    if event["kind"] == "model" or not overwritten & set(event.get("tags", {})):
-        return event
-    return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}
 
 
 def _in_one(refusals: list[Refusal], index: int, kind: str) -> Left:

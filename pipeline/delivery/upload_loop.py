@@ -45,9 +45,18 @@ def _looks_alive(folder: RunFolder) -> bool:
 class UploadLoop:
     """The uploader's own side: deliver, wait for news, and deliver again, until all is delivered or nobody waits."""
 
-    def __init__(self, *folders: RunFolder) -> None:
-        """Nothing is imported or sent before `run`."""
+    def __init__(self, *folders: RunFolder, since: int | None = None) -> None:
+        """Nothing is imported or sent before `run`.
+
+        Args:
+            folders: to begin with; others are named on the input.
+            since: when this process began, in milliseconds; None: now.
+        """
+        self.since = now_ms() if since is None else since
+        self.stores: dict[str, tuple[Any, Any]] = {}  # address -> client, what is known of the server
         self.deliveries: dict[Path, Any] = {}
+        self.killed: dict[Path, RunFolder] = {}  # delivered ones that `mlflow run` has begun
+        self._of_the_over = 0
         self.locks: dict[Path, FileLock] = {}
         self.trouble: dict[Path, dict[str, Any]] = {}
         self.pause_s = FIRST_PAUSE_S
@@ -79,11 +88,10 @@ class UploadLoop:
 
     def _done(self) -> int:
         """How many events MLflow has."""
-        return sum(delivery.done for delivery in self.deliveries.values())
+        return self._of_the_over + sum(delivery.done for delivery in self.deliveries.values())
 
     def _deliver(self) -> bool:
         """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder."""
-        began = time.monotonic()
         for path in list(self.waiting):
             try:
                 self._deliver_one(self.folders[path])
@@ -91,8 +99,7 @@ class UploadLoop:
                 self._note_trouble(self.folders[path], error)
             else:
                 del self.waiting[path]
-        now = time.monotonic()
-        self.rested_at = now + min(now - began, FIRST_PAUSE_S)
+        self.rested_at = time.monotonic() + FIRST_PAUSE_S
         self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S) if self.trouble else FIRST_PAUSE_S
         return not self.trouble
 
@@ -102,15 +109,34 @@ class UploadLoop:
             lock = FileLock(path / DELIVERING)
             lock.acquire(timeout=0)
             self.locks[path] = lock
+        end = folder.ended()  # before the delivery, which has it whole then
         if folder.started() or folder.events():
             if path not in self.deliveries:
                 from pipeline.delivery.delivery import Delivery
-                from pipeline.mlflow_client.connection import connect
 
-                self.deliveries[path] = Delivery(folder, connect(store_of(folder.state())))
+                self.deliveries[path] = Delivery(folder, *self._store(store_of(folder.state())))
             self.deliveries[path].deliver()
         if self.trouble.pop(path, None):
             self._show_trouble(folder, None)
+        if end:
+            self._forget(folder, end)
+
+    def _store(self, uri: str) -> tuple[Any, Any]:
+        """The client of the store, and what is known of it."""
+        from pipeline.delivery.opening import Known
+        from pipeline.mlflow_client.connection import connect
+
+        if uri not in self.stores or len(self.stores) > 1:  # to connect is also to tell MLflow's own functions where to
+            self.stores[uri] = connect(uri), self.stores.get(uri, (None, Known(self.since)))[1]
+        return self.stores[uri]
+
+    def _forget(self, folder: RunFolder, end: dict[str, Any]) -> None:
+        """Keep nothing of a run that is over and delivered, thousands may come; a word of it brings it back."""
+        self._of_the_over += self.deliveries.pop(folder.path).done
+        self.locks.pop(folder.path).release()
+        self.folders.pop(folder.path, None)
+        if end["status"] == "KILLED" and (folder.started() or {}).get("mlflow_run_id"):
+            self.killed[folder.path] = folder
 
     @staticmethod
     def _in_words(error: Exception) -> str:
@@ -137,8 +163,8 @@ class UploadLoop:
     def _wait_for_news(self) -> bool:
         """Wait for a line, in trouble for the pause; False at the input's end: all trainings closed it or died.
 
-        After a delivery it rests as long as that took: a training that logs every step has the processor to itself half
-        of the time, and the next delivery takes many lines at once.
+        It delivers at most twice a second: a training that logs every step has the processor to itself most of the
+        time, and the next delivery takes many lines, or many small runs, at once.
         """
         until = enough = time.monotonic() + self.pause_s
         while True:
@@ -164,18 +190,18 @@ class UploadLoop:
 def main(path: str) -> int:
     """Be the uploader of a run folder, and of whatever folders are named to it later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    first = RunFolder(path)
+    first, since = RunFolder(path), now_ms()
     _wait_for_former(first)
     with gc_paused():
         from pipeline.delivery import delivery  # noqa: F401
         from pipeline.mlflow_client import connection
 
         connection.import_store()  # before there is anything to send, while the training imports as well
-    sending = UploadLoop(first)
+    sending = UploadLoop(first, since=since)
     code = sending.run()
-    for folder in sending.folders.values():
-        start, end = folder.started(), folder.ended()
-        if code == 0 and start and start["mlflow_run_id"] and end and end["status"] == "KILLED":
+    for folder in sending.killed.values():
+        end = folder.ended()  # it may have been resumed since
+        if code == 0 and end and end["status"] == "KILLED":
             subprocess.Popen([sys.executable, "-m", LOOP, str(folder.path), INSIST], start_new_session=True)
     return code
 

@@ -1,7 +1,7 @@
 """What each event of a run's journal is in MLflow: written so that it may be written again, whatever became of it."""
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,14 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils import mlflow_tags
 
 from pipeline.data_spec import MNIST, DataSpec
-from pipeline.delivery import ui
 from pipeline.delivery.keys import key_of
-from pipeline.mlflow_client import searches
-from pipeline.mlflow_client.connection import once
+from pipeline.delivery.opening import RUN_KEY, Known, Opening
 from pipeline.mlflow_client.errors import in_words, is_final
 from pipeline.mlflow_client.naming import MAX_TAG
 from pipeline.registry import log_model
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import LOST, Event
 
-RUN_KEY = "pipeline.run"
-KIND = "mlflow.experimentKind"
 CHUNK = 100
 NOTE = mlflow_tags.MLFLOW_RUN_NOTE  # the description, which people edit in the UI
 PARENT = "(parent)"  # the name of the link to the run that this one belongs to, where parts of an event are named
@@ -54,6 +50,8 @@ class Writer:
     Attributes:
         run_id, experiment_id: MLflow's ids, once they are known.
         versions: registered model -> version that the run got.
+        known: what this process has learned of the server.
+        is_new: whether nobody can have created the run yet, so that it is not looked for.
     """
 
     folder: RunFolder
@@ -61,6 +59,11 @@ class Writer:
     run_id: str = ""
     experiment_id: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
+    is_new: bool = False
+    _is_alone: bool = False  # created at the first attempt that there ever was, which was answered: it has no doubles
+    _model_is_new: bool = False
+    _has_just_begun: bool = False  # nobody can have edited its description
 
     def write(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:
         """Write an event, or of its params, metrics and tags those of the given names; returns what is refused of them.
@@ -83,79 +86,61 @@ class Writer:
         return write(event, names, status)
 
     def _start(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
-        self.run_id = self.run_id or event["mlflow_run_id"] or self._find(event) or self._create(event)
-        run = self.client.get_run(self.run_id)
-        self.experiment_id = str(run.info.experiment_id)
-        params = [
-            Param(name, str(value)) for name, value in event["params"].items() if key_of(name) not in run.data.params
-        ]
-        tags = {**event["tags"], RUN_KEY: event["run_key"]}
+        params, tags, missing = self._begin(event)
+        names = {*names, mlflow_tags.MLFLOW_PARENT_RUN_ID} if PARENT in names else names
+        refused = self._log("params", params, names)
+        refused += self._log("tags", [RunTag(name, text) for name, text in tags.items()], names)
+        return refused + (missing if not names or PARENT in names else [])
+
+    def _begin(self, event: Event) -> tuple[list[Param], dict[str, str], list[Refusal]]:
+        """Have the run, found or created; returns what of its start it lacks, and why it is not nested."""
+        parent, missing = self._parent_link(event)
+        tags = {**event["tags"], **parent, RUN_KEY: event["run_key"]}
+        found = self.run_id or event["mlflow_run_id"] or (None if self.is_new else self._opening.find(event))
+        self._has_just_begun = not found
+        if found:
+            run = self.client.get_run(found)
+        else:
+            run = self._opening.create(event, {key_of(name): text for name, text in _texts(tags).items()})
+            self._is_alone = self._model_is_new = self.is_new
+        self.run_id, self.experiment_id = str(run.info.run_id), str(run.info.experiment_id)
         if event["mlflow_run_id"]:
             tags = {name: value for name, value in tags.items() if not name.startswith("mlflow.source.")}
             if not _is_random_name(run.info.run_name):
                 tags.pop(mlflow_tags.MLFLOW_RUN_NAME, None)
-        self._show_as_training(run.info.experiment_id)
-        refused = self._log("params", params, names)
-        return refused + self._tags({"tags": tags}, names) + self._parent(event, names)
+        self._opening.show_as_training(self.experiment_id)
+        params = [
+            Param(name, str(value)) for name, value in event["params"].items() if key_of(name) not in run.data.params
+        ]
+        lacking = {name: text for name, text in _texts(tags).items() if run.data.tags.get(key_of(name)) != text}
+        if NOTE in lacking and not self._is_ours(run.data.tags.get(NOTE)):
+            del lacking[NOTE]
+        return params, lacking, missing
+
+    @property
+    def _opening(self) -> Opening:
+        return Opening(self.client, self.known)
+
+    def remove_doubles(self, event: Event) -> None:
+        """Delete the empty runs that answers which came too late have left beside the run, if there can be any."""
+        if not self._is_alone:
+            self._opening.remove_doubles(self.run_id, self.experiment_id, event["run_key"])
 
     def _parent(self, event: Event, names: Collection[str], status: bool = True) -> list[Refusal]:
         """Nest the run under the one whose folder lies beside its own, once MLflow has that."""
-        if not event.get("parent") or (names and PARENT not in names):
-            return []
+        parent, missing = self._parent_link(event)
+        return missing + self._tags({"tags": parent})
+
+    def _parent_link(self, event: Event) -> tuple[dict[str, str], list[Refusal]]:
+        """The tag that nests the run, or why there is none yet."""
+        if not event.get("parent"):
+            return {}, []
         parent = RunFolder(self.folder.path.parent / event["parent"])
-        run_id = parent.state().get("run_id")
-        if not run_id:
-            missing = "comes first" if parent.started() else "is not beside its folder"
-            return [Refusal(PARENT, f"the record of {event['parent']}, which this run belongs to, {missing}", False)]
-        return self._tags({"tags": {mlflow_tags.MLFLOW_PARENT_RUN_ID: run_id}})
-
-    def _show_as_training(self, experiment_id: str) -> None:
-        """Let MLflow's UI open the experiment as model training; it would take it for generative AI."""
-        tags = self.client.get_experiment(experiment_id).tags
-        if KIND not in tags:
-            self.client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
-        ui.share_view(self.client, experiment_id, tags)
-
-    def _find(self, event: Event) -> str | None:
-        """The run that an earlier attempt created before its answer was lost: of several the one that has most."""
-        experiment_id = event["experiment_id"]
-        if not experiment_id:
-            experiment = self.client.get_experiment_by_name(event["experiment_name"])
-            if experiment is None:
-                return None
-            experiment_id = experiment.experiment_id
-        found = self._of_key(experiment_id, event["run_key"])
-        return str(found[0].info.run_id) if found else None
-
-    def _of_key(self, experiment_id: str, run_key: str) -> list[Any]:
-        """All runs that were created for this folder, the fullest first."""
-        found = searches.runs_tagged(self.client, [experiment_id], RUN_KEY, run_key)
-        return sorted(found, key=lambda run: (-len(run.data.params), -len(run.data.metrics), run.info.run_id))
-
-    def remove_doubles(self, event: Event) -> None:
-        """Delete the empty runs that answers which came too late have left beside the run (MLflow can restore them)."""
-        experiment_id = self.client.get_run(self.run_id).info.experiment_id
-        for run in self._of_key(experiment_id, event["run_key"]):
-            if run.info.run_id != self.run_id and not run.data.params and not run.data.metrics:
-                self.client.delete_run(run.info.run_id)
-
-    def _create(self, event: Event) -> str:
-        with once():
-            experiment_id = event["experiment_id"] or self._experiment(event["experiment_name"])
-            name = event["tags"][mlflow_tags.MLFLOW_RUN_NAME]
-            run = self.client.create_run(experiment_id, event["time"], {RUN_KEY: event["run_key"]}, run_name=name)
-        return str(run.info.run_id)
-
-    def _experiment(self, name: str) -> str:
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
-                return str(self.client.create_experiment(name))
-            except MlflowException as error:
-                experiment = self.client.get_experiment_by_name(name)
-                if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-        return str(experiment.experiment_id)
+        if run_id := parent.state().get("run_id"):
+            return {mlflow_tags.MLFLOW_PARENT_RUN_ID: run_id}, []
+        missing = "comes first" if parent.started() else "is not beside its folder"
+        reason = f"the record of {event['parent']}, which this run belongs to, {missing}"
+        return {}, [Refusal(PARENT, reason, False)]
 
     def _dataset(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         inputs = [
@@ -171,27 +156,44 @@ class Writer:
     def _metrics(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         return self._log("metrics", _metrics_of(event), names)
 
-    def write_metrics(self, events: Iterable[Event]) -> None:
-        """Write the metrics of several events in one request.
+    def write_together(self, events: Iterable[Event]) -> list[Refusal]:
+        """Write the params, metrics and tags of several events in one request; returns what is refused of a start.
 
         Raises:
             MlflowException: if any of it is refused, or all for now.
         """
-        metrics = [metric for event in events for metric in _metrics_of(event)]
-        if metrics:
-            self.client.log_batch(self.run_id, [_with_key(metric) for metric in metrics])
+        params: dict[tuple[str, str], Param] = {}
+        tags: dict[str, str] = {}
+        metrics: list[Metric] = []
+        refused: list[Refusal] = []
+        self._has_just_begun = False
+        for event in events:
+            if event["kind"] == "start":
+                first, tags, refused = self._begin(event)
+            else:
+                first = [Param(name, str(value)) for name, value in event.get("params", {}).items()]
+                tags |= _texts(event.get("tags", {}))
+            params |= {(param.key, param.value): param for param in first}
+            metrics += _metrics_of(event)
+        if NOTE in tags and not self._has_just_begun and not self._note_is_ours():
+            del tags[NOTE]
+        items = {"metrics": metrics, "params": params.values(), "tags": [RunTag(*each) for each in tags.items()]}
+        if wanted := {kind: [_with_key(item) for item in some] for kind, some in items.items() if some}:
+            self.client.log_batch(self.run_id, **wanted)
+        return refused
 
     def _tags(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:
-        tags = {name: str(value)[:MAX_TAG] for name, value in event["tags"].items()}
+        tags = _texts(event["tags"])
         if NOTE in tags and not self._note_is_ours():
             del tags[NOTE]
         return self._log("tags", [RunTag(name, text) for name, text in tags.items()], names)
 
     def _note_is_ours(self) -> bool:
         """Whether the run's description is one that its journal has given it, and not a person's own."""
-        note = self.client.get_run(self.run_id).data.tags.get(NOTE)
-        ours = {str(event.get("tags", {}).get(NOTE))[:MAX_TAG] for event in self.folder.events()}
-        return note is None or note in ours
+        return self._is_ours(self.client.get_run(self.run_id).data.tags.get(NOTE))
+
+    def _is_ours(self, note: str | None) -> bool:
+        return note is None or note in {_texts(event.get("tags", {})).get(NOTE) for event in self.folder.events()}
 
     def _log(self, kind: str, items: Iterable[Item], names: Collection[str]) -> list[Refusal]:
         """Log what is named; where a batch is refused, its parts one by one, so that only the bad ones are lost."""
@@ -232,12 +234,23 @@ class Writer:
     def _model(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         network, example = (self._there(self.folder.path / event[name]) for name in ("network", "example"))
         spec = DataSpec.from_json(event["spec"]) if event.get("spec") else MNIST
-        model_id = log_model.log_model(self.client, self.run_id, network, example, spec)
+        is_new, self._model_is_new = self._model_is_new, False
+        model_id = log_model.log_model(
+            self.client, self.run_id, network, example, spec, self.experiment_id, is_new=is_new
+        )
         if name := event["model_name"]:
             tags = {**event["tags"], "run_id": self.run_id}
             words = event.get("description", "")
             self.versions[name] = log_model.register(
-                self.client, name, self.run_id, model_id, tags, words, spec.in_words()
+                self.client,
+                name,
+                self.run_id,
+                model_id,
+                tags,
+                words,
+                spec.in_words(),
+                self.known.registered,
+                is_new=is_new,
             )
         return []
 
@@ -263,7 +276,12 @@ class Writer:
 
 
 def _metrics_of(event: Event) -> list[Metric]:
-    return [Metric(name, value, event["time"], event["step"]) for name, value in event["values"].items()]
+    return [Metric(name, value, event["time"], event["step"]) for name, value in event.get("values", {}).items()]
+
+
+def _texts(tags: Mapping[str, Any]) -> dict[str, str]:
+    """The tags as texts that MLflow takes whole."""
+    return {name: str(value)[:MAX_TAG] for name, value in tags.items()}
 
 
 def _with_key(item: Item) -> Any:

@@ -12,12 +12,17 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking._tracking_service import utils
+from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from pipeline.addresses import without_secrets
 from pipeline.files import replaced_whole
 from pipeline.mlflow_client.tracking_uri import absolute, default_uri, is_sqlite, sqlite_path, sqlite_uri
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+PLACES = 64  # of so many runs and models is remembered where their files lie
 FIRST_TIMEOUT_S, LONGEST_TIMEOUT_S = 10, 80
 QUIET_AND_IMPATIENT = {
     RETRIES: "0",
@@ -93,6 +98,19 @@ def once() -> Iterator[None]:
             del os.environ[RETRIES]
         else:
             os.environ[RETRIES] = before
+
+
+def remember_place(identity: str, artifact_uri: str) -> None:
+    """Spare MLflow's client the question where the files of a run or a model lie, which has just been answered.
+
+    It asks by itself where this does not take, so nothing is lost should its private cache be another's one day.
+    """
+    with contextlib.suppress(AttributeError, MlflowException):
+        uri = mlflow.get_tracking_uri()
+        place = add_databricks_profile_info_to_artifact_uri(artifact_uri, uri)  # type: ignore[no-untyped-call]
+        utils._artifact_repos_cache[identity] = get_artifact_repository(place, tracking_uri=uri)
+        while len(utils._artifact_repos_cache) > PLACES:
+            utils._artifact_repos_cache.popitem(last=False)
 
 
 def wait_longer() -> bool:

@@ -100,10 +100,10 @@ def test_each_event_goes_up_once_and_in_the_order_of_the_journal(folder):
         for name, _, options in fake.calls
         if name in written or options.get("metrics")
     ]
-    assert names == [
+    assert names == [  # but for params, metrics and tags up to the next end, which go before
+        "metrics",
         "log_inputs",
         "log_artifact",
-        "metrics",
         "set_terminated",
         "update_run",
         "metrics",

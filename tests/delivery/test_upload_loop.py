@@ -1,5 +1,6 @@
 """The uploader: when it delivers, how long it waits, whom it tells of trouble, when it ends. On a clock of its own."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from filelock import FileLock
 from pipeline.delivery import upload_loop
 from pipeline.delivery.upload_loop import DELIVERING, UploadLoop
 from pipeline.tracking.journal import RunFolder
-from tests.recorded import end, metrics, run_of, start
+from tests.recorded import append, end, metrics, run_of, start
 from tests.uploads import BLOCKED, NO, World
 
 
@@ -28,7 +29,7 @@ def log(world, monkeypatch, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    return run_of(tmp_path / "runs/one", start(), metrics(1), end())
+    return run_of(tmp_path / "runs/one", start(), metrics(1))
 
 
 def line(folder):
@@ -177,6 +178,7 @@ def test_a_lock_that_is_let_go_a_little_later_than_the_input_is_waited_for(
 
 
 def test_a_run_that_has_ended_is_not_waited_for(world, monkeypatch, folder):
+    append(folder, "end", status="FINISHED", tags={})
     world.news = [(100, None)]
     monkeypatch.setattr(RunFolder, "is_alive", lambda one: True)
     assert UploadLoop(folder).run() == 0
@@ -290,3 +292,60 @@ def test_a_log_or_a_state_on_a_full_disk_is_no_end(world, folder, monkeypatch):
         monkeypatch.setattr(upload_loop.sys, "stdout", nowhere)
         assert sending._deliver() is False
     assert sending._deliver() is True
+
+
+def test_nothing_is_kept_of_runs_that_are_over_and_delivered(world, tmp_path):
+    runs = [run_of(tmp_path / f"runs/{number}", start(), metrics(1), end()) for number in range(5)]
+    world.news = [(101 + number, line(folder)) for number, folder in enumerate(runs)] + [(200, None)]
+    sending = UploadLoop()
+    assert sending.run() == 0
+    assert [name for _, name in world.met] == ["0", "1", "2", "3", "4"]  # and none of them again at the end
+    assert (sending.deliveries, sending.locks, sending.folders, sending.waiting) == ({}, {}, {}, {})
+    assert sending._done() == 15
+    FileLock(runs[0].path / DELIVERING).acquire(timeout=0)
+
+
+def test_a_run_that_ends_while_it_is_delivered_is_delivered_to_its_end(world, folder):
+    def deliver(one):
+        world.met.append((world.now - 100, one.path.name))
+        if len(world.met) == 1:
+            append(folder, "end", status="FINISHED", tags={})
+
+    world.deliver = deliver
+    world.news = [(200, None)]
+    sending = UploadLoop(folder)
+    assert sending.run() == 0
+    assert (len(world.met), sending.folders) == (2, {})
+
+
+def test_a_run_that_goes_on_after_its_end_is_delivered_again(world, tmp_path):
+    folder = run_of(tmp_path / "runs/one", start(), end("KILLED"))
+    world.news = [(101, line(folder)), (120, line(folder)), (130, None)]
+    assert UploadLoop().run() == 0
+    assert [time for time, _ in world.met] == [1, 20]
+
+
+def test_two_deliveries_are_half_a_second_apart(world, folder):
+    world.news = [(100.01 + k / 100, line(folder)) for k in range(200)] + [(110, None)]
+    assert UploadLoop(folder).run() == 0
+    times = [time for time, _ in world.met]
+    assert all(later - earlier >= 0.5 for earlier, later in itertools.pairwise(times))
+    assert 4 <= len(times) <= 7
+
+
+def test_a_store_is_connected_to_once(world, folder, tmp_path):
+    other = run_of(tmp_path / "runs/other", start())
+    sending = UploadLoop(folder, other)
+    sending._deliver()
+    assert world.asked_for == ["http://mlflow.test"]
+    known = {id(delivery.known) for delivery in sending.deliveries.values()}
+    assert len(known) == 1
+
+
+def test_a_killed_run_of_mlflow_run_is_remembered_for_the_end(world, tmp_path):
+    folder = run_of(tmp_path / "runs/one", start(mlflow_run_id="r"), end("KILLED"))
+    own = run_of(tmp_path / "runs/own", start(), end("KILLED"))
+    world.news = [(101, line(folder) + line(own)), (120, None)]
+    sending = UploadLoop()
+    assert sending.run() == 0
+    assert list(sending.killed) == [folder.path]

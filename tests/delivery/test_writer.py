@@ -5,6 +5,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_ALREADY_EXISTS
 
 from pipeline.delivery import ui
+from pipeline.delivery.opening import Known
 from pipeline.delivery.writer import PARENT, Refusal, Writer, _is_random_name
 from tests.fake_mlflow import gateway, refusal
 from tests.recorded import Held, artifact, dataset, end, metrics, model, resume, run_of, start, tags
@@ -56,8 +57,69 @@ def test_the_start_makes_experiment_and_run_with_params_tags_and_name(writer, fa
     assert experiment.tags == view
 
 
-def test_the_key_is_there_from_the_runs_first_moment(writer, fake):
-    assert fake.named("create_run") == [("1", 7, {"pipeline.run": "key"})]
+BORN_WITH = {"note": "first", "pipeline.run": "key"}
+
+
+def test_key_and_tags_are_there_from_the_runs_first_moment(writer, fake):
+    assert fake.named("create_run") == [("1", 7, BORN_WITH)]
+    assert [options for name, _, options in fake.calls if "tags" in options] == []
+
+
+def test_a_run_is_born_with_its_key_alone_where_mlflow_does_not_take_a_tag(make, fake):
+    tags = {"mlflow.runName": "a run", "never": "1", "good": "1"}
+    refused = make().write(event(*start(tags=tags)))
+    assert [each.name for each in refused] == ["never"]
+    assert [words[2] for words in fake.named("create_run")] == [
+        {"never": "1", "good": "1", "pipeline.run": "key"},
+        {"pipeline.run": "key"},
+    ]
+    assert the_run(fake)["tags"] == {"mlflow.runName": "a run", "good": "1", "pipeline.run": "key"}
+
+
+def test_what_a_run_that_is_found_has_already_is_not_written_again(make, fake):
+    make().write(event(*start()))
+    fake.calls.clear()
+    make().write(event(*start()))
+    assert fake.named("log_batch", "create_run", "set_experiment_tag") == []
+
+
+def test_a_process_asks_for_an_experiment_once(make, fake):
+    known = Known()
+    for key in ("key", "another", "third"):
+        make(known=known, is_new=True).write(event(*start(run_key=key)))
+    assert len(fake.runs) == 3
+    assert fake.named("get_experiment_by_name", "create_experiment", "get_experiment") == [("here",), ("here",), ("1",)]
+    assert len(fake.named("set_experiment_tag")) == 2
+
+
+def test_an_experiment_that_was_deleted_meanwhile_is_asked_for_again(make, fake):
+    known = Known()
+    make(known=known).write(event(*start()))
+    del fake.experiments["1"]
+    with pytest.raises(MlflowException):
+        make(known=known, is_new=True).write(event(*start(run_key="another")))
+    make(known=known, is_new=True).write(event(*start(run_key="another")))
+    (experiment,) = fake.experiments.values()
+    assert (experiment.name, experiment.experiment_id) == ("here", "3")
+
+
+def test_a_run_that_nobody_can_have_created_is_not_looked_for_nor_are_its_doubles(make, fake):
+    writer = make(start(), model(), is_new=True)
+    writer.write(event(*start()))
+    writer.write(event(*model()))
+    writer.remove_doubles(event(*start()))
+    assert fake.named("search_runs", "search_logged_models", "get_run") == []
+    assert [name for name, *_ in fake.calls].count("search_model_versions") == 1  # for the first champion
+
+
+def test_a_model_whose_creation_was_not_answered_is_looked_for(make, fake):
+    writer = make(start(), model(), is_new=True)
+    writer.write(event(*start()))
+    fake.faults = {len(fake.calls): ("after", gateway())}
+    with pytest.raises(MlflowException):
+        writer.write(event(*model()))
+    assert writer.write(event(*model())) == []
+    assert len(fake.logged) == 1
 
 
 def test_what_the_experiment_shows_already_is_left_alone(make, fake):
@@ -128,11 +190,11 @@ def test_of_several_it_is_the_one_that_has_most(make, fake):
     made[3].data.params["epochs"] = "2"
     made[4].data.metrics |= {"loss": 1.0, "other": 2.0}
     writer = make()
-    assert writer._find(event(*start())) == made[2].info.run_id
-    assert [run.info.run_id for run in writer._of_key(identity, "key")] == [
+    assert writer._opening.find(event(*start())) == made[2].info.run_id
+    assert [run.info.run_id for run in writer._opening.of_key(identity, "key")] == [
         made[k].info.run_id for k in (2, 1, 3, 4, 0)
     ]
-    assert writer._of_key(identity, "no such key") == []
+    assert writer._opening.of_key(identity, "no such key") == []
 
 
 def test_empty_doubles_are_deleted_and_nothing_else(make, fake):
@@ -198,7 +260,7 @@ def test_a_param_that_is_there_is_not_sent_again(make, fake):
 def test_a_second_start_writes_into_the_run_that_it_knows(writer, fake):
     before = fake.record()
     assert writer.write(event(*start())) == []
-    assert (fake.record(), fake.named("create_run")) == (before, [("1", 7, {"pipeline.run": "key"})])
+    assert (fake.record(), fake.named("create_run")) == (before, [("1", 7, BORN_WITH)])
 
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 201])
@@ -420,7 +482,7 @@ def test_names_that_mlflow_does_not_take_are_written_under_ones_that_it_takes(ma
     writer.write(event(*start(params={"p?": 1}, tags={"mlflow.runName": "a run", "t?": "x"})))
     writer.write(event("params", {"params": {"q?": "2", "q": "3"}}))
     assert writer.write(event(*metrics(3, **{"m?": 1.0}))) == []
-    writer.write_metrics([event(*metrics(4, **{"m?": 2.0})), event(*metrics(4, **{"m@": 3.0}))])
+    writer.write_together([event(*metrics(4, **{"m?": 2.0})), event(*metrics(4, **{"m@": 3.0}))])
     run = the_run(fake)
     assert run["params"] == {"p_x3f_": "1", "q_x3f_": "2", "q": "3"}
     assert run["tags"]["t_x3f_"] == "x"
@@ -429,5 +491,5 @@ def test_names_that_mlflow_does_not_take_are_written_under_ones_that_it_takes(ma
 
 def test_no_metrics_are_no_request(writer, fake):
     before = len(fake.calls)
-    writer.write_metrics([event("metrics", {"values": {}, "not_finite": {"loss": 1.0}, "step": 1})])
+    writer.write_together([event("metrics", {"values": {}, "not_finite": {"loss": 1.0}, "step": 1})])
     assert len(fake.calls) == before

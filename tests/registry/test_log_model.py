@@ -7,15 +7,22 @@ import pytest
 import yaml
 from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from pipeline.data_spec import MNIST
 from pipeline.mlflow_client.connection import RETRIES
-from pipeline.registry import log_model, predictor
+from pipeline.registry import log_model, packing, predictor
 from tests.fake_model_registry import FakeRegistry
 from tests.registry.test_versions import network
 
 READY, PENDING = LoggedModelStatus.READY, LoggedModelStatus.PENDING
 TAGS = {"dataset": "digits"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_packed(monkeypatch):
+    """Each test packs its model as the first of its process."""
+    monkeypatch.setattr(packing, "_last", None)
 
 
 def register(client, **description):
@@ -122,7 +129,7 @@ def test_a_model_that_cannot_be_made_is_no_model_that_there_is(monkeypatch):
     assert client.writes == []
 
 
-def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch):
+def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch, tmp_path):
     monkeypatch.setenv(RETRIES, "7")
     client, seen = empty(), {}
     for name in ("create_registered_model", "create_model_version", "create_logged_model", "log_outputs"):
@@ -133,11 +140,12 @@ def test_what_makes_something_is_never_repeated_by_mlflow_itself(monkeypatch):
             return real(*words, **options)
 
         monkeypatch.setattr(client, name, spy)
-    monkeypatch.setattr(log_model.mlflow.pyfunc, "save_model", lambda **options: None)
-    monkeypatch.setattr(log_model.np, "load", lambda path: np.zeros((2, 28, 28), np.uint8))
+    monkeypatch.setattr(packing.mlflow.pyfunc, "save_model", lambda **options: None)
+    monkeypatch.setattr(packing.np, "load", lambda path: np.zeros((2, 28, 28), np.uint8))
     client.log_model_artifacts = lambda *words: None
     client.add_run("r")
-    log_model.log_model(client, "r", "network", "example")
+    (tmp_path / "example").touch()
+    log_model.log_model(client, "r", tmp_path / "network", tmp_path / "example")
     register(client)
     assert seen == dict.fromkeys(seen, "0")
     assert len(seen) == 4
@@ -280,19 +288,19 @@ def test_a_run_gets_its_model_once_with_network_example_and_signature(client, fi
     example = yaml.safe_load(client.files["serving_input_example.json"])["inputs"]
     assert np.array_equal(example, np.full((2, 28, 28), 200.0))
     pinned = client.files["requirements.txt"].decode().split()
-    assert pinned == [f"{name}=={log_model.version(name)}" for name in predictor.REQUIREMENTS]
+    assert pinned == [f"{name}=={packing.version(name)}" for name in predictor.REQUIREMENTS]
     assert client.files["predictor.py"] == log_model.Path(predictor.__file__).read_bytes()
 
 
 def test_nothing_is_guessed_that_is_known(client, files, monkeypatch):
     """Signature and pins are given: MLflow would run the model for the one, read all file lists for the other."""
     given = {}
-    monkeypatch.setattr(log_model.mlflow.pyfunc, "save_model", lambda **options: given.update(options))
+    monkeypatch.setattr(packing.mlflow.pyfunc, "save_model", lambda **options: given.update(options))
     log_model.log_model(client, "r", *files)
     assert given["signature"] == log_model.signature_of(MNIST)
     assert given["signature"].inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 28, 28)}
     assert given["signature"].outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 10)}
-    assert log_model.requirements_utils._MODULES_TO_PACKAGES == {}
+    assert packing.requirements_utils._MODULES_TO_PACKAGES == {}
 
 
 def test_logged_again_a_model_that_is_ready_is_left_as_it_is(client, files):
@@ -315,3 +323,68 @@ def test_a_run_that_mlflow_gives_without_outputs_gets_them(client, files):
     client.log_outputs = lambda run_id, models: client.wrote("outputs", run_id, len(models))
     log_model.log_model(client, "r", *files)
     assert ("outputs", "r", 1) in client.writes
+
+
+def test_the_next_model_of_the_kind_has_the_files_that_mlflow_itself_would_write(client, files, tmp_path, monkeypatch):
+    log_model.log_model(client, "r", *files)
+    other = tmp_path / "a: b"
+    other.mkdir()
+    network(other / "network.onnx", np.ones(10))
+    client.add_run("s")
+    client.files = {}
+    log_model.log_model(client, "s", other / "network.onnx", files[1])
+    quickly, client.files = client.files, {}
+    monkeypatch.setattr(packing, "_last", None)
+    client.models.clear()
+    log_model.log_model(client, "s", other / "network.onnx", files[1])
+    abouts = [yaml.safe_load(each.pop("MLmodel")) for each in (quickly, client.files)]
+    for about in abouts:
+        del about["utc_time_created"], about["model_id"], about["model_uuid"], about["artifact_path"]
+    assert abouts[0] == abouts[1]
+    assert (abouts[0]["run_id"], quickly["artifacts/network.onnx"]) == ("s", (other / "network.onnx").read_bytes())
+    assert quickly == client.files
+
+
+def test_another_example_or_another_shape_is_packed_anew(client, files, tmp_path, monkeypatch):
+    packed = []
+    real = packing.mlflow.pyfunc.save_model
+    monkeypatch.setattr(packing.mlflow.pyfunc, "save_model", lambda **options: (packed.append(1), real(**options)))
+    for run_id, value in (("r", 200), ("s", 200), ("t", 100)):
+        client.add_run(run_id)
+        np.save(tmp_path / "example.npy", np.full((2, 28, 28), value, np.uint8))
+        log_model.log_model(client, run_id, files[0], tmp_path / "example.npy")
+    assert len(packed) == 2
+    assert yaml.safe_load(client.files["input_example.json"])[0][0][0] == 100.0
+
+
+def test_what_is_known_is_not_asked(client, files):
+    asked = []
+    for name in ("get_run", "search_logged_models", "search_model_versions", "create_registered_model"):
+        real = getattr(client, name)
+        setattr(
+            client, name, lambda *words, name=name, real=real, **more: (asked.append(name), real(*words, **more))[1]
+        )
+    assert log_model.log_model(client, "r", *files, experiment_id="7", is_new=True) == "m-1"
+    assert asked == []
+    client.add("m", 1)
+    client.aliases["m"] = {"champion": "1"}
+    assert log_model.register(client, "m", "r", "m-1", {}, known={"m"}, is_new=True) == "2"
+    assert asked == []
+
+
+def test_a_model_that_the_registry_has_lost_is_made_again_with_the_next_attempt():
+    client, known = empty(), set()
+    real = client.create_model_version
+    log_model.register(client, "m", "r", "m-r", {}, known=known)
+    assert known == {"m"}
+
+    def gone(*words, **options):
+        raise MlflowException("no such model", RESOURCE_DOES_NOT_EXIST)
+
+    client.create_model_version = gone
+    with pytest.raises(MlflowException):
+        log_model.register(client, "m", "s", "m-s", {}, known=known)
+    client.create_model_version = real
+    assert known == set()
+    assert log_model.register(client, "m", "s", "m-s", {}, known=known) == "2"
+    assert known == {"m"}

@@ -1,0 +1,49 @@
+"""What events of a journal mean for each other on their way: which go in one request, which undo an earlier one."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pipeline.tracking.lines import Event
+
+# MLflow's own limits of one request.
+MOST = {"params": 100, "tags": 100, "values": 1000}
+MOST_TOGETHER = 1000
+BATCHED = ("start", "params", "metrics", "tags")
+BARRIERS = ("resume", "end")  # they change the run's status, in their turn
+OWN_TAGS = 3  # that a start gets besides its own: its key, its parent, its name
+
+
+def next_batch(events: list[Event], first: int) -> tuple[list[Event], int]:
+    """The events from there on that fit into one request, and the index behind the last that was looked at.
+
+    Files, datasets and models in between are passed over: what they are does not depend on what is logged.
+    """
+    sizes: Counter[str] = Counter()
+    for index in range(first, len(events)):
+        event = events[index]
+        if event["kind"] in BARRIERS:
+            return _batched(events[first:index]), index
+        if event["kind"] in BATCHED:
+            sizes.update({name: len(event.get(name, ())) for name in MOST})
+            sizes["tags"] += OWN_TAGS * (event["kind"] == "start")
+            if sizes.total() > MOST_TOGETHER or any(sizes[name] > most for name, most in MOST.items()):
+                return _batched(events[first:index]), index
+    return _batched(events[first:]), len(events)
+
+
+def _batched(events: Iterable[Event]) -> list[Event]:
+    return [event for event in events if event["kind"] in BATCHED]
+
+
+def is_removed_later(index: int, events: list[Event]) -> bool:
+    """Whether the artifact of the event is one that the run has taken back since."""
+    path = events[index].get("path")
+    return any(each["kind"] == "removal" and each["path"] == path for each in events[index + 1 :])
+
+
+def without_overwritten(event: Event, later: list[Event]) -> Event:
+    """The event without the tags that events after it, which MLflow has already, have given another value."""
+    overwritten = {name for each in later for name in each.get("tags", {}) if each["kind"] != "model"}
+    if event["kind"] == "model" or not overwritten & set(event.get("tags", {})):
+        return event
+    return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}
