@@ -1,7 +1,6 @@
 """`figures`: the pictures and tables of runs, drawn when somebody asks, and recorded with the run."""
 
 import sys
-from pathlib import Path
 
 from pipeline.commands.parsing import Parser
 from pipeline.terminal.shell import DONE, NOT_ALL, home, shown
@@ -28,24 +27,17 @@ def main(parser: Parser, arguments: list[str]) -> int:
 def _draw(folder: RunFolder, data_dir: str | None) -> bool:
     """Draw what the run's record gives, and record it; returns whether that is everything."""
     from pipeline.recording import drawing
-    from pipeline.recording.record import open_journal
     from pipeline.tracking import recovery
 
     recovery.mark_if_dead(folder)
-    journal = open_journal(folder)
     try:
-        problems = drawing.draw(folder, lambda: drawing.data_of(folder, data_dir))
-        for path in (drawn := drawing.drawn(folder)):
-            journal.artifact(path)
-    finally:
-        journal.close()
+        problems = drawing.record(folder, lambda: drawing.data_of(folder, data_dir))
+    except OSError as error:
+        raise ValueError(f"run folder {shown(folder.path)} cannot be written ({error})") from None
     status = (folder.ended() or {"status": "not finished"})["status"]
     for problem in problems:
         print(f"{folder.path.name}, {status}: {problem}", file=sys.stderr)
-    if drawn:
-        print(f"{folder.path.name}: {', '.join(map(_name_of, drawn))} in {shown(folder.artifacts)}")
+    if drawn := drawing.drawn(folder):
+        names = [f"{path.name}/" if path.is_dir() else path.name for path in drawn]
+        print(f"{folder.path.name}: {', '.join(names)} in {shown(folder.artifacts)}")
     return not problems
-
-
-def _name_of(path: Path) -> str:
-    return f"{path.name}/" if path.is_dir() else path.name

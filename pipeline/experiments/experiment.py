@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ from pipeline.analysis import curves, tables, words
 from pipeline.comparing.comparison import Comparison
 from pipeline.data import datasets
 from pipeline.delivery import console
+from pipeline.experiments.artist import Artist
 from pipeline.experiments.judging import Judged, looks
 from pipeline.experiments.looked import before
 from pipeline.experiments.plan import data_of, plan
 from pipeline.experiments.pool import WorkerPool
-from pipeline.experiments.progress import Progress
+from pipeline.experiments.progress import Progress, time_spent
 from pipeline.experiments.spec import Question, read_question
 from pipeline.experiments.trial import Trial
 from pipeline.mlflow_client import preflight
@@ -46,6 +49,7 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], 
     Raises:
         ValueError: for a file that is wrong, before anything is left behind.
     """
+    began = time.monotonic()
     _leave_the_default_experiment()
     question = read_question(file, runs_dir=runs_dir, **everywhere)
     for config in question.variants.values():
@@ -61,10 +65,12 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], 
                 _begin(question, judged, run)
                 trials = plan(question, digests, runs_dir, parent, uploader)
                 size = min(jobs or cores(), sum(not trial.ended for trial in trials))
-                with WorkerPool(size, uploader, parent, Path(runs_dir).absolute()) as pool:
+                with Artist(uploader) as artist, WorkerPool(size, uploader, parent, Path(runs_dir).absolute()) as pool:
                     for part in looks(trials, judged) if until_decided else [trials]:
-                        _train(question, part, pool)
-                return _answer(judged, trials, run, uploader)
+                        _train(question, part, pool, artist)
+                return _answer(
+                    judged, trials, run, uploader, lambda: time_spent(trials, size, time.monotonic() - began)
+                )
         except Interrupted as interruption:
             until = {"until": "decided"} if until_decided else {}
             again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere, **until)
@@ -123,15 +129,22 @@ def _begin(question: Question, judged: Judged, run: Run) -> None:
     run.text_artifact(f"{question.name}.yaml", question.text)
 
 
-def _train(question: Question, trials: list[Trial], pool: WorkerPool) -> None:
+def _train(question: Question, trials: list[Trial], pool: WorkerPool, artist: Artist) -> None:
     """Train what is missing, so many at a time, and show how it goes."""
     missing = [trial for trial in trials if not trial.ended]
     with Progress(question.name, trials, max(1, min(pool.size, len(missing)))) as progress:
-        pool.run(missing, progress.changed)
+        for trial in trials:
+            artist.draw(trial)  # finished before, but whoever was to draw it was killed
+
+        def changed(trial: Trial) -> None:
+            artist.draw(trial)
+            progress.changed(trial)
+
+        pool.run(missing, changed)
 
 
-def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderProcess) -> int:
-    """Compare what is there, record it with the parent, tell it."""
+def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderProcess, spent: Callable[[], str]) -> int:
+    """Compare what is there, record it with the parent, tell it, with the time that was spent at last."""
     question = judged.question
     failed = [trial for trial in trials if trial.state not in ("finished", "diverged", "missing")]
     try:
@@ -151,6 +164,7 @@ def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderPro
     state = run.folder.state()
     if state.get("run_id"):
         print(f"run        {state['run_id']} in {state['tracking_uri']}, experiment {question.name}")
+    print(f"time       {spent()}")
     for trial in failed:
         print(f"failed: {trial.name}: {trial.reason}", file=sys.stderr)
     if failed:

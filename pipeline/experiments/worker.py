@@ -71,18 +71,19 @@ class Worker:
         except ValueError as error:
             self._say(end="FAILED", reason=str(error))
             return
+        news = {"end": "FINISHED"}
         try:
             with Run(journal, Uploader(folder, self.uploader_descriptor)) as run:
                 self._train_recorded(job, run)
-            self._say(end="FINISHED")
         except DivergedError as error:
-            self._say(end="DIVERGED", reason=str(error))
+            news = {"end": "DIVERGED", "reason": str(error)}
         except Exception as error:
-            self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+            news = {"end": "FAILED", "reason": f"{type(error).__name__}: {error}"}
         finally:
             journal.close()
-            forget_checkpoints(folder)
-            gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
+        forget_checkpoints(folder)
+        self._say(**news)  # only now: who hears it may write into the folder
+        gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
 
     def _train_recorded(self, job: Job, run: Run) -> None:
         config = RunConfig.from_mapping(job["config"])
@@ -92,7 +93,7 @@ class Worker:
             checkpoint = record.resume(config, run, data)
         else:
             record.start(config, run, data, job["tags"], job["parent"])
-        fit_and_record(config, run, data, checkpoint, self._report, self._steps)
+        fit_and_record(config, run, data, checkpoint, self._report, self._steps, draw=False)
 
     def _steps(self, epoch: int, done: int, steps: int, means: dict[str, float]) -> None:
         if not 0 < done < steps or time.monotonic() - self.told_at > STEP_NEWS_S:

@@ -11,7 +11,7 @@ from pipeline.recording import predictions
 from pipeline.recording.predictions import Predictions
 from pipeline.recording.resuming import recorded_config
 from pipeline.tracking.folders import data_digest
-from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.lines import Event
 
 if TYPE_CHECKING:
@@ -19,6 +19,23 @@ if TYPE_CHECKING:
 
 TABLE, PICTURES = "test_predictions.csv", "pictures"  # below the run's artifacts
 CURVES, MATRIX, GALLERY = (f"{PICTURES}/{name}.png" for name in ("learning_curves", "confusion_matrix", "mistakes"))
+
+
+def record(folder: RunFolder, data: "Callable[[], Dataset]") -> list[str]:
+    """Draw all of a run that is over, and record it; see `draw`.
+
+    Raises:
+        RunIsAliveError: if another process holds the run.
+        OSError: if the folder cannot be written.
+    """
+    journal = Journal(folder)
+    try:
+        problems = draw(folder, data)
+        for path in drawn(folder):
+            journal.artifact(path)
+    finally:
+        journal.close()
+    return problems
 
 
 def draw(folder: RunFolder, data: "Callable[[], Dataset]") -> list[str]:

@@ -144,8 +144,18 @@ def fit_and_record(
     resume_from: Path | None,
     report: Report | None = None,
     on_steps: OnSteps | None = None,
+    *,
+    draw: bool = True,
 ) -> dict[str, float]:
     """Train, record every epoch and what a finished training leaves; returns the test metrics.
+
+    Args:
+        config: the knobs, settled.
+        run: whose record it is, begun or gone on with.
+        data: the data module, set up.
+        resume_from: a checkpoint to continue.
+        report, on_steps: hear of each epoch, and of steps.
+        draw: whether a full record's tables and pictures are drawn here; else somebody does it later.
 
     Raises:
         DivergedError: if the training diverged and stopped; its epoch and the end are recorded.
@@ -177,7 +187,7 @@ def fit_and_record(
         raise
     if result.diverged_in:
         run.tags({divergence.TAG: str(result.diverged_in)})
-    record_results(config, run, result)
+    record_results(config, run, result, draw=draw)
     return result.test
 
 

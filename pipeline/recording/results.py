@@ -24,7 +24,7 @@ EXAMPLES = 2
 MODEL = "model"  # in the run's folder
 
 
-def record_results(config: RunConfig, run: Run, result: "Result") -> None:
+def record_results(config: RunConfig, run: Run, result: "Result", *, draw: bool = True) -> None:
     """Write everything into the run's folder and record it.
 
     A network that diverged gives no probabilities: of it only learning curves are left.
@@ -41,7 +41,7 @@ def record_results(config: RunConfig, run: Run, result: "Result") -> None:
         found = _record_network(config, run, result, source)
     else:
         print("warning: the network's answers are not finite: no model, no predictions", file=sys.stderr)
-    if config.record == "full":
+    if draw and config.record == "full":
         problems = drawing.draw_curves(run.folder)
         problems += drawing.draw_predictions(run.folder, found, lambda: source) if found else []
         for problem in problems:

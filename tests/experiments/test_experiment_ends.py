@@ -83,7 +83,10 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert out.startswith("trial: 4 runs, 1 at a time\n")
     name = parent().path.name
     assert f"\nanswer     {answer['answer']}\nreport     runs/{name}/artifacts/comparison/report.html\n" in out
-    assert out.endswith(f"\nrun        r-{name[-6:]} in sqlite:///mlflow.db, experiment trial\n")
+    assert out.splitlines()[-2:] == [
+        f"run        r-{name[-6:]} in sqlite:///mlflow.db, experiment trial",
+        "time       0 s, nothing was trained",  # by workers that are played by hand
+    ]
     assert err == ""
     assert NotedUploader.finished == [None]
     (uploader,) = NotedUploader.made

@@ -150,3 +150,10 @@ def test_in_a_terminal_there_is_one_view_of_what_runs_and_no_lines(monkeypatch, 
     assert rows[1].endswith(" - loss: 0.2500")
     children[1].state = "finished"
     assert text_of(watched._view())[0].startswith("dropout  2 finished, 2 running, 3 to come  30 s so far")
+
+
+def test_the_time_that_was_spent_is_told_in_training_and_everything_else():
+    trials = [child("finished", epoch_seconds=[2.0, 3.0]), child("finished", epoch_seconds=[7.0]), child()]
+    assert progress.time_spent(trials, 2, 14.4) == "14 s: 6 s training, 2 runs at a time; 8 s everything else"
+    assert progress.time_spent(trials, 1, 14.4) == "14 s: 12 s training, 1 run at a time; 2 s everything else"
+    assert progress.time_spent([child()], 0, 3.2) == "3 s, nothing was trained"

@@ -51,7 +51,8 @@ def resume(config, run, data):
     return "checkpoint"
 
 
-def fit(config, run, data, checkpoint, report, steps):
+def fit(config, run, data, checkpoint, report, steps, *, draw):
+    assert not draw  # the experiment's own process does
     Noted.fits.append((config, checkpoint))
     steps(1, 0, 2, {})
     report(1, {"epoch_seconds": 2.5, "val_accuracy": 0.75, "val_loss": 0.5})
@@ -123,9 +124,9 @@ def test_a_run_that_is_there_is_gone_on_with_from_its_checkpoint(working):
 
 
 def test_a_run_that_fails_ends_alone_and_the_next_is_trained(working, monkeypatch):
-    def once(*words):
+    def once(*words, **how):
         Noted.how = OSError("x") if not Noted.fits else None
-        fit(*words)
+        fit(*words, **how)
 
     monkeypatch.setattr(worker, "fit_and_record", once)
     assert run(working, job("one"), job("two")) == 0

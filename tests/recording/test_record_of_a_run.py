@@ -184,8 +184,8 @@ def training(monkeypatch, run):
             raise noted.error
         return result
 
-    def record_results(config, run, result):
-        noted.results.append((config, run, result))
+    def record_results(config, run, result, *, draw):
+        noted.results.append((config, run, result, draw))
         run.tags({"results": "all"})
 
     monkeypatch.setattr(fit, "fit", stand_in)
@@ -204,7 +204,7 @@ def test_a_training_gets_its_data_logs_into_the_record_and_then_leaves_its_resul
     assert (type(logger), logger.run) == (EpochLogger, run)
     where = {"folder": run.folder.checkpoints, "resume_from": checkpoint}
     assert training.given == {"config": SMALL, "data": data, "callbacks": [], **where}
-    assert training.results == [(SMALL, run, training.result)]
+    assert training.results == [(SMALL, run, training.result, True)]
     assert [event["kind"] for event in events(run)] == ["start", "metrics", "tags"]
     (metrics,) = events(run, "metrics")
     assert (metrics["values"], metrics["step"]) == ({"train_loss": 1.5}, 1)
