@@ -39,6 +39,7 @@ class Worker:
         self.connection, self.uploader_descriptor = connection, uploader_descriptor
         self.jobs: queue.Queue[Job | None] = queue.Queue()
         self.told_at = 0.0
+        self.is_new = True
 
     def listen(self) -> None:
         """Take in jobs; ends the process if the experiment is gone."""
@@ -84,6 +85,9 @@ class Worker:
         forget_checkpoints(folder)
         self._say(**news)  # only now: who hears it may write into the folder
         gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
+        if self.is_new:
+            self.is_new = False
+            gc.freeze()  # what is left of the first run are imports: nobody looks through them again
 
     def _train_recorded(self, job: Job, run: Run) -> None:
         config = RunConfig.from_mapping(job["config"])

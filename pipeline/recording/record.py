@@ -1,11 +1,12 @@
 """A training with its record: begun or gone on with, filled epoch by epoch, given its results."""
 
+import functools
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset
 
 Report = Callable[[int, dict[str, float]], None]
+HARDWARE = ("accelerator", "devices", "strategy", "precision", "gradient_clip")  # what Lightning may refuse
 OnSteps = Callable[[int, int, int, dict[str, float]], None]
 
 
@@ -56,9 +58,9 @@ def ready(config: RunConfig, source: "Dataset | None" = None) -> tuple[RunConfig
     if "pipeline.training.fit" not in sys.modules:
         with gc_paused():
             import pipeline.training.fit  # noqa: F401
-    from pipeline.training import building, rehearsal, trainer
+    from pipeline.training import building, rehearsal
 
-    processes = trainer.check_hardware(config)
+    processes = _processes(*(getattr(config, name) for name in HARDWARE))
     data = building.make_data(config)
     data.source = source
     data.setup()
@@ -67,6 +69,14 @@ def ready(config: RunConfig, source: "Dataset | None" = None) -> tuple[RunConfig
     building.check_size(config, data.source.spec, len(data.train_examples))
     rehearsal.rehearse(config, data)
     return config.settled(), data
+
+
+@functools.lru_cache
+def _processes(*hardware: Any) -> int:
+    """How many processes will train together; looked for once, which takes Lightning 0.04 s."""
+    from pipeline.training import trainer
+
+    return trainer.check_hardware(RunConfig(**dict(zip(HARDWARE, hardware, strict=True))))
 
 
 def start(

@@ -26,10 +26,6 @@ def machine_tags() -> dict[str, str]:
     """Host, processor, device, threads and package versions."""
     import torch
 
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[f"package.{name}"] = metadata.version(name)
     return {
         "host": platform.node(),
         "cpu": cpu_name(),
@@ -37,8 +33,17 @@ def machine_tags() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "package.python": platform.python_version(),
-        **versions,
+        **_versions(),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[f"package.{name}"] = metadata.version(name)
+    return versions
 
 
 def script() -> Path | None:
