@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.experiments.trial import Trial
-from pipeline.terminal.bars import EpochLine
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import RunFolder
@@ -130,16 +129,8 @@ class WorkerPool:
             return
         trial = worker.trial
         assert trial is not None
-        if "at" in news:
-            if news["done"] == 0 or trial.line is None:
-                trial.line = EpochLine(news["steps"])
-            trial.line.done, trial.line.values = news["done"], news["means"]
-        if "epoch" in news:
-            trial.epochs_done, trial.accuracy = news["epoch"], news["accuracy"]
-            trial.epoch_seconds.append(news["seconds"])
+        trial.hear(news)
         if "end" in news:
-            trial.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(news["end"], "failed")
-            trial.reason, trial.seconds = news.get("reason", ""), time.monotonic() - trial.began_at
             worker.trial = None
         self.changed(trial)
         if worker.trial is None and (following := next(self.waiting, None)):

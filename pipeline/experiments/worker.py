@@ -65,14 +65,13 @@ class Worker:
 
     def _train(self, job: Job) -> None:
         """Train one run; an error ends that run, not the worker."""
-        folder = RunFolder(job["folder"])
         try:
-            journal = open_journal(folder)
+            run = self._open(job)
         except ValueError as error:
             self._say(end="FAILED", reason=str(error))
             return
         try:
-            with Run(journal, Uploader(folder, self.uploader_descriptor)) as run:
+            with run:
                 self._train_recorded(job, run)
             self._say(end="FINISHED")
         except DivergedError as error:
@@ -80,13 +79,20 @@ class Worker:
         except Exception as error:
             self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
         finally:
-            journal.close()
-            forget_checkpoints(folder)
+            run.journal.close()
+            forget_checkpoints(run.folder)
             gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
+
+    def _open(self, job: Job) -> Run:
+        folder = RunFolder(job["folder"])
+        return Run(open_journal(folder), Uploader(folder, self.uploader_descriptor))
+
+    def _data(self, job: Job, config: RunConfig) -> Dataset:
+        return _source(tuple(config.data_knobs().items()))
 
     def _train_recorded(self, job: Job, run: Run) -> None:
         config = RunConfig.from_mapping(job["config"])
-        config, data = ready(config, _source(tuple(config.data_knobs().items())))
+        config, data = ready(config, self._data(job, config))
         checkpoint = None
         if job["resume"]:
             checkpoint = record.resume(config, run, data)
