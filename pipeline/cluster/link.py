@@ -55,9 +55,11 @@ class Link:
         self.send({**({"pieces": pieces, "place": [name for name, _ in files]} if files else {}), **rest})
 
     def tell(self, **news: Any) -> None:
-        """Say how it goes; how far an epoch is, is not said while the last word of that waits still."""
+        """Say how it goes; what is only nice to know is left out while too much waits."""
         with self._changed:
             if "at" in news and any("at" in message.get("news", ()) for _, _, message in self._waiting):
+                return
+            if "line" in news and len(self._waiting) >= MOST_WAITING:
                 return
             self._sent += 1
             self._bytes += FEW

@@ -1,5 +1,6 @@
 """What trains on a node: the experiment's worker, whose record goes to the experiment's process."""
 
+import io
 import os
 import platform
 import shutil
@@ -20,6 +21,8 @@ from pipeline.experiments.worker import Job, Worker
 from pipeline.recording.code_digest import code_digest
 from pipeline.tracking.journal import CHECKPOINTS, RunFolder
 from pipeline.tracking.run import Run
+
+LONGEST_LINE = 2000
 
 
 class NodeWorker(Worker):
@@ -43,6 +46,7 @@ class NodeWorker(Worker):
         self.data: tuple[Any, Dataset] | None = None
         self.sent_at, self.sent = 0.0, dict[str, int]()
         os.environ.pop("MLFLOW_RUN_ID", None)
+        sys.stderr = Warnings(self.link)
 
     def poll(self, taken: int, refusal: tuple[int, str] | None = None) -> list[tuple[int, Message]]:
         return self.link.poll(taken, refusal)
@@ -130,6 +134,19 @@ class NodeWorker(Worker):
         except OSError as error:  # the last one that is there stays
             print(f"warning: {folder.path.name}: a checkpoint could not be kept ({error})", file=sys.stderr)
         self.sent_at = time.monotonic()
+
+
+class Warnings(io.TextIOBase):
+    """The error output of a node's worker: lines that belong beside the experiment, as those of local workers do."""
+
+    def __init__(self, link: Link) -> None:
+        self.link, self._line = link, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self.link.tell(line=line[:LONGEST_LINE])
+        return len(text)
 
 
 def _changed_at(path: Path) -> int:

@@ -166,6 +166,9 @@ class ClusterPool:
             self._on_loss(worker, str(news))
         elif isinstance(news, BaseException):
             raise news
+        elif "line" in news:
+            with (self.parent.path / "workers.log").open("a") as log:
+                log.write(f"{worker.node}: {news['line']}\n")
         elif "ready" in news:
             self._on_ready(worker, news)
         elif trial := worker.trial:
