@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.cluster.facts import facts
 from pipeline.cluster.link import Link, Message
-from pipeline.cluster.remote_journal import RemoteJournal, RemoteRun
+from pipeline.cluster.remote_journal import RemoteJournal, Unheard
 from pipeline.cluster.replica import BEST, in_order
 from pipeline.config import RunConfig
 from pipeline.data.dataset import DataError, Dataset
@@ -90,12 +90,13 @@ class NodeWorker(Worker):
         self.link.tell(**news)
 
     def _open(self, job: Job) -> Run:
-        return RemoteRun(RemoteJournal(RunFolder(job["folder"]), self.link), job["code"])
+        folder = RunFolder(job["folder"])
+        return Run(RemoteJournal(folder, self.link), Unheard(folder))
 
     def _train_recorded(self, job: Job, run: Run) -> None:
         here = code_digest(RunConfig.from_mapping(job["config"]).own_code())
-        if here != job["code_digest"]:
-            raise ValueError(f"the code on node {platform.node()} is {here}, the experiment's is {job['code_digest']}")
+        if here != job["code"]:
+            raise ValueError(f"the code on node {platform.node()} is {here}, the experiment's is {job['code']}")
         self.folder, self.every_s = run.folder, job["checkpoint_every"]
         super()._train_recorded(job, run)
         self._send_checkpoints()

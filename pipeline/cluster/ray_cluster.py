@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.cluster import address
 from pipeline.cluster.address import Place
-from pipeline.cluster.connecting import connect, first_line
+from pipeline.cluster.connecting import Epitaph, connect, first_line
 from pipeline.cluster.facts import difference, facts
 from pipeline.cluster.pool import ClusterPool
 from pipeline.cluster.ray_worker import RayWorker
@@ -26,13 +26,14 @@ from pipeline.experiments.trial import Trial
 from pipeline.machine import WAITING
 from pipeline.recording.code_digest import code_digest
 from pipeline.terminal.shell import UnreachableError, user_name
-from pipeline.tracking.checkout import checkout
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.provenance import cores
 from pipeline.tracking.uploader import Uploader
 
 STORE_BYTES = 256 << 20  # of the object store, beside the data
 NODE_PATIENCE_S = 120.0
+GO_ON = "what is done stays done; start the same command again"
+GONE = f"pipeline: this process ended without a word (killed, or the Ray node that it is on died); {GO_ON}"
 CONTEXT = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
@@ -51,6 +52,7 @@ class RayCluster:
         self.flags |= {"gpus": f"{gpus:g}"} if gpus else {}
         self.ray: Any = None
         self.is_ours = False
+        self.epitaph: Epitaph | None = None
         self.data: dict[Data, tuple[Any, str]] = {}
 
     def open(self, question: Question, sources: Mapping[Data, Dataset], jobs: int) -> None:
@@ -70,6 +72,7 @@ class RayCluster:
         own = sorted({path for config in question.variants.values() for path in config.own_code()})
         size = sum(each.inputs.nbytes for source in sources.values() for each in (source.train, source.test))
         store = STORE_BYTES + 2 * size
+        self.expected = facts()
         try:
             with tempfile.TemporaryDirectory(prefix="pipeline-code-") as folder:
                 stage(Path(folder), own)
@@ -78,10 +81,10 @@ class RayCluster:
                 self.ray, self.is_ours = connect(
                     self.place, self.insecure, Path(folder), threads, num_cpus=room, object_store_memory=store
                 )
-            self.expected = facts()
             self._check_room()
             self._check_nodes()
             self._put(sources)
+            self.epitaph = Epitaph(GONE)
         except BaseException as error:
             self.close()
             if isinstance(error, Exception) and not isinstance(error, ValueError):
@@ -160,8 +163,7 @@ class RayCluster:
             "files": {name: self._put_file(path) for name, path in files.items()},
             "data": data,
             "digest": digest,
-            "code": checkout(),
-            "code_digest": code_digest(trial.config.own_code()),
+            "code": code_digest(trial.config.own_code()),
             "checkpoint_every": self.checkpoint_every,
         }
 
@@ -178,13 +180,13 @@ class RayCluster:
                 time.sleep(1.0)
             else:
                 return
-        raise UnreachableError(
-            "the head of the Ray cluster is gone; what is done stays done; start the same command again"
-        )
+        raise UnreachableError(f"the head of the Ray cluster does not answer; {GO_ON}")
 
     def close(self) -> None:
         """Leave Ray, and end it if it was started here."""
         self.data.clear()
+        if self.epitaph:
+            self.epitaph.withdraw()
         if self.ray is not None:
             with contextlib.suppress(Exception):
                 self.ray.shutdown()

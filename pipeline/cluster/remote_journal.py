@@ -1,14 +1,10 @@
 """The journal of a run that trains on a node: what is written goes to the experiment's process, with its files."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipeline.cluster.link import Link
-from pipeline.tracking.checkout import Checkout
 from pipeline.tracking.journal import CONFIG, Journal, RunFolder
 from pipeline.tracking.lines import Event
-from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import Uploader
 
 
@@ -48,21 +44,3 @@ class Unheard(Uploader):
 
     def notify(self) -> None:
         """Nothing: who writes the record says so."""
-
-
-class RemoteRun(Run):
-    """A run whose code is known by the checkout that the experiment was started from: a node has no repository."""
-
-    def __init__(self, journal: Journal, code: Checkout) -> None:
-        super().__init__(journal, Unheard(journal.folder))
-        self.code = code
-
-    def start(self, *arguments: Any, **keywords: Any) -> None:
-        super().start(*arguments, **{"code": self.code, "adopt": False, **keywords})
-
-    def resume(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        kept = {name: text for name, text in tags.items() if not name.startswith("resumed.git")}
-        super().resume(params, {**kept, **{f"resumed.{name}": text for name, text in self.code.tags().items()}})
-
-    def provenance(self, code: Checkout | None = None) -> None:
-        super().provenance(code or self.code)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.config import own_code
+from pipeline.tracking.checkout import carry, checkout
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -22,6 +23,7 @@ def stage(folder: Path, own: Iterable[str], files: Mapping[str, Path] = {}) -> N
         OwnCodeError: if there is no such code.
     """
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    carry(checkout(), folder)
     for path in own_code.files_of(own):
         if place := _place_of(path):
             target = folder / place

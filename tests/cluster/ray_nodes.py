@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,7 +23,9 @@ class Nodes:
         self.address = self.cluster.address
 
     def add(self):
-        return self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20, wait=False)
+        """One more; in a folder of its own, for nodes that share one unpack the code over each other's."""
+        folder = tempfile.mkdtemp(prefix="ray-")
+        return self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20, wait=False, temp_dir=folder)
 
     @property
     def dashboard(self):
