@@ -61,7 +61,7 @@ def test_nobody_at_the_address_is_said_in_one_line():
         port = free.getsockname()[1]
     with pytest.raises(ValueError, match=rf"^no Ray answers at 127.0.0.1:{port} \(Connection refused\); start one"):
         check_answers(Place("node", f"127.0.0.1:{port}"))
-    with pytest.raises(ValueError, match="no Ray answers at http://127.0.0.1:99999"):
+    with pytest.raises(ValueError, match=r"no Ray answers at http://127.0.0.1:99999"):
         check_answers(Place("job", "http://127.0.0.1:99999"))
 
 

@@ -146,7 +146,7 @@ def test_a_node_with_other_versions_ends_the_experiment_before_it_trains_there(t
 
 
 def test_workers_that_never_start_end_the_experiment_with_the_reason(tmp_path):
-    with pytest.raises(ValueError, match="^no worker starts on the cluster: no such package"):
+    with pytest.raises(ValueError, match=r"^no worker starts on the cluster: no such package"):
         train(tmp_path, child("a"), start=lambda: Script("no such package"))
     assert len(Script.made) == pool.DEATHS
 
