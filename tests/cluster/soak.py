@@ -88,16 +88,20 @@ def problems_of(folder, runs_dir):
 
 def retrained(runs_dir):
     """Epochs that a resumption went back over, although their end was told: more than the one under way."""
-    wrong = []
+    return [f"{name}: {lost} epochs trained again" for name, lost in resumptions(runs_dir) if lost > 1]
+
+
+def resumptions(runs_dir):
+    """For each resumption the run's folder, and how many epochs whose numbers stood were trained again."""
+    found = []
     for folder in all_folders(runs_dir):
         done = 0
         for event in folder.events():
             if event["kind"] == "metrics" and "train_loss" in event["values"]:
                 done = event["step"]
             if event["kind"] == "resume" and "resumed_after_epoch" in event["tags"]:
-                lost = done - int(event["tags"]["resumed_after_epoch"])
-                wrong += [f"{folder.path.name}: {lost} epochs trained again"] * (lost > 1)
-    return wrong
+                found.append((folder.path.name, done - int(event["tags"]["resumed_after_epoch"])))
+    return found
 
 
 def doubled(folder, runs_dir):
@@ -143,7 +147,11 @@ def soak(kind, wanted, folder, seed):
                 capture_output=True,
             )
             wrong += problems_of(folder, runs_dir)
-            print(f"{kind}: {kills} kills in {experiments} experiments, wrong: {wrong or 'nothing'}", flush=True)
+            lost = [lost for _, lost in resumptions(folder / runs_dir)]
+            told = f"{len(lost)} resumptions in this one, {sum(lost)} recorded epochs trained again"
+            print(
+                f"{kind}: {kills} kills in {experiments} experiments, {told}, wrong: {wrong or 'nothing'}", flush=True
+            )
     finally:
         nodes.close()
     return kills, experiments, wrong
