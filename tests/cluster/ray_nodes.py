@@ -1,8 +1,10 @@
 """Nodes of a Ray cluster, all on this machine, and what may be done to them."""
 
 import contextlib
+import ipaddress
 import os
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +17,8 @@ class Nodes:
 
     def __init__(self, count=3, *, dashboard=False, **head):
         os.environ.update(ALONE)
+        if (here := str(Path(sys.executable).parent)) not in os.environ["PATH"]:
+            os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # of the job's `python`
         from ray.cluster_utils import Cluster
 
         about = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": dashboard, **head}
@@ -64,6 +68,31 @@ def read(pid, name):
 def children_of(parent):
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     return [pid for pid in pids if read(pid, "stat").rpartition(b")")[2].split()[1:2] == [str(parent).encode()]]
+
+
+def family_of(pid):
+    """The process and all that it has started."""
+    return [pid, *(each for child in children_of(pid) for each in family_of(child))]
+
+
+def listening(pid):
+    """The addresses on which the process and what it has started listen for TCP."""
+    inodes = set()
+    for each in family_of(pid):
+        with contextlib.suppress(OSError):
+            for entry in Path(f"/proc/{each}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    inodes.add(str(entry.readlink()))
+    found = set()
+    for table, size in (("tcp", 4), ("tcp6", 16)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
+                numbers = bytes.fromhex(words[1].partition(":")[0])
+                in_order = b"".join(numbers[k : k + 4][::-1] for k in range(0, size, 4))
+                address = ipaddress.ip_address(in_order)
+                found.add(str(getattr(address, "ipv4_mapped", None) or address))
+    return found
 
 
 def kill(pid):
