@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock ray clean
-.PHONY: bench bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-cnn bench-promotion bench-serving
+.PHONY: bench bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-cnn bench-promotion bench-serving bench-cluster
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench: bench-epoch bench-step bench-run bench-trials bench-scaling bench-equival
 
 bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-promotion bench-cnn bench-serving: $(READY) benchmarks/.venv/installed
 	@$(BIN)/python -m benchmarks.$(subst -,_,$(@:bench-%=%)) $(ROUNDS)
+
+bench-cluster: ray  ## measure what Ray costs an experiment (half an hour)
+	@$(BIN)/python -m benchmarks.cluster $(ROUNDS)
 
 benchmarks/.venv/installed: benchmarks/requirements.txt
 	@echo "installing the benchmarks' peers into benchmarks/.venv"

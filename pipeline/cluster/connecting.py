@@ -54,6 +54,7 @@ def connect(place: Place, insecure: bool, code: Path, variables: Mapping[str, st
         ValueError: if it may not be joined, or nobody answers.
     """
     found = place.address or os.environ.get("RAY_ADDRESS") or _address_of_one_here()
+    found = "" if found == "local" else found  # Ray's word for one of its own
     if not found:
         os.environ |= ALONE
     ray = installed()

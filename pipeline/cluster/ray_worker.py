@@ -16,11 +16,11 @@ LINK = "link"  # the thread in which a worker is polled while it trains in anoth
 class RayWorker:
     """A worker's process on some node, as the pool knows it."""
 
-    def __init__(self, ray: Any, cpus: float, gpus: float) -> None:
+    def __init__(self, ray: Any, cpus: float, gpus: float, kind: type[NodeWorker] | None = None) -> None:
         """Ask for it; Ray starts it where and when there is room."""
         self.ray = ray
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "concurrency_groups": {LINK: 1}}
-        self.actor = ray.remote(**options)(TrainingActor).remote()
+        self.actor = ray.remote(**options)(kind or TrainingActor).remote()
         self.actor.get_ready.remote()
 
     def poll(self, taken: int, refusal: tuple[int, str] | None) -> list[tuple[int, Message]]:

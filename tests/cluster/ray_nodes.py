@@ -11,12 +11,13 @@ from pathlib import Path
 
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
+os.environ.update(ALONE)  # before Ray is imported, which looks then
+
 
 class Nodes:
     """A head and more nodes of one CPU each, on loopback."""
 
     def __init__(self, count=3, *, dashboard=False, **head):
-        os.environ.update(ALONE)
         if (here := str(Path(sys.executable).parent)) not in os.environ["PATH"]:
             os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # of the job's `python`
         from ray.cluster_utils import Cluster

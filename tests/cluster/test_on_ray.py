@@ -177,7 +177,7 @@ def test_a_wrong_token_is_said_in_a_line(place, tmp_path):
 
 
 def test_a_ray_of_ones_own_listens_on_loopback_alone_and_is_gone_afterwards(place):
-    process = place.start("own", "--on", "ray", "--jobs", "2")
+    process = place.start("own", "--on", "ray", "--jobs", "2", RAY_ADDRESS="local")
     wait_for(lambda: place.epochs("own") >= 1)
     addresses = listening(process.pid)
     assert addresses
