@@ -93,7 +93,8 @@ def flood(workers):
         kind = lambda: RayWorker(ray, 1, 0, NoTraining)  # noqa: E731
         pool = ClusterPool(workers, kind, job_of, facts(), nobody, parent, runs, {})
         moments = []
-        pool.run(trials, lambda trial: moments.append(time.perf_counter()))
+        with pool:
+            pool.run(trials, lambda trial: moments.append(time.perf_counter()))
         seconds = moments[-1] - moments[0]
         folders = all_folders(runs)
         counts = [len(each.events()) for each in folders]

@@ -1,6 +1,5 @@
 """The whole command as a Ray job: it runs on the cluster's head, and is followed from here."""
 
-import argparse
 import os
 import secrets
 import shlex
@@ -25,7 +24,7 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
 
 
-def submit(place: Place, options: argparse.Namespace) -> int:
+def submit(place: Place, options: Any) -> int:
     """Submit the experiment and follow it; Ctrl-C leaves it alone. Returns the job's exit code.
 
     Args:
@@ -77,7 +76,7 @@ def _client(place: Place) -> Any:
     return client
 
 
-def entrypoint(name: str, options: argparse.Namespace) -> str:
+def entrypoint(name: str, options: Any) -> str:
     """The command that runs on the head, from the folder that was sent along, which does not outlive the job.
 
     Without a tracking server the runs are delivered to a database beside their folder.

@@ -43,7 +43,7 @@ class NodeWorker(Worker):
         self.link = Link()
         self.told_at = 0.0
         self.scratch = Path(tempfile.mkdtemp(prefix="pipeline-node-"))
-        self.data: tuple[Any, Dataset] | None = None
+        self.source: tuple[Any, Dataset] | None = None
         self.sent_at, self.sent = 0.0, dict[str, int]()
         os.environ.pop("MLFLOW_RUN_ID", None)
         sys.stderr = Warnings(self.link)
@@ -99,21 +99,20 @@ class NodeWorker(Worker):
             raise ValueError(f"the code on node {platform.node()} is {here}, the experiment's is {job['code']}")
         self.folder, self.every_s = run.folder, job["checkpoint_every"]
         super()._train_recorded(job, run)
-        self._send_checkpoints()
 
-    def _source(self, job: Job) -> Dataset:
+    def _data(self, job: Job, config: RunConfig) -> Dataset:
         """The data, out of the object store, if they are those that the experiment's process has read.
 
         Raises:
             DataError: if they are others.
         """
-        if self.data is None or self.data[0] != job["data"]:
-            self.data = None  # the room of the one before, first
+        if self.source is None or self.source[0] != job["data"]:
+            self.source = None  # the room of the one before, first
             source: Dataset = self.fetch(job["data"])
             if source.digest != job["digest"]:
                 raise DataError(f"data with digest {source.digest} arrived, {job['digest']} was sent; start again")
-            self.data = job["data"], source
-        return self.data[1]
+            self.source = job["data"], source
+        return self.source[1]
 
     def _report(self, epoch: int, metrics: dict[str, float]) -> None:
         """The epoch is over once its numbers, and its checkpoint if it is time for one, are safe."""

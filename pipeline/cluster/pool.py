@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from pipeline.cluster.facts import difference
@@ -115,35 +116,47 @@ class ClusterPool:
         self.changed: Callable[[Trial], None] = lambda trial: None
         self.watch: Callable[[], None] = lambda: None
 
+    def __enter__(self) -> "ClusterPool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the workers; the runs that they are at keep what is here of them: every epoch that was told."""
+        reason = str(error) if isinstance(error, Interrupted) else "the experiment stopped"
+        for worker in list(self.workers):
+            self._let_go(worker)
+            if worker.trial and worker.replica:
+                worker.replica.end("KILLED", reason)
+                self._close(worker, worker.trial)
+
     def run(self, trials: Iterable[Trial], changed: Callable[[Trial], None]) -> None:
         """Train the trials in their order; `changed` hears of each step. Whatever ends one does not end the rest."""
         self.waiting, self.changed = deque(trials), changed
-        reason = "the experiment stopped"
-        try:
-            for _ in range(min(self.size, len(self.waiting))):
-                self._start_worker()
-            while self.waiting or any(worker.trial for worker in self.workers):
-                try:
-                    worker, news = self.heard.get(timeout=LOOK_S)
-                except queue.Empty:
-                    self.watch()
-                else:
-                    self._on_news(worker, news)
-        except Interrupted as interruption:
-            reason = str(interruption)
-            raise
-        finally:
-            self._shutdown(reason)
+        self._fill()
+        while self.waiting or any(worker.trial for worker in self.workers):
+            try:
+                worker, news = self.heard.get(timeout=LOOK_S)
+            except queue.Empty:
+                self.watch()
+            else:
+                self._on_news(worker, news)
 
-    def _start_worker(self) -> None:
-        worker = _Worker(self.start(), lambda worker, news: self.heard.put((worker, news)))
-        self.workers.append(worker)
-        threading.Thread(target=worker.follow, daemon=True).start()
+    def _fill(self) -> None:
+        """Give those who have nothing to do a run, and start as many more workers as there is work for."""
+        for worker in [each for each in self.workers if each.ready and not each.trial]:
+            self._assign(worker)
+        wanted = min(self.size, len(self.waiting) + sum(each.trial is not None for each in self.workers))
+        while len(self.workers) < wanted:
+            worker = _Worker(self.start(), lambda worker, news: self.heard.put((worker, news)))
+            self.workers.append(worker)
+            threading.Thread(target=worker.follow, daemon=True).start()
 
     def _assign(self, worker: _Worker) -> None:
-        """Give it the next run; without one let it go, so that another that waits for room gets its place."""
+        """Give it the next run; without one it waits, or goes where another waits for its place."""
         if not self.waiting:
-            self._let_go(worker)
+            if not all(each.ready for each in self.workers):
+                self._let_go(worker)
             return
         trial = self.waiting.popleft()
         trial.folder = trial.folder or new_folder(self.runs_dir)
@@ -209,10 +222,9 @@ class ClusterPool:
                 self.changed(trial)
         elif not worker.ready:
             self.stillborn += 1
-            if self.stillborn >= DEATHS:
+            if self.stillborn >= DEATHS * self.size and not any(each.ready for each in self.workers):
                 raise ValueError(f"no worker starts on the cluster: {reason}")
-        if len(self.workers) < min(self.size, len(self.waiting) + sum(each.trial is not None for each in self.workers)):
-            self._start_worker()
+        self._fill()
 
     def _close(self, worker: _Worker, trial: Trial) -> None:
         """Give back the run's folder; one in which nothing stands is gone."""
@@ -232,11 +244,3 @@ class ClusterPool:
             worker.over = True
         self.workers.remove(worker)
         worker.remote.kill()
-
-    def _shutdown(self, reason: str) -> None:
-        """End the workers; the runs that they are at keep what is here of them: every epoch that was told."""
-        for worker in list(self.workers):
-            self._let_go(worker)
-            if worker.trial and worker.replica:
-                worker.replica.end("KILLED", reason)
-                self._close(worker, worker.trial)

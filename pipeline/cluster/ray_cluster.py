@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class RayCluster:
         self.epitaph: Epitaph | None = None
         self.data: dict[Data, tuple[Any, str]] = {}
 
-    def open(self, question: Question, sources: Mapping[Data, Dataset], jobs: int) -> None:
+    def open(self, question: Question, sources: Mapping[Data, Dataset], jobs: int) -> AbstractContextManager[object]:
         """Start or join Ray, send the code and the data there, and look whether it fits.
 
         Args:
@@ -85,6 +86,7 @@ class RayCluster:
             self._check_nodes()
             self._put(sources)
             self.epitaph = Epitaph(GONE)
+            return contextlib.closing(self)
         except BaseException as error:
             self.close()
             if isinstance(error, Exception) and not isinstance(error, ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cluster.link import Message
 from pipeline.files import sync_to_disk
-from pipeline.recording.record import open_journal
+from pipeline.recording.record import forget_checkpoints, open_journal
 from pipeline.tracking.folders import remove
 from pipeline.tracking.journal import CHECKPOINTS, CONFIG, JOURNAL, VITAL, RunFolder
 from pipeline.tracking.lines import Event
@@ -104,6 +104,7 @@ class Replica:
         """Give the folder's lock back; returns what the disk did not take, or nothing."""
         held, count = len(self.journal.held), self.journal.count
         self.journal.close()
+        forget_checkpoints(self.folder)
         if not count and not held:
             remove(self.folder)
         return f"no space left on the disk of {self.folder.path}: {held} records are lost" if held else ""

@@ -9,10 +9,10 @@ from pipeline.analysis import curves, tables, words
 from pipeline.comparing.comparison import Comparison
 from pipeline.data import datasets
 from pipeline.delivery import console
+from pipeline.experiments.engine import Engine, Pool, ThisMachine
 from pipeline.experiments.judging import Judged, looks
 from pipeline.experiments.looked import before
 from pipeline.experiments.plan import data_of, plan
-from pipeline.experiments.engine import Engine, Pool, ThisMachine
 from pipeline.experiments.progress import Progress
 from pipeline.experiments.spec import Question, read_question
 from pipeline.experiments.trial import Trial

@@ -84,7 +84,8 @@ def train(tmp_path, *trials, size=1, start=Script, changed=lambda trial: None):
     parent.path.mkdir(parents=True)
     uploader = SimpleNamespace(descriptor=-1)
     made = ClusterPool(size, start, job_of, FACTS, uploader, parent, tmp_path / "runs", {})
-    made.run(trials, changed)
+    with made:
+        made.run(trials, changed)
     return [(trial.state, trial.reason) for trial in trials]
 
 
@@ -216,5 +217,18 @@ def test_when_nothing_is_heard_the_cluster_is_looked_after(tmp_path, monkeypatch
 
     made.watch = gone
     Script.plays["a"] = [({"event": START},)]
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError), made:
         made.run([child("a")], lambda trial: None)
+
+
+def test_workers_stay_for_the_next_look_and_more_are_started_if_it_has_more_runs(tmp_path):
+    parent = RunFolder(tmp_path / "runs/parent")
+    parent.path.mkdir(parents=True)
+    with ClusterPool(2, Script, job_of, FACTS, SimpleNamespace(descriptor=-1), parent, tmp_path / "runs", {}) as made:
+        for names in ("a", "bcd"):
+            trials = [child(name) for name in names]
+            made.run(trials, lambda trial: None)
+            assert {trial.state for trial in trials} == {"finished"}
+        assert [worker.killed for worker in Script.made] == [False, False]
+        assert len(Script.made) == 2
+    assert [worker.killed for worker in Script.made] == [True, True]
