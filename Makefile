@@ -25,8 +25,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock clean
-.PHONY: bench bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-cnn bench-promotion bench-serving
+.PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock ray clean
+.PHONY: bench bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-cnn bench-promotion bench-serving bench-cluster
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench: bench-epoch bench-step bench-run bench-trials bench-scaling bench-equival
 
 bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-promotion bench-cnn bench-serving: $(READY) benchmarks/.venv/installed
 	@$(BIN)/python -m benchmarks.$(subst -,_,$(@:bench-%=%)) $(ROUNDS)
+
+bench-cluster: ray  ## measure what Ray costs an experiment (half an hour)
+	@$(BIN)/python -m benchmarks.cluster $(ROUNDS)
 
 benchmarks/.venv/installed: benchmarks/requirements.txt
 	@echo "installing the benchmarks' peers into benchmarks/.venv"
@@ -86,9 +89,17 @@ promote: $(READY)  ## let the newest version become champion, if it is better: m
 serve: $(READY)  ## serve the champion, with a page to draw on: make serve MODEL=mnist-mlp PORT=5000
 	@$(BIN)/python -m pipeline serve --model "$$MODEL" --port "$$PORT" $(value ARGS)
 
-lock: $(READY)  ## make requirements.lock anew from the ranges in pyproject.toml
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	    --no-header --no-emit-index-url --upgrade --quiet --output-file requirements.lock
+LOCKED := --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade --quiet
+lock: $(READY)  ## make the locks anew from the ranges in pyproject.toml and requirements-ray.in
+	@$(BIN)/uv pip compile pyproject.toml --extra dev $(LOCKED) --output-file requirements.lock
+	@$(BIN)/uv pip compile requirements-ray.in $(LOCKED) --output-file requirements-ray.lock
+
+ray: $(VENV)/ray-installed  ## install Ray as well, for experiments on a cluster (docs/cluster.md)
+
+$(VENV)/ray-installed: requirements-ray.lock $(READY)
+	@echo "installing Ray into $(VENV) (300 MB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-ray.lock
+	@touch $@
 
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \

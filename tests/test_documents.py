@@ -184,7 +184,7 @@ def test_ci_runs_what_a_contributor_can_and_may_only_read():
     python = used["actions/setup-python"]["with"]
     assert python == {"python-version": "3.11", "cache": "pip", "cache-dependency-path": "requirements.lock"}
     script = (ROOT / ".ci/run").read_text()
-    assert re.findall(r"^make (\S+)$", script, re.MULTILINE) == ["check", "test", "test-whole"]
+    assert re.findall(r"^make (\S+)$", script, re.MULTILINE) == ["check", "test", "ray", "test-whole"]
 
 
 def test_the_hooks_before_a_commit_are_the_linters_of_make_check():

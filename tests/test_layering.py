@@ -26,6 +26,7 @@ LAYERS = (
     {"comparing"},
     {"analysis"},
     {"experiments"},
+    {"cluster"},
     {"commands"},
     {"cli"},
 )
@@ -40,6 +41,7 @@ ONLY = {
     "mlflow": {"mlflow_client", "registry", "delivery", "serving", "analysis"},
     "argparse": {"commands", "tracking"},  # tracking: the type of Lightning's log_hyperparams
     "fastapi": {"serving"},
+    "ray": {"cluster"},
     "rich": {"terminal", "experiments", "registry", "analysis"},
     "pytorch_lightning": {"data", "fast_cpu", "training", "tracking", "recording"},
     "torch": {"data", "networks", "optim", "fast_cpu", "tracking", "training"},

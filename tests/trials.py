@@ -5,11 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from pipeline.analysis import report
 from pipeline.config import RunConfig
-from pipeline.experiments import experiment, plan
+from pipeline.experiments import engine, experiment, plan
 from pipeline.tracking import run
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal
@@ -24,6 +25,7 @@ baseline: none
 seeds: [2, 1]
 """
 ALL = ["none seed=2", "half seed=2", "none seed=1", "half seed=1"]
+NOTHING = SimpleNamespace(inputs=np.zeros(0))
 BASE = {"dataset": "digits", "epochs": 3, "validation_size": 300, "model_name": "unregistered", "record": "light"}
 CODE, DIGEST = "code-1", "data-1"
 WHY = "diverged in epoch 2: train_loss is nan; try a lower learning_rate"
@@ -112,7 +114,7 @@ class HandPool:
 
     fates, sizes, trained, before = {}, [], [], None
 
-    def __init__(self, size, uploader, parent, runs_dir):
+    def __init__(self, size, uploader, parent, runs_dir, sources):
         HandPool.sizes.append(size)
         self.size, self.parent, self.runs_dir = size, parent, runs_dir
 
@@ -160,7 +162,9 @@ def trial(monkeypatch):
 
     def load(dataset, data_dir, data_name):
         noted.loads.append((dataset, data_dir, data_name))
-        return SimpleNamespace(digest=DIGEST if dataset == "digits" else f"data of {dataset}")
+        return SimpleNamespace(
+            digest=DIGEST if dataset == "digits" else f"data of {dataset}", train=NOTHING, test=NOTHING
+        )
 
     def write_files(comparison, folder, made):
         noted.written.append((comparison, made))
@@ -184,7 +188,8 @@ def trial(monkeypatch):
         monkeypatch.setattr(place, "git_tags", lambda: {"git.commit": "c0ffee"})
     monkeypatch.setattr(experiment, "UploaderProcess", NotedUploader)
     monkeypatch.setattr(plan, "Uploader", Shared)
-    monkeypatch.setattr(experiment, "WorkerPool", HandPool)
+    monkeypatch.setattr(engine, "WorkerPool", HandPool)
+    monkeypatch.setattr(engine, "start_importing", lambda: None)
     monkeypatch.setattr(report, "write_files", write_files)
     monkeypatch.setattr(experiment, "Journal", HeldJournal)
     yield noted

@@ -1,7 +1,13 @@
 """`experiment`: a question's variants x seeds."""
 
-from pipeline.commands.parsing import Parser, count
+import math
+
+from pipeline.cluster.address import FORMS, LOCAL, place_of
+from pipeline.commands.parsing import Parser, count, within
 from pipeline.terminal.shell import home
+
+share = within(float, 0.01, math.inf, "a number above 0")
+share_or_none = within(float, 0, math.inf, "a number from 0")
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
@@ -18,9 +24,39 @@ def main(parser: Parser, arguments: list[str]) -> int:
         choices=["full", "light"],
         help="what each run leaves (default: the file's, or light: `figures` draws the rest)",
     )
+    add_cluster(parser)
     options = parser.read(arguments)
+    place = place_of(options.on)
+    if place.kind == "job":
+        from pipeline.cluster.jobs import submit
+
+        return submit(place, options)
+    engine = None
+    if place.kind != LOCAL:
+        from pipeline.cluster.ray_cluster import RayCluster
+
+        engine = RayCluster(place, options.cpus, options.gpus, options.checkpoint_every, options.insecure)
     from pipeline.experiments.experiment import experiment
 
     everywhere = {name: value for name in ("data_dir", "record") if (value := getattr(options, name))}
     until_decided = options.until == "decided"
-    return experiment(options.file, options.jobs, options.runs_dir, everywhere, until_decided=until_decided)
+    return experiment(
+        options.file, options.jobs, options.runs_dir, everywhere, until_decided=until_decided, engine=engine
+    )
+
+
+def add_cluster(parser: Parser) -> None:
+    """The flags that say where the runs are trained."""
+    parser.add_argument("--on", default=LOCAL, metavar="WHERE", help=f"where to train (default: local): {FORMS}")
+    parser.add_argument("--cpus", type=share, default=1.0, help="CPUs of a run, on Ray (default: 1)")
+    parser.add_argument("--gpus", type=share_or_none, default=0.0, help="GPUs of a run, on Ray (default: 0)")
+    parser.add_argument(
+        "--checkpoint_every",
+        type=share_or_none,
+        default=0.0,
+        metavar="SECONDS",
+        help="on Ray: send a run's checkpoint no more often than this (default: 0, after every epoch)",
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="speak to a cluster that others can reach and that asks for no token"
+    )

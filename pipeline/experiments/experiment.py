@@ -12,10 +12,10 @@ from pipeline.comparing.comparison import Comparison
 from pipeline.data import datasets
 from pipeline.delivery import console
 from pipeline.experiments.artist import Artist
+from pipeline.experiments.engine import Engine, Pool, ThisMachine
 from pipeline.experiments.judging import Judged, looks
 from pipeline.experiments.looked import before
 from pipeline.experiments.plan import data_of, plan
-from pipeline.experiments.pool import WorkerPool
 from pipeline.experiments.progress import Progress, time_spent
 from pipeline.experiments.spec import Question, read_question
 from pipeline.experiments.trial import Trial
@@ -28,7 +28,7 @@ from pipeline.terminal.shell import command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, new_folder
 from pipeline.tracking.journal import Journal, RunIsAliveError
-from pipeline.tracking.provenance import cores, git_tags
+from pipeline.tracking.provenance import git_tags
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess
 
@@ -36,7 +36,15 @@ KILLED_PATIENCE_S = 6.0
 DEFAULT_EXPERIMENT = "0"
 
 
-def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], *, until_decided: bool = False) -> int:
+def experiment(
+    file: str,
+    jobs: int,
+    runs_dir: str,
+    everywhere: dict[str, Any],
+    *,
+    until_decided: bool = False,
+    engine: Engine | None = None,
+) -> int:
     """Train what the file asks for and is not there yet, and compare; returns the exit code.
 
     Args:
@@ -45,6 +53,7 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], 
         until_decided: train look by look, only what the look before has left undecided.
         runs_dir: where runs lie.
         everywhere: knobs that hold for every run (where the data lies).
+        engine: where they are trained; None: on this machine.
 
     Raises:
         ValueError: for a file that is wrong, before anything is left behind.
@@ -54,8 +63,12 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], 
     question = read_question(file, runs_dir=runs_dir, **everywhere)
     for config in question.variants.values():
         preflight.check_names({**config.as_dict(), "experiment_name": question.name})
-    digests = {data: datasets.load(**dict(data)).digest for data in set(map(data_of, question.variants.values()))}
-    with interruptions():
+    engine = engine or ThisMachine()
+    engine.prepare()
+    sources = {data: datasets.load(**dict(data)) for data in set(map(data_of, question.variants.values()))}
+    digests = {data: source.digest for data, source in sources.items()}
+    with interruptions(), engine.open(question, sources, jobs):
+        sources.clear()
         looked = before(question, runs_dir)
         journal = _open_parent(question, runs_dir)
         parent, uploader = journal.folder, UploaderProcess(journal.folder)
@@ -64,8 +77,8 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], 
             with Run(journal, uploader) as run:
                 _begin(question, judged, run)
                 trials = plan(question, digests, runs_dir, parent, uploader)
-                size = min(jobs or cores(), sum(not trial.ended for trial in trials))
-                with Artist(uploader) as artist, WorkerPool(size, uploader, parent, Path(runs_dir).absolute()) as pool:
+                size = min(engine.size(jobs), sum(not trial.ended for trial in trials))
+                with Artist(uploader) as artist, engine.pool(size, uploader, parent, Path(runs_dir).absolute()) as pool:
                     for part in looks(trials, judged) if until_decided else [trials]:
                         _train(question, part, pool, artist)
                 return _answer(
@@ -73,7 +86,7 @@ def experiment(file: str, jobs: int, runs_dir: str, everywhere: dict[str, Any], 
                 )
         except Interrupted as interruption:
             until = {"until": "decided"} if until_decided else {}
-            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere, **until)
+            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere, **until, **engine.flags)
             print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
             console.tell_delivery(parent, uploader.wait(KILLED_PATIENCE_S))
             return interruption.exit_code
@@ -129,7 +142,7 @@ def _begin(question: Question, judged: Judged, run: Run) -> None:
     run.text_artifact(f"{question.name}.yaml", question.text)
 
 
-def _train(question: Question, trials: list[Trial], pool: WorkerPool, artist: Artist) -> None:
+def _train(question: Question, trials: list[Trial], pool: Pool, artist: Artist) -> None:
     """Train what is missing, so many at a time, and show how it goes."""
     missing = [trial for trial in trials if not trial.ended]
     with Progress(question.name, trials, max(1, min(pool.size, len(missing)))) as progress:

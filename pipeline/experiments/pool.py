@@ -12,13 +12,15 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline.data.dataset import Dataset
+from pipeline.experiments.plan import Data, data_of
 from pipeline.experiments.trial import Trial
-from pipeline.terminal.bars import EpochLine
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import RunFolder
@@ -28,7 +30,7 @@ STOPPING_S = 8.0
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # A fork of a process with Apple's frameworks loaded may not use them.
 CONTEXT: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-CONTEXT.set_forkserver_preload(["pipeline.experiments.preload"])
+CONTEXT.set_forkserver_preload(["pipeline.recording.preload"])
 
 
 @contextmanager
@@ -50,6 +52,13 @@ def _work(*given: Any) -> None:
     worker.main(*given)
 
 
+def start_importing() -> None:
+    """Start the process that workers are forked from, which imports beside whatever this one does meanwhile."""
+    if CONTEXT.get_start_method() == "forkserver":
+        with _environment_of_workers():
+            forkserver.ensure_running()
+
+
 class _Worker:
     """A worker process and the run that it is at."""
 
@@ -60,6 +69,7 @@ class _Worker:
             self.process = CONTEXT.Process(target=_work, args=(theirs, sender, str(log), environment))
             self.process.start()
         self.trial: Trial | None = None
+        self.has: set[Data] = set()
 
     def give(self, job: Mapping[str, Any] | None) -> None:
         """Hand it a job, or None: there is nothing more to do."""
@@ -78,7 +88,16 @@ class _Worker:
 class WorkerPool:
     """So many workers at most, which live until it is left; whatever they are at then stops, its last epoch saved."""
 
-    def __init__(self, size: int, uploader: UploaderProcess, parent: RunFolder, runs_dir: Path) -> None:
+    def __init__(
+        self,
+        size: int,
+        uploader: UploaderProcess,
+        parent: RunFolder,
+        runs_dir: Path,
+        sources: Mapping[Data, Dataset] = {},
+    ) -> None:
+        """Have room for so many; `sources` are the data that workers are sent, each once."""
+        self.sources = sources
         self.size, self.uploader, self.parent, self.runs_dir = size, uploader, parent, runs_dir
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
@@ -118,6 +137,10 @@ class WorkerPool:
         job = {"config": trial.config.as_dict(), "resume": trial.folder is not None, "tags": trial.tags}
         trial.folder = trial.folder or new_folder(self.runs_dir)
         trial.state, trial.began_at, worker.trial = "running", time.monotonic(), trial
+        data = data_of(trial.config)
+        if data in self.sources and data not in worker.has:
+            job["source"] = self.sources[data]
+            worker.has.add(data)
         worker.give({**job, "folder": str(trial.folder.path), "parent": self.parent.path.name})
         self.changed(trial)
 
@@ -130,16 +153,8 @@ class WorkerPool:
             return
         trial = worker.trial
         assert trial is not None
-        if "at" in news:
-            if news["done"] == 0 or trial.line is None:
-                trial.line = EpochLine(news["steps"])
-            trial.line.done, trial.line.values = news["done"], news["means"]
-        if "epoch" in news:
-            trial.epochs_done, trial.accuracy = news["epoch"], news["accuracy"]
-            trial.epoch_seconds.append(news["seconds"])
+        trial.hear(news)
         if "end" in news:
-            trial.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(news["end"], "failed")
-            trial.reason, trial.seconds = news.get("reason", ""), time.monotonic() - trial.began_at
             worker.trial = None
         self.changed(trial)
         if worker.trial is None and (following := next(self.waiting, None)):

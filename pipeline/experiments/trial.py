@@ -1,6 +1,9 @@
 """One run of an experiment, as its plan, its pool and its progress know it."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.terminal.bars import EpochLine
@@ -33,6 +36,19 @@ class Trial:
     seconds: float = 0.0
     accuracy: float | None = None
     line: EpochLine | None = None
+
+    def hear(self, news: Mapping[str, Any]) -> None:
+        """Take in what its worker says of it."""
+        if "at" in news:
+            if news["done"] == 0 or self.line is None:
+                self.line = EpochLine(news["steps"])
+            self.line.done, self.line.values = news["done"], news["means"]
+        if "epoch" in news:
+            self.epochs_done, self.accuracy = news["epoch"], news["accuracy"]
+            self.epoch_seconds.append(news["seconds"])
+        if "end" in news:
+            self.state = {"FINISHED": "finished", "DIVERGED": "diverged"}.get(news["end"], "failed")
+            self.reason, self.seconds = news.get("reason", ""), time.monotonic() - self.began_at
 
     @property
     def ended(self) -> bool:

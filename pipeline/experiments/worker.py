@@ -29,7 +29,7 @@ from pipeline.tracking.uploader import Uploader
 
 Job = dict[str, Any]
 STEP_NEWS_S = 0.5
-DATASETS = 2  # that a worker keeps in memory
+DATASETS = 2  # too large to be sent, that a worker keeps in memory
 
 
 class Worker:
@@ -40,6 +40,7 @@ class Worker:
         self.jobs: queue.Queue[Job | None] = queue.Queue()
         self.told_at = 0.0
         self.is_new = True
+        self.sources: dict[Any, Dataset] = {}
 
     def listen(self) -> None:
         """Take in jobs; ends the process if the experiment is gone."""
@@ -66,32 +67,41 @@ class Worker:
 
     def _train(self, job: Job) -> None:
         """Train one run; an error ends that run, not the worker."""
-        folder = RunFolder(job["folder"])
         try:
-            journal = open_journal(folder)
+            run = self._open(job)
         except ValueError as error:
             self._say(end="FAILED", reason=str(error))
             return
         news = {"end": "FINISHED"}
         try:
-            with Run(journal, Uploader(folder, self.uploader_descriptor)) as run:
+            with run:
                 self._train_recorded(job, run)
         except DivergedError as error:
             news = {"end": "DIVERGED", "reason": str(error)}
         except Exception as error:
             news = {"end": "FAILED", "reason": f"{type(error).__name__}: {error}"}
         finally:
-            journal.close()
-        forget_checkpoints(folder)
+            run.journal.close()
+        forget_checkpoints(run.folder)
         self._say(**news)  # only now: who hears it may write into the folder
         gc.collect()  # a trainer and its parts hold each other, and the next run needs the room
         if self.is_new:
             self.is_new = False
             gc.freeze()  # what is left of the first run are imports: nobody looks through them again
 
+    def _open(self, job: Job) -> Run:
+        folder = RunFolder(job["folder"])
+        return Run(open_journal(folder), Uploader(folder, self.uploader_descriptor))
+
+    def _data(self, job: Job, config: RunConfig) -> Dataset:
+        data = tuple(config.data_knobs().items())
+        if "source" in job:
+            self.sources[data] = job["source"]
+        return self.sources.get(data) or _read(data)
+
     def _train_recorded(self, job: Job, run: Run) -> None:
         config = RunConfig.from_mapping(job["config"])
-        config, data = ready(config, _source(tuple(config.data_knobs().items())))
+        config, data = ready(config, self._data(job, config))
         checkpoint = None
         if job["resume"]:
             checkpoint = record.resume(config, run, data)
@@ -109,7 +119,7 @@ class Worker:
 
 
 @functools.lru_cache(maxsize=DATASETS)
-def _source(knobs: tuple[tuple[str, Any], ...]) -> Dataset:
+def _read(knobs: tuple[tuple[str, Any], ...]) -> Dataset:
     return datasets.load(**dict(knobs))
 
 

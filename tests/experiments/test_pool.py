@@ -29,7 +29,7 @@ class Script:
         self.connection, self.theirs = multiprocessing.Pipe()
         self.given, self.log = [], log
         self.process = SimpleNamespace(join=self.join, kill=lambda: self.given.append("killed"), exitcode=None)
-        self.trial = None
+        self.trial, self.has = None, set()
         Script.made.append(self)
 
     def give(self, job):

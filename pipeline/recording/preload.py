@@ -3,7 +3,6 @@
 from pipeline.imports import gc_paused
 
 with gc_paused():
-    import pipeline.experiments.worker
     import pipeline.recording.epoch_logger
     import pipeline.recording.results
     import pipeline.training.fit

@@ -1,0 +1,157 @@
+"""The whole command as a Ray job: it runs on the cluster's head, and is followed from here."""
+
+import os
+import secrets
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.addresses import without_secrets
+from pipeline.cluster import address
+from pipeline.cluster.address import Place
+from pipeline.cluster.connecting import first_line, installed
+from pipeline.cluster.staging import stage
+from pipeline.experiments.spec import read_question
+from pipeline.signals import Interrupted, interruptions
+from pipeline.terminal.shell import DONE, NOT_ALL, UnreachableError
+
+LOOK_S, PATIENCE_S = 1.0, 30.0
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+
+
+def submit(place: Place, options: Any) -> int:
+    """Submit the experiment and follow it; Ctrl-C leaves it alone. Returns the job's exit code.
+
+    Args:
+        place: the address of the cluster's dashboard.
+        options: of the command.
+
+    Raises:
+        ValueError: in one line, before anything is submitted.
+    """
+    address.check_safe(place, options.insecure)
+    question = read_question(options.file, runs_dir=options.runs_dir)
+    own = sorted({path for config in question.variants.values() for path in config.own_code()})
+    client = _client(place)
+    name = Path(options.file).name
+    with tempfile.TemporaryDirectory(prefix="pipeline-code-") as folder:
+        stage(Path(folder), own, {name: Path(options.file)})
+        try:
+            job: str = client.submit_job(
+                entrypoint=entrypoint(name, options),
+                submission_id=f"{question.name}-{secrets.token_hex(4)}",
+                runtime_env={"working_dir": folder, "env_vars": handed_on()},
+            )
+        except Exception as error:
+            raise ValueError(
+                f"{place.address} does not take the job ({first_line(error)}); see its dashboard"
+            ) from None
+    print(f"job {job} on {place.address}; its records lie on the head, in {_shown(_runs_dir(options.runs_dir))}")
+    return follow(client, place, job)
+
+
+def _client(place: Place) -> Any:
+    """Ray's client of the jobs' service.
+
+    Raises:
+        ValueError: if nobody answers there, or does not know the token.
+    """
+    installed()
+    from ray.job_submission import JobSubmissionClient
+
+    address.check_answers(place)
+    try:
+        client = JobSubmissionClient(place.address)
+        client.list_jobs()
+    except Exception as error:
+        words = first_line(error)
+        if any(word in str(error) for word in ("401", "403", "nauthenticated", "oken")):
+            words = "it wants a token, or another: export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE as where it runs"
+        raise ValueError(f"{place.address} takes no jobs from here ({words})") from None
+    return client
+
+
+def entrypoint(name: str, options: Any) -> str:
+    """The command that runs on the head, from the folder that was sent along, which does not outlive the job.
+
+    Without a tracking server the runs are delivered to a database beside their folder.
+    """
+    runs_dir = _runs_dir(options.runs_dir)
+    store = shlex.quote(f"{os.path.dirname(runs_dir) or '/'}/mlflow.db").replace("'$HOME'", "$HOME")  # noqa: PTH120
+    words = ["experiment", name, "--on", "ray"]
+    for flag, default in (("jobs", 0), ("until", None), ("data_dir", None), ("cpus", 1.0), ("gpus", 0.0)):
+        if (value := getattr(options, flag)) != default:
+            words += [f"--{flag}", str(value)]
+    if options.checkpoint_every:
+        words += ["--checkpoint_every", str(options.checkpoint_every)]
+    words += ["--insecure"] if options.insecure else []
+    uri = f'MLFLOW_TRACKING_URI="${{MLFLOW_TRACKING_URI:-sqlite:///{store}}}"'
+    return f"{uri} exec python -m pipeline {shlex.join(words)} --runs_dir {_shown(runs_dir, quote=True)}"
+
+
+def _runs_dir(given: str) -> str:
+    """Where the records lie on the head: as given, or below the home folder there."""
+    return given if Path(given).is_absolute() else f"$HOME/{Path(given)}"
+
+
+def _shown(path: str, quote: bool = False) -> str:
+    home = path.startswith("$HOME/")
+    if not quote:
+        return f"~/{path.removeprefix('$HOME/')}" if home else path
+    return f'"$HOME"/{shlex.quote(path.removeprefix("$HOME/"))}' if home else shlex.quote(path)
+
+
+def handed_on(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the job gets of this environment: where to record. Secrets and paths of this machine it does not get."""
+    found = {name: environ[name] for name in HANDED_ON if name in environ}
+    uri = found.get("MLFLOW_TRACKING_URI", "")
+    if uri and (not uri.startswith(("http://", "https://")) or without_secrets(uri) != uri):
+        del found["MLFLOW_TRACKING_URI"]
+    return {**found, "PYTHONUNBUFFERED": "1"}
+
+
+def follow(client: Any, place: Place, job: str) -> int:
+    """Show what the job prints until it ends; returns its exit code.
+
+    Raises:
+        UnreachableError: if the head does not answer for a while.
+    """
+    again = f"ray job logs --address {place.address} --follow {job}"
+    stop = f"ray job stop --address {place.address} {job}"
+    shown, answered = 0, time.monotonic()
+    try:
+        with interruptions():
+            while True:
+                try:
+                    details = client.get_job_info(job)
+                    log: str = client.get_job_logs(job)
+                    answered = time.monotonic()
+                except Exception as error:
+                    if time.monotonic() - answered > PATIENCE_S:
+                        raise UnreachableError(
+                            f"{place.address} answers no more ({first_line(error)}); {again}"
+                        ) from None
+                else:
+                    sys.stdout.write(log[shown:])
+                    sys.stdout.flush()
+                    shown = len(log)
+                    if details.status in ENDED:
+                        return _code_of(details)
+                time.sleep(LOOK_S)
+    except Interrupted:
+        print(f"\nthe job goes on; follow it: {again}\nstop it: {stop}", flush=True)
+        return DONE
+
+
+def _code_of(details: Any) -> int:
+    if details.status == "SUCCEEDED":
+        return DONE
+    code = details.driver_exit_code
+    if code is None:
+        print(f"pipeline: the job is {details.status.lower()}: {details.message}", file=sys.stderr)
+    return code or NOT_ALL

@@ -1,0 +1,116 @@
+"""What a node has to say, kept until the experiment's process has it: numbered, in order, never more than a window."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Message = dict[str, Any]
+PIECE = 4 << 20  # bytes of files in one message
+WINDOW, MOST_WAITING = 2 * PIECE, 256  # bytes and messages that may wait
+POLL_S = 10.0
+FEW = 512  # bytes that a message takes beside the files in it
+
+
+class Link:
+    """The node's end of the connection. The training's thread sends, Ray's thread is polled.
+
+    A message stays until a poll says that it was taken, so a poll that got lost is repeated and loses nothing.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[int, int, Message]] = []
+        self._sent = self._taken = self._bytes = 0
+        self._refusal: OSError | None = None
+
+    def send(self, message: Message) -> None:
+        """Queue a message; waits where too much is queued already.
+
+        Raises:
+            OSError: if the experiment's process could not write what was sent before.
+        """
+        size = FEW + sum(len(data) for _, _, data in message.get("pieces", ()))
+        with self._changed:
+            while self._waiting and (self._bytes + size > WINDOW or len(self._waiting) >= MOST_WAITING):
+                self._changed.wait()
+            self._raise_refusal()
+            self._sent += 1
+            self._bytes += size
+            self._waiting.append((self._sent, size, message))
+            self._changed.notify_all()
+
+    def send_files(self, files: Sequence[tuple[str, Path]], **rest: Any) -> None:
+        """Send files by their names in the run's folder, which take their places together; `rest` goes with the last.
+
+        Raises:
+            OSError: as `send`; or if a file cannot be read.
+        """
+        pieces: list[tuple[str, int, bytes]] = []
+        for piece in _pieces(files):
+            if pieces and sum(len(data) for _, _, data in pieces) + len(piece[2]) > PIECE:
+                self.send({"pieces": pieces})
+                pieces = []
+            pieces.append(piece)
+        self.send({**({"pieces": pieces, "place": [name for name, _ in files]} if files else {}), **rest})
+
+    def tell(self, **news: Any) -> None:
+        """Say how it goes; what is only nice to know is left out while too much waits."""
+        with self._changed:
+            if "at" in news and any("at" in message.get("news", ()) for _, _, message in self._waiting):
+                return
+            if "line" in news and len(self._waiting) >= MOST_WAITING:
+                return
+            self._sent += 1
+            self._bytes += FEW
+            self._waiting.append((self._sent, FEW, {"news": news}))
+            self._changed.notify_all()
+
+    def wait_until_taken(self) -> None:
+        """Wait until the experiment's process has everything on its disk.
+
+        Raises:
+            OSError: if it could not write something.
+        """
+        with self._changed:
+            last = self._sent
+            while self._taken < last:
+                self._changed.wait()
+            self._raise_refusal()
+
+    def poll(
+        self, taken: int, refusal: tuple[int, str] | None = None, patience_s: float = POLL_S
+    ) -> list[tuple[int, Message]]:
+        """What waits, with its numbers; waits a while for something to come.
+
+        Args:
+            taken: number of the last message that is on the disk there.
+            refusal: errno and words, if the disk there has refused one of them.
+            patience_s: longest wait.
+        """
+        with self._changed:
+            if refusal:
+                self._refusal = OSError(*refusal)
+            while self._waiting and self._waiting[0][0] <= taken:
+                self._bytes -= self._waiting.pop(0)[1]
+            self._taken = max(self._taken, taken)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting, patience_s)
+            return [(number, message) for number, _, message in self._waiting]
+
+    def _raise_refusal(self) -> None:
+        if self._refusal:
+            refusal, self._refusal = self._refusal, None
+            raise refusal
+
+
+def _pieces(files: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, int, bytes]]:
+    """Name, place in the file, bytes; an empty file is one empty piece."""
+    for name, path in files:
+        with path.open("rb") as file:
+            offset = 0
+            while (data := file.read(PIECE)) or not offset:
+                yield name, offset, data
+                offset += len(data)
+                if not data:
+                    break

@@ -1,0 +1,124 @@
+"""The run's folder in the experiment's process: what a node says is written there, as a local run writes it."""
+
+import contextlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.cluster.link import Message
+from pipeline.files import sync_to_disk
+from pipeline.recording.record import forget_checkpoints, open_journal
+from pipeline.tracking.folders import remove
+from pipeline.tracking.journal import CHECKPOINTS, CONFIG, JOURNAL, VITAL, RunFolder
+from pipeline.tracking.lines import Event
+from pipeline.tracking.uploader import Uploader
+
+KEPT, BEST, EPOCHS = 2, "best.ckpt", "epoch-*.ckpt"
+
+
+class Replica:
+    """A run's folder while the run trains elsewhere. Holds its lock, and tells the uploader.
+
+    Attributes:
+        taken: number of the last message of the worker's that is on the disk.
+    """
+
+    def __init__(self, folder: RunFolder, uploader: Uploader, environment: Mapping[str, Any]) -> None:
+        """Open the folder.
+
+        Args:
+            folder: the run's.
+            uploader: what delivers it.
+            environment: what stands in the event that opens the run whatever the node says of it.
+
+        Raises:
+            ValueError: if it cannot be written, or another process holds it.
+        """
+        self.folder, self.uploader, self.environment = folder, uploader, environment
+        self.journal = open_journal(folder)
+
+    def to_go_on_with(self) -> dict[str, Path]:
+        """What another node needs to go on with the run, by its name in the folder."""
+        if not self.journal.count:
+            return {}
+        names = [JOURNAL, VITAL, CONFIG, f"{CHECKPOINTS}/{BEST}"]
+        paths = [self.folder.path / name for name in names]
+        newest = next((path for path in reversed(self._checkpoints()) if _is_whole(path)), None)
+        return {str(path.relative_to(self.folder.path)): path for path in (*paths, newest) if path and path.exists()}
+
+    def take(self, message: Message) -> None:
+        """Write what a message holds; it is on the disk when this returns.
+
+        Raises:
+            OSError: if the disk refuses a file. Events wait in memory then, as those of local runs do.
+        """
+        for name, offset, data in message.get("pieces", ()):
+            partial = self._partial(name)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("r+b" if offset else "wb") as file:
+                file.seek(offset)
+                file.write(data)
+        self._place(message.get("place", ()))
+        if event := message.get("event"):
+            self._append(event)
+
+    def _partial(self, name: str) -> Path:
+        path = (self.folder.path / f"{name}.partial").resolve()
+        if not path.is_relative_to(self.folder.path.resolve()):
+            raise ValueError(f"a node sent {name!r}, which leads out of the run's folder")
+        return path
+
+    def _place(self, names: list[str]) -> None:
+        """Let files that have come whole take their places, and drop the checkpoints that they make old."""
+        for name in names:
+            sync_to_disk(self._partial(name))
+        for name in names:
+            self._partial(name).replace(self.folder.path / name)
+        for folder in {(self.folder.path / name).parent for name in names}:
+            sync_to_disk(folder)
+        if any(name.startswith(CHECKPOINTS) for name in names):
+            for old in self._checkpoints()[:-KEPT]:
+                old.unlink()
+
+    def _checkpoints(self) -> list[Path]:
+        return in_order(self.folder.checkpoints)
+
+    def _append(self, event: Event) -> None:
+        content = {name: value for name, value in event.items() if name not in ("kind", "n")}
+        if event["kind"] == "start":
+            content |= self.environment
+        if event["kind"] == "removal":
+            with contextlib.suppress(OSError):
+                (self.folder.artifacts / event["path"]).unlink()
+        self.journal.append_or_hold(event["kind"], **content)
+        self.uploader.notify()
+
+    def end(self, status: str, reason: str) -> None:
+        """Close the record of a run whose node can or may not do it; what never began is removed."""
+        if self.journal.count and not self.journal.is_closed:
+            self.journal.append_or_hold("end", status=status, tags={"failure_reason": reason})
+            self.uploader.notify()
+
+    def close(self) -> str:
+        """Give the folder's lock back; returns what the disk did not take, or nothing."""
+        held, count = len(self.journal.held), self.journal.count
+        self.journal.close()
+        forget_checkpoints(self.folder)
+        if not count and not held:
+            remove(self.folder)
+        return f"no space left on the disk of {self.folder.path}: {held} records are lost" if held else ""
+
+
+def in_order(checkpoints: Path) -> list[Path]:
+    """The checkpoints of epochs, the oldest first."""
+    return sorted(checkpoints.glob(EPOCHS), key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every member of the checkpoint has its checksum; torch, which would read it, is not needed here."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:
+        return False
