@@ -86,7 +86,9 @@ def test_started_again_it_trains_nothing_and_answers_the_same(undisturbed):
     assert again.returncode == 0
     assert "trial: 4 runs, 1 at a time, 4 finished before" in again.stdout
     assert {each.path: each.events() for each in children(folder)} == before
-    assert again.stdout.split("Does dropout help?")[1] == done.stdout.split("Does dropout help?")[1]
+    told, first = (words.stdout.split("Does dropout help?")[1].splitlines() for words in (again, done))
+    assert told[:-1] == first[:-1]
+    assert (first[-1][:11], told[-1][-21:]) == ("time       ", ", nothing was trained")
 
 
 @pytest.mark.slow
@@ -114,9 +116,11 @@ def test_killed_twice_and_started_again_it_ends_as_one_left_alone(undisturbed, t
 
 def workers(running):
     """The process ids of the experiment's workers, oldest first."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(running.pid), "-f", "pipeline.experiments.worker"], capture_output=True, text=True
-    )
+    return [worker for server in _children(running.pid, "forkserver") for worker in _children(server)]
+
+
+def _children(parent, words=""):
+    found = subprocess.run(["pgrep", "-P", str(parent), "-f", words or "."], capture_output=True, text=True)
     return list(map(int, found.stdout.split()))
 
 

@@ -31,7 +31,7 @@ def test_a_question_is_variants_of_one_config(tmp_path):
     none, half = question.variants.values()
     assert (none.dropout, half.dropout) == (0.0, 0.5)
     assert {(each.epochs, each.seed, each.model_name, each.runs_dir) for each in (none, half)} == {
-        (3, 1, "", "elsewhere")
+        (3, 1, "unregistered", "elsewhere")
     }
 
 
