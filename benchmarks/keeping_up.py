@@ -1,6 +1,7 @@
-"""Does delivery keep up: light runs of no training, recorded as fast as they can be, and when MLflow has all of them.
+"""Does delivery keep up: light runs of no training, recorded as fast as may be, and when MLflow has all of them.
 
-`make bench-keeping-up RUNS=1000`
+`make bench-keeping-up RUNS=1000`, or `python -m benchmarks.keeping_up RUNS SECONDS_EACH network`: one begins each so
+many seconds at most, and has a network of 16 units.
 """
 
 import json
@@ -20,22 +21,26 @@ import json, sys, time
 from pathlib import Path
 import torch
 from pipeline.config import RunConfig
+from pipeline.data import datasets
 from pipeline.data_spec import MNIST
 from pipeline.networks.mlp import MLP
+from pipeline.recording.description import dataset_inputs
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import Uploader, UploaderProcess
 from pipeline.training.onnx_export import export_onnx
 import numpy as np
-runs, seconds_each = int(sys.argv[1]), float(sys.argv[2])
+runs, seconds_each, with_network = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "True"
+inputs = dataset_inputs(datasets.load("digits", "."), 300)
 probabilities = np.random.default_rng(0).random((360, 10), dtype=np.float32)
 export_onnx(MLP(MNIST, 16), MNIST, Path("network.onnx"))
 network = Path("network.onnx").read_bytes()
 def begin(journal, uploader, **about):
     run = Run(journal, uploader)
     params = RunConfig(dataset="digits", **about).as_dict()
-    run.start("keeping up", params, {"mlflow.runName": f"seed={about['seed']}"}, parent=parent)
+    tags = {"mlflow.runName": f"seed={about['seed']}"}
+    run.start("keeping up", params, tags, parent=parent, datasets=inputs)
     return run
 parent = ""
 folder = new_folder("runs")
@@ -51,11 +56,12 @@ for seed in range(1, runs + 1):
         run.text_artifact("config.yaml", "dataset: digits\\n")
         run.metrics({"train_loss": 1.0, "train_accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5}, 1)
         run.metrics({"test_loss": 1.0, "test_accuracy": 0.5}, 1)
-        model = one.folder.path / "model"
-        model.mkdir()
-        (model / "network.onnx").write_bytes(network)
-        np.save(model / "example.npy", np.zeros((2, 28, 28), np.uint8))
-        run.model(model / "network.onnx", model / "example.npy", "", {"dataset": "digits"}, "50 %", MNIST.as_json())
+        if with_network:
+            model = one.folder.path / "model"
+            model.mkdir()
+            (model / "network.onnx").write_bytes(network)
+            np.save(model / "example.npy", np.zeros((2, 28, 28), np.uint8))
+            run.model(model / "network.onnx", model / "example.npy", "", {"dataset": "digits"}, "50 %", MNIST.as_json())
         run.describe("50 % on 360 test images")
         np.savez_compressed(one.folder.artifacts / "predictions.npz", probabilities=probabilities)
         run.artifact(one.folder.artifacts / "predictions.npz")
@@ -81,14 +87,14 @@ def memory_of_uploaders(found, done):
                 continue
 
 
-def main(runs, seconds_each):
+def main(runs, seconds_each, with_network):
     """Measure and publish."""
     memory, done = {}, threading.Event()
     watcher = threading.Thread(target=memory_of_uploaders, args=(memory, done))
     with tempfile.TemporaryDirectory(dir=ROOT / "benchmarks") as folder:  # /tmp may be memory
         watcher.start()
         try:
-            ran = run([OURS, "-c", CODE, runs, seconds_each], folder, OMP_NUM_THREADS="1")
+            ran = run([OURS, "-c", CODE, runs, seconds_each, with_network], folder, OMP_NUM_THREADS="1")
         finally:
             done.set()
             watcher.join()
@@ -108,9 +114,16 @@ def main(runs, seconds_each):
         ["uploader's memory in each quarter", ", ".join(f"{each:.0f}" for each in quarters) + " MB"],
         ["a run's folder, and in MLflow", ", ".join(f"{size / runs / 1e6:.2f}" for size in sizes) + " MB"],
     ]
-    text = table([f"{runs:,} runs", "delivered" if last["delivered"] else "NOT ALL DELIVERED"], rows)
+    text = table(
+        [
+            f"{runs:,} runs{', a network each' * with_network}",
+            "delivered" if last["delivered"] else "NOT ALL DELIVERED",
+        ],
+        rows,
+    )
     publish("keeping_up", text, {"runs": runs, "seconds_each": seconds_each, **first, **last, "memory_mb": samples})
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else RUNS, float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+    given = dict(enumerate(sys.argv))
+    main(int(given.get(1, RUNS)), float(given.get(2, 0.0)), given.get(3) == "network")
