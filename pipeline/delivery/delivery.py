@@ -71,6 +71,7 @@ class Delivery:
         ids = state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
         self.writer = Writer(folder, client, *ids, known or Known())
         self.delivered: int = state.get("delivered", 0)
+        self._saved = self.delivered
         refused = state.get("refused", [])
         self.left = [Left(**each) for each in refused if isinstance(each, dict)]
         # From before a state said of which events.
@@ -147,7 +148,8 @@ class Delivery:
                 try:
                     left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
                 except Exception:
-                    self._save()
+                    if self.delivered > self._saved:
+                        self._save()
                     raise
             in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
             if event["kind"] == "end":
@@ -262,7 +264,7 @@ class Delivery:
 
     def _save(self) -> None:
         """Write down how far it is. A full disk is no reason to stop: what is not written down is delivered again."""
-        self._saved_at = time.monotonic()
+        self._saved, self._saved_at = self.delivered, time.monotonic()
         with contextlib.suppress(OSError):
             self.folder.write_state(
                 {
