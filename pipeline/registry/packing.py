@@ -78,7 +78,8 @@ def share(folder: Path, network: Path, location: str) -> bool:
         location: where MLflow keeps the model's files.
     """
     there = Path("artifacts") / network.name
-    place = Path(local_file_uri_to_path(location)) if is_local_uri(location) else Path()
+    is_here: bool = is_local_uri(location)  # type: ignore[no-untyped-call]
+    place = Path(local_file_uri_to_path(location)) if is_here else Path()  # type: ignore[no-untyped-call]
     if not place.is_absolute() or not (folder / there).exists():
         return False
     try:
