@@ -1,6 +1,7 @@
 """The way from the run's folder to MLflow: in order, each event once, for as long as it takes."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_fin
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import LOST, Event
 
+SAVE_EACH_S = 0.2  # what a process that is killed has not written down is delivered again: that much work at most
 IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
 ASKED = "asked"  # in the state: the run may have been created, though it has no id here
 REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
@@ -65,10 +67,11 @@ class Delivery:
         """
         state = folder.state()
         self.folder, self._journal = folder, Follower(folder)
-        self._sent_up_to = self._one_by_one_up_to = 0
+        self._sent_up_to, self._one_by_one_up_to, self._saved_at = 0, 0, 0.0
         ids = state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
         self.writer = Writer(folder, client, *ids, known or Known())
         self.delivered: int = state.get("delivered", 0)
+        self._saved = self.delivered
         refused = state.get("refused", [])
         self.left = [Left(**each) for each in refused if isinstance(each, dict)]
         # From before a state said of which events.
@@ -145,7 +148,8 @@ class Delivery:
                 try:
                     left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
                 except Exception:
-                    self._save()
+                    if self.delivered > self._saved:
+                        self._save()
                     raise
             in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
             if event["kind"] == "end":
@@ -154,7 +158,7 @@ class Delivery:
                 self._told = "?" if self._told else ""
             self.left += left
             self.delivered += 1
-            if event["kind"] not in BATCHED or self.delivered in (self._sent_up_to, len(events)):
+            if self.delivered == len(events) or time.monotonic() - self._saved_at > SAVE_EACH_S:
                 self._save()
 
     def _is_new(self, start: Event) -> bool:
@@ -260,6 +264,7 @@ class Delivery:
 
     def _save(self) -> None:
         """Write down how far it is. A full disk is no reason to stop: what is not written down is delivered again."""
+        self._saved, self._saved_at = self.delivered, time.monotonic()
         with contextlib.suppress(OSError):
             self.folder.write_state(
                 {

@@ -56,7 +56,7 @@ class UploadLoop:
         self.stores: dict[str, tuple[Any, Any]] = {}  # address -> client, what is known of the server
         self.deliveries: dict[Path, Any] = {}
         self.killed: dict[Path, RunFolder] = {}  # delivered ones that `mlflow run` has begun
-        self._of_the_over = 0
+        self._of_the_over = 0  # events of runs that are forgotten
         self.locks: dict[Path, FileLock] = {}
         self.trouble: dict[Path, dict[str, Any]] = {}
         self.pause_s = FIRST_PAUSE_S
@@ -88,7 +88,7 @@ class UploadLoop:
 
     def _done(self) -> int:
         """How many events MLflow has."""
-        return self._of_the_over + sum(delivery.done for delivery in self.deliveries.values())
+        return self._of_the_over + sum(int(delivery.done) for delivery in self.deliveries.values())
 
     def _deliver(self) -> bool:
         """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder."""
@@ -132,7 +132,7 @@ class UploadLoop:
 
     def _forget(self, folder: RunFolder, end: dict[str, Any]) -> None:
         """Keep nothing of a run that is over and delivered, thousands may come; a word of it brings it back."""
-        self._of_the_over += self.deliveries.pop(folder.path).done
+        self._of_the_over += int(self.deliveries.pop(folder.path).done)
         self.locks.pop(folder.path).release()
         self.folders.pop(folder.path, None)
         if end["status"] == "KILLED" and (folder.started() or {}).get("mlflow_run_id"):

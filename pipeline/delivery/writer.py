@@ -177,9 +177,10 @@ class Writer:
             metrics += _metrics_of(event)
         if NOTE in tags and not self._has_just_begun and not self._note_is_ours():
             del tags[NOTE]
-        items = {"metrics": metrics, "params": params.values(), "tags": [RunTag(*each) for each in tags.items()]}
+        texts = [RunTag(name, text) for name, text in tags.items()]
+        items: dict[str, Collection[Item]] = {"metrics": metrics, "params": params.values(), "tags": texts}
         if wanted := {kind: [_with_key(item) for item in some] for kind, some in items.items() if some}:
-            self.client.log_batch(self.run_id, **wanted)
+            self.client.log_batch(self.run_id, **wanted)  # type: ignore[arg-type]
         return refused
 
     def _tags(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:

@@ -85,6 +85,7 @@ def _fill(
     )
     with tempfile.TemporaryDirectory() as folder:
         packing.pack(Path(folder) / "model", about, network, example, signature)
+        packing.share(Path(folder) / "model", network, model.artifact_location)
         remember_place(model.model_id, model.artifact_location)
         client.log_model_artifacts(model.model_id, f"{folder}/model")
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)

@@ -12,6 +12,8 @@ import yaml
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.utils import requirements_utils
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from pipeline.registry import predictor
 
@@ -63,6 +65,31 @@ def pack(folder: Path, model: Model, network: Path, example: Path, signature: Mo
     (folder / _last.network).symlink_to(network.absolute())
     about = _about(_last.about, model, network)
     (folder / MLMODEL_FILE_NAME).write_text(yaml.dump(about, Dumper=DUMPER, default_flow_style=False))
+
+
+def share(folder: Path, network: Path, location: str) -> bool:
+    """Let a store on this disk have the network by a second name instead of a copy; returns whether it does.
+
+    Whoever writes the file anew makes another one (`onnx_export.export_onnx`), so that the store's stays as it is.
+
+    Args:
+        folder: the packed files, of which the network is taken then.
+        network: the ONNX file.
+        location: where MLflow keeps the model's files.
+    """
+    there = Path("artifacts") / network.name
+    is_here: bool = is_local_uri(location)  # type: ignore[no-untyped-call]
+    place = Path(local_file_uri_to_path(location)) if is_here else Path()  # type: ignore[no-untyped-call]
+    if not place.is_absolute() or not (folder / there).exists():
+        return False
+    try:
+        (place / there).parent.mkdir(parents=True, exist_ok=True)
+        (place / there).unlink(missing_ok=True)  # a former attempt's
+        (place / there).hardlink_to(network)
+    except OSError:  # another disk, or one without links
+        return False
+    (folder / there).unlink()
+    return True
 
 
 def _save(folder: Path, model: Model, network: Path, example: Path, signature: ModelSignature) -> None:

@@ -61,8 +61,9 @@ def export_onnx(network: nn.Module, spec: DataSpec, path: Path) -> None:
     Args:
         network: takes (N, *spec.shape), scaled, and gives logits (N, classes); is not changed.
         spec: of the data; the file carries it.
-        path: the file to write.
+        path: the file to write: a new one, as what lies there may be MLflow's as well (`registry.packing.share`).
     """
+    path.unlink(missing_ok=True)
     if isinstance(network, MLP) and all(isinstance(layer, nn.Linear | nn.ReLU | Dropout) for layer in network.layers):
         _save(_graph_of(network, spec), spec, path)
         with contextlib.suppress(RuntimeError):

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from pipeline.delivery import sync as sync_module
 from pipeline.delivery.delivery import BlockedError, Delivery, LeftError
+from pipeline.delivery.opening import Known
 from pipeline.delivery.upload_loop import UploadLoop
 from pipeline.mlflow_client import connection, errors
 from pipeline.registry import log_model
@@ -513,3 +514,23 @@ def test_a_copy_of_the_folder_delivers_into_the_same_run(folder, server, tmp_pat
     one.deliver()
     assert [run.info.run_id for run in runs_of(one.writer.client, folder)] == [folder.state()["run_id"]] == [one.run_id]
     assert values(one.writer.client, one.run_id) == WHOLE
+
+
+def test_over_http_a_run_after_the_first_makes_no_call_that_only_asks(proxy, tmp_path):
+    """MLflow's client asks by itself where a run's files lie, unless it is told (`connection.remember_place`)."""
+    client, known, name = connection.connect(proxy.uri), Known(since=0), f"calls {uuid.uuid4().hex[:8]}"
+    for number in range(2):
+        proxy.seen.clear()
+        Delivery(finished(model(begun(tmp_path / "runs" / str(number), name))), client, known).deliver()
+    calls = [f"{method} {path.removeprefix('/api/2.0/')}" for method, path, _ in proxy.seen]
+    files = [call for call in calls if call.startswith("PUT mlflow-artifacts/")]
+    model_id = next(call for call in calls if call.startswith("PATCH")).rpartition("/")[2]
+    assert [call for call in calls if call not in files] == [
+        "POST mlflow/runs/create",
+        "POST mlflow/runs/log-batch",
+        "POST mlflow/logged-models",
+        "POST mlflow/runs/outputs",
+        f"PATCH mlflow/logged-models/{model_id}",
+        "POST mlflow/runs/update",
+    ]
+    assert len(files) == 1 + 8  # its own, and MLflow's of a model

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import ConnectionError, Timeout
 
+from pipeline.delivery import delivery as delivery_module
 from pipeline.delivery.delivery import Delivery
 from tests.fake_mlflow import FakeMlflow, Killed, gateway
 from tests.recorded import WHOLE, Held, artifact, dataset, end, metrics, model, resume, run_of, start, tags
@@ -123,9 +124,24 @@ def test_what_is_delivered_is_not_sent_again_by_this_process_or_another(folder):
     assert (fake.calls, delivery.run_id, delivery.writer.versions) == ([], "run0002", {"digits-mlp": "1"})
 
 
+def test_what_takes_long_is_written_down_as_it_is_done_and_what_does_not_once(folder, monkeypatch):
+    written = []
+    real = type(folder).write_state
+    monkeypatch.setattr(type(folder), "write_state", lambda self, state: (written.append(state), real(self, state)))
+    undisturbed(folder)
+    few = [state.get("delivered") for state in written[1:]]
+    assert few[-1] == len(WHOLE)
+    assert len(few) <= 5  # the run's id, the second batch, the end
+    written.clear()
+    monkeypatch.setattr(delivery_module, "SAVE_EACH_S", -1.0)
+    undisturbed(folder)
+    assert {state.get("delivered") for state in written[1:]} == {None, *range(len(WHOLE) + 1)} - {None}
+
+
 @pytest.mark.parametrize("when", ["before", "amid", "after"])
 @pytest.mark.parametrize("error", [Killed(), gateway(502), gateway(403)], ids=["killed", "answer lost", "forbidden"])
-def test_stopped_at_any_call_and_begun_again_it_leaves_the_same_record(folder, when, error):
+def test_stopped_at_any_call_and_begun_again_it_leaves_the_same_record(folder, when, error, monkeypatch):
+    monkeypatch.setattr(delivery_module, "SAVE_EACH_S", -1.0)  # as where every file takes long
     whole = undisturbed(folder)
     wanted, others = whole.record(), []
     for number, (name, _, _) in enumerate(whole.calls):

@@ -11,7 +11,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from pipeline.data_spec import MNIST
 from pipeline.mlflow_client.connection import RETRIES
+from pipeline.networks.mlp import MLP
 from pipeline.registry import log_model, packing, predictor
+from pipeline.training.onnx_export import export_onnx
 from tests.fake_model_registry import FakeRegistry
 from tests.registry.test_versions import network
 
@@ -388,3 +390,51 @@ def test_a_model_that_the_registry_has_lost_is_made_again_with_the_next_attempt(
     assert known == set()
     assert log_model.register(client, "m", "s", "m-s", {}, known=known) == "2"
     assert known == {"m"}
+
+
+def local(client, place):
+    """The registry keeps its models' files in this folder."""
+    real = client.add_model
+
+    def add_model(*words, **more):
+        model = real(*words, **more)
+        model.artifact_location = str(place / model.model_id)
+        return model
+
+    client.add_model = add_model
+
+
+def test_a_store_on_the_same_disk_shares_the_networks_file_which_a_later_export_leaves_alone(client, files, tmp_path):
+    own = tmp_path / "network.onnx"
+    own.write_bytes(files[0].read_bytes())
+    local(client, tmp_path / "store")
+    for run_id in ("r", "s"):  # the first of its kind, and the next
+        client.add_run(run_id)
+        client.files = {}
+        model_id = log_model.log_model(client, run_id, own, files[1])
+        stored = tmp_path / "store" / model_id / "artifacts/network.onnx"
+        assert stored.samefile(own)
+        assert "MLmodel" in client.files
+        assert "artifacts/network.onnx" not in client.files
+    before = stored.read_bytes()
+    export_onnx(MLP(MNIST, 4), MNIST, own)
+    assert (stored.read_bytes(), own.read_bytes() == before) == (before, False)
+
+
+def test_a_model_that_was_cut_off_after_its_network_was_shared_is_filled(client, files, tmp_path):
+    local(client, tmp_path / "store")
+    stored = tmp_path / "store/m-1/artifacts/network.onnx"
+    stored.parent.mkdir(parents=True)
+    stored.write_bytes(b"half")
+    assert log_model.log_model(client, "r", *files) == "m-1"
+    assert stored.samefile(files[0])
+
+
+def test_where_no_second_name_can_be_given_the_network_is_copied(client, files, tmp_path, monkeypatch):
+    def refused(self, target):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(packing.Path, "hardlink_to", refused)
+    local(client, tmp_path / "store")
+    log_model.log_model(client, "r", *files)
+    assert client.files["artifacts/network.onnx"] == files[0].read_bytes()
