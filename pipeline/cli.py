@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.addresses import without_secrets
-from pipeline.launchers import set_launchers_aside
+from pipeline.launchers import set_launchers_aside, take_part
 from pipeline.signals import Interrupted
 from pipeline.terminal.shell import UNREACHABLE, USER_ERROR, UnreachableError
 from pipeline.values import unknown_name
@@ -59,7 +59,7 @@ def _dispatch(arguments: list[str]) -> int:
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         raise ValueError(f"{unknown_name('verb', verb, VERBS)} (verbs: {', '.join(VERBS)}; see --help)")
-    if verb in TRAINING:
+    if verb in TRAINING and not (verb == TRAINING[0] and take_part(rest)):
         set_launchers_aside()
     from pipeline.commands.parsing import Parser  # only now, as the subcommand: each brings its own libraries
 

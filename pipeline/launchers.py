@@ -2,10 +2,11 @@
 
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 
 # What Lightning's other processes of a distributed run, which start with the same command, need to know.
 RUN_FOLDER, RESUME_FROM = "PIPELINE_RUN_FOLDER", "PIPELINE_RESUME_FROM"
+PARTNERS = "PIPELINE_NODES"  # set where torchrun has started this process as one of several that train together
 OURS = "PIPELINE_PROCESS"  # set by the process that a person started, for those that it starts
 # What torchrun, srun and jsrun tell a process, and what stays behind in a shell: Lightning takes itself for one of
 # several by any of them, and then records nothing, or waits for others that never come.
@@ -18,8 +19,37 @@ LAUNCHERS = {"TORCHELASTIC_RUN_ID": ("torchrun", "WORLD_SIZE"), "SLURM_STEP_ID":
 
 
 def is_helper() -> bool:
-    """Whether this process is one that Lightning started to help a distributed run of ours."""
-    return RUN_FOLDER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+    """Whether this process is one that Lightning started to help a distributed run of ours, or a partner of one."""
+    return is_partner() or (RUN_FOLDER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0")
+
+
+def has_partners() -> bool:
+    """Whether torchrun has started this process as one of several, on several nodes."""
+    return PARTNERS in os.environ
+
+
+def is_partner() -> bool:
+    """Whether it is one of these and not the first, which owns the record."""
+    return has_partners() and os.environ.get("RANK", "0") != "0"
+
+
+def take_part(arguments: Sequence[str], environ: MutableMapping[str, str] = os.environ) -> bool:
+    """Whether torchrun has started this command on several nodes, and the command wants it; else nothing changes.
+
+    Raises:
+        ValueError: if several nodes are wanted and nobody has started them.
+    """
+    words = " ".join(arguments).replace("--num-nodes", "--num_nodes").replace("=", " ").split(" ")
+    wanted = words[words.index("--num_nodes") + 1 : words.index("--num_nodes") + 2] if "--num_nodes" in words else []
+    if wanted in ([], ["1"]):
+        return False
+    if environ.get("WORLD_SIZE", "1") == "1" or "TORCHELASTIC_RUN_ID" not in environ:
+        raise ValueError(
+            f"num_nodes {wanted[0]} needs a launcher that starts the command on each node: "
+            "torchrun --nnodes N --node-rank K --master-addr FIRST --master-port P -m pipeline train ..."
+        )
+    environ[PARTNERS] = environ[OURS] = str(os.getpid())
+    return True
 
 
 def tell(words: str) -> None:
@@ -42,7 +72,7 @@ def set_launchers_aside(environ: MutableMapping[str, str] = os.environ) -> None:
         if sign in environ and environ.get(size, "1") not in ("", "0", "1"):
             raise ValueError(
                 f"started {environ[size]} times by {name} ({size}={environ[size]}); start it once, without {name}: "
-                "with --devices N it starts its own processes"
+                "with --devices N it starts its own processes (on several nodes: --num_nodes)"
             )
     found = [name for name in FOREIGN if name in environ]
     for name in found:

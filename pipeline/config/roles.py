@@ -65,6 +65,7 @@ KEPT, TURNED = Role(), Role(of_mlproject=True)
 NAME = Role(groups=False, decides=False, told=False)
 PLACE = replace(NAME, resumes="any")  # where things lie and what is printed changes no number
 UNASKED = Role(groups=False, told=False, asked=False)
+ALONE = replace(UNASKED, decides=False)  # of a single run, not of an experiment's: one by one or not at all
 OWN_NAME, OWN_PLACE = replace(NAME, asked=False), replace(PLACE, asked=False)
 
 

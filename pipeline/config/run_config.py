@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError, ValidationInfo, create_model, f
 
 from pipeline.config import own_code, signatures
 from pipeline.config.roles import (
+    ALONE,
     KEPT,
     MOST,
     NAME,
@@ -73,7 +74,6 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
         ge=0,
         le=MOST,
     )
-
     validation_seed: int = knob(0, "which training examples those are", UNASKED, ge=0, le=2**32 - 1)
 
     epochs: int = knob(
@@ -127,6 +127,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
     )
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = knob("auto", "hardware to train on")
     devices: str = knob("auto", "how many devices, or which, as Lightning's Trainer takes it")
+    num_nodes: int = knob(1, "machines that train one run together, started by torchrun (docs/cluster.md)", ALONE, ge=1)
     strategy: str = knob("auto", "how devices work together, as Lightning's Trainer takes it (ddp, ...)")
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = knob(
         "32-true", "number format of the training step"

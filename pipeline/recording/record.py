@@ -14,7 +14,7 @@ from pipeline import divergence
 from pipeline.config import RunConfig, own_code
 from pipeline.divergence import DivergedError
 from pipeline.imports import gc_paused
-from pipeline.launchers import RESUME_FROM, RUN_FOLDER
+from pipeline.launchers import RESUME_FROM, RUN_FOLDER, has_partners, is_partner
 from pipeline.recording.code_digest import code_digest
 from pipeline.recording.description import dataset_inputs, identity_tags
 from pipeline.recording.resuming import config_text, recorded_config
@@ -173,7 +173,7 @@ def fit_and_record(
     from pipeline.recording.epoch_logger import EpochLogger
     from pipeline.recording.export_trial import ExportTrial
     from pipeline.recording.results import record_results
-    from pipeline.training import fit
+    from pipeline.training import fit, trainer
     from pipeline.training.news import EpochNews, StepNews
 
     assert data.source is not None
@@ -182,6 +182,10 @@ def fit_and_record(
     is_tried = own_code.is_own(config.network) and config.registered_as and resume_from is None
     trial = [ExportTrial(config, data.source.spec)] if is_tried else []
     os.environ |= {RUN_FOLDER: str(run.folder.path), RESUME_FROM: str(resume_from or "")}
+    if has_partners():
+        trainer.tell_partners(
+            {"config": config.as_dict(), **{name: os.environ[name] for name in (RUN_FOLDER, RESUME_FROM)}}
+        )
     try:
         result = fit.fit(
             config,
@@ -209,12 +213,16 @@ def forget_checkpoints(folder: RunFolder) -> None:
 
 def train_as_helper() -> int:
     """Train along; the record is rank 0's."""
-    from pipeline.training import fit
+    from pipeline.training import fit, trainer
 
     leave_signals_to_the_first_process()
-    folder = RunFolder(os.environ[RUN_FOLDER])
-    config = RunConfig.from_mapping(yaml.safe_load((folder.path / CONFIG).read_text()))
-    resume_from = os.environ[RESUME_FROM]
+    if is_partner():
+        told = trainer.tell_partners(None)
+    else:
+        text = (Path(os.environ[RUN_FOLDER]) / CONFIG).read_text()
+        told = {**os.environ, "config": yaml.safe_load(text)}
+    folder, resume_from = RunFolder(told[RUN_FOLDER]), told[RESUME_FROM]
+    config = RunConfig.from_mapping(told["config"])
     try:
         fit.fit(config, folder=folder.checkpoints, resume_from=Path(resume_from) if resume_from else None)
     except DivergedError:  # rank 0 says so

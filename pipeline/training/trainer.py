@@ -27,6 +27,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: Sequence[C
             max_epochs=config.epochs,
             accelerator=config.accelerator,
             devices=int(config.devices) if config.devices.isdigit() else config.devices,
+            num_nodes=config.num_nodes,
             strategy=config.strategy,
             precision=config.precision,
             logger=logger,
@@ -34,7 +35,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: Sequence[C
             **{**quiet, "deterministic": True, "gradient_clip_val": config.gradient_clip or None, **options},
         )
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        names = ("accelerator", "devices", "strategy", "precision")
+        names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
         given = ", ".join(f"{name} {getattr(config, name)}" for name in names)
         raise ValueError(f"Lightning cannot train with {given} here: {error}") from error
 
@@ -50,6 +51,20 @@ def check_hardware(config: RunConfig) -> int:
     """
     with only_useful_words():
         return make_trainer(config, False, []).world_size
+
+
+def tell_partners(job: dict[str, Any] | None) -> dict[str, Any]:
+    """Bring the processes that torchrun has started together, and the first one's word to all of them.
+
+    Args:
+        job: what the first has to say; None on the others.
+    """
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    words = [job]
+    torch.distributed.broadcast_object_list(words, src=0)
+    assert words[0] is not None
+    return words[0]
 
 
 def leave_the_group() -> None:

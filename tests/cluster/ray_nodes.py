@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 os.environ.update(ALONE)  # before Ray is imported, which looks then
 
@@ -100,7 +100,7 @@ def kill(pid):
     os.kill(pid, signal.SIGKILL)
 
 
-def wait_for(condition, patience_s=90):
+def wait_for(condition, patience_s=300):
     """What the condition gives, once it gives something."""
     until = time.monotonic() + patience_s
     while not (found := condition()):

@@ -26,7 +26,7 @@ variants:
 seeds: 2
 baseline: none
 """
-PATIENCE_S = 300
+PATIENCE_S = 600
 
 
 class Place:
@@ -101,8 +101,8 @@ def test_the_same_as_a_job_and_then_nothing_is_trained_twice(place, nodes):
     assert code == 0, log
     assert re.search(r"^4/4 \w+ seed=\d+ - \d+ s - val_accuracy", log, re.MULTILINE)
     assert_equal(place, "job")
-    before = place.epochs("job")
-    code, log = place.run("job", "--on", f"ray:{nodes.address}")
+    before, store = place.epochs("job"), f"sqlite:///{place.path}/mlflow.db"
+    code, log = place.run("job", "--on", f"ray:{nodes.address}", MLFLOW_TRACKING_URI=store)
     assert (code, place.epochs("job")) == (0, before), log
     assert "4 finished before" in log
 
