@@ -1,4 +1,4 @@
-"""One training on two nodes, which are two process groups of torchrun's on this machine: recorded once, killed, resumed."""
+"""One training on two nodes, two process groups of torchrun's on this machine: recorded once, killed, resumed."""
 
 import os
 import signal
