@@ -103,7 +103,7 @@ class Writer:
         else:
             run = self._opening.create(event, {key_of(name): text for name, text in _texts(tags).items()})
             self._is_alone = self._model_is_new = self.is_new
-        self.run_id, self.experiment_id = str(run.info.run_id), str(run.info.experiment_id)
+        self.run_id, self.experiment_id = str(found or run.info.run_id), str(run.info.experiment_id)
         if event["mlflow_run_id"]:
             tags = {name: value for name, value in tags.items() if not name.startswith("mlflow.source.")}
             if not _is_random_name(run.info.run_name):
