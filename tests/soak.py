@@ -29,6 +29,7 @@ from tests.proxy import FAULTS, Proxy
 
 EPOCHS = 6
 KINDS = ("kills", "outages", "proxies")
+light = False
 SUMMARY = ROOT / "tests/soak_summary.md"
 HEADER = "| faults | how many | runs | records that differ | how |\n| --- | --- | --- | --- | --- |"
 
@@ -36,7 +37,8 @@ HEADER = "| faults | how many | runs | records that differ | how |\n| --- | --- 
 def knobs():
     """A run that takes about ten seconds: MNIST where it lies, else the digits."""
     data = ["--data_dir", MNIST_DIR] if MNIST_DIR.exists() else ["--dataset", "digits"]
-    return [*data, "--epochs", EPOCHS, "--hidden_units", 64, "--accelerator", "cpu", "--runs_dir", "runs"]
+    common = ["--epochs", EPOCHS, "--hidden_units", 64, "--accelerator", "cpu", "--runs_dir", "runs"]
+    return [*data, *common, "--record", "light" if light else "full"]
 
 
 def undisturbed(cwd):
@@ -201,7 +203,7 @@ def write_summary(kind, row):
     rows = [
         line
         for line in old
-        if line.startswith(tuple(f"| {each}" for each in KINDS)) and not line.startswith(f"| {kind}")
+        if line.startswith(tuple(f"| {each}" for each in KINDS)) and not line.startswith(f"| {kind} |")
     ]
     SUMMARY.write_text("\n".join(["# The last full soak", "", about, "", HEADER, *sorted([*rows, row])]) + "\n")
 
@@ -212,9 +214,12 @@ def main():
     parser.add_argument("--n", type=int, default=100, help="kills; half as many schedules of outages and of proxies")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="printed, so that a failure can be replayed")
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side")
+    parser.add_argument("--light", action="store_true", help="of runs with light records")
     parser.add_argument("--kind", choices=KINDS, help="only these")
     parser.add_argument("--case", type=int, help="only this one")
     options = parser.parse_args()
+    global light
+    light = options.light
     began = time.monotonic()
     wanted = {"kills": options.n, "outages": options.n // 2, "proxies": options.n // 2}
     results = {
@@ -225,11 +230,14 @@ def main():
     minutes = (time.monotonic() - began) / 60
     for kind, counts in results.items():
         faults_done = counts["kills"] if kind == "kills" else counts["cases"]
-        row = f"| {kind} | {faults_done} | {counts['cases']} | {counts['different']} "
-        row += f"| `make soak N={options.n}`, seed {options.seed}, {options.jobs} at a time, {minutes:.0f} min |"
+        label = f"{kind}, light records" if light else kind
+        row = f"| {label} | {faults_done} | {counts['cases']} | {counts['different']} "
+        arguments = " ARGS=--light" if light else ""
+        how = f"`make soak N={options.n}{arguments}`"
+        row += f"| {how}, seed {options.seed}, {options.jobs} at a time, {minutes:.0f} min |"
         print(f"{HEADER}\n{row}")
         if options.case is None:
-            write_summary(kind, row)
+            write_summary(label, row)
     return 1 if any(count["different"] for count in results.values()) else 0
 
 
