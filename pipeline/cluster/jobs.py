@@ -84,7 +84,14 @@ def entrypoint(name: str, options: Any) -> str:
     runs_dir = _runs_dir(options.runs_dir)
     store = shlex.quote(f"{os.path.dirname(runs_dir) or '/'}/mlflow.db").replace("'$HOME'", "$HOME")  # noqa: PTH120
     words = ["experiment", name, "--on", "ray"]
-    for flag, default in (("jobs", 0), ("until", None), ("data_dir", None), ("cpus", 1.0), ("gpus", 0.0)):
+    for flag, default in (
+        ("jobs", 0),
+        ("until", None),
+        ("record", None),
+        ("data_dir", None),
+        ("cpus", 1.0),
+        ("gpus", 0.0),
+    ):
         if (value := getattr(options, flag)) != default:
             words += [f"--{flag}", str(value)]
     if options.checkpoint_every:

@@ -39,9 +39,9 @@ class NodeWorker(Worker):
         Args:
             fetch: gives what a reference into the object store stands for.
         """
+        self.told_at, self.is_new = 0.0, True
         self.fetch = fetch
         self.link = Link()
-        self.told_at = 0.0
         self.scratch = Path(tempfile.mkdtemp(prefix="pipeline-node-"))
         self.source: tuple[Any, Dataset] | None = None
         self.sent_at, self.sent = 0.0, dict[str, int]()

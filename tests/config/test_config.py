@@ -71,6 +71,7 @@ EDGES = {
     "early_stopping": ([0, WHOLE], [-1, WHOLE + 1]),
     "seed": ([0, 2**32 - 1], [-1, 2**32]),
     "validation_seed": ([0, 2**32 - 1], [-1, 2**32]),
+    "num_nodes": ([1, 1000], [0, -1]),
 }
 
 

@@ -146,7 +146,7 @@ OTHER = {
     "hidden_layers": (7, 8), "dropout": (0.25, 0.5), "optimizer": ("sgd", "adam"), "learning_rate": (0.5, 1.0),
     "rho": (0.25, 0.5), "epsilon": (0.25, 0.5), "momentum": (0.25, 0.5), "early_stopping": (7, 8),
     "keep_best": (True, False), "on_divergence": ("continue", "stop"), "seed": (7, 2**32 - 1),
-    "accelerator": ("cpu", "gpu"), "devices": ("1", "2"), "strategy": ("ddp", "fsdp"),
+    "accelerator": ("cpu", "gpu"), "devices": ("1", "2"), "strategy": ("ddp", "fsdp"), "num_nodes": (2, 3),
     "weight_decay": (0.25, 0.5), "schedule": ("cosine", "step"), "gradient_clip": (0.25, 0.5),
     "augment": ("shift", "my:augment"), "metric": ("macro_f1", "my:f1,macro_f1"), "callback": ("my:A", "my:A,my:B"),
     "precision": ("64-true", "bf16-mixed"), "matmul_precision": ("high", "medium"), "verbose": ("0", "2"),

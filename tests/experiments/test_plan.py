@@ -70,6 +70,7 @@ FREE = {
     "runs_dir": "x",
     "verbose": "0",
     "record": "full",
+    "num_nodes": 2,
 }
 
 

@@ -91,6 +91,7 @@ def test_the_trainer_has_theirs(asked, devices, given):
         name: knobs[name] for name in ("accelerator", "strategy", "precision")
     }
     assert asked["devices"] == given
+    assert asked["num_nodes"] == 1
     assert type(asked["devices"]) is type(given)
     assert (asked["logger"], asked["callbacks"], asked["deterministic"]) == ("logger", ["callback"], True)
 
