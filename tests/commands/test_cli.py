@@ -108,7 +108,7 @@ def test_missing_data_ends_with_exit_code_2_and_leaves_no_run(here, tmp_path, ca
 
 def test_hardware_that_is_not_there_is_told_before_a_run_begins(here, tmp_path, capfd):
     assert cli.main(["train", "--dataset", "digits", "--accelerator", "tpu"]) == 2
-    told = "pipeline: Lightning cannot train with accelerator tpu, devices auto, strategy auto"
+    told = "pipeline: Lightning cannot train with accelerator tpu, devices auto, num_nodes 1, strategy auto"
     assert told in capfd.readouterr().err
     assert list((tmp_path / "runs").iterdir()) == []
 
@@ -148,7 +148,7 @@ def test_the_experiment_verb_passes_on_what_was_typed(monkeypatch):
     assert cli.main(["experiment", "a.yaml"]) == 5
     assert cli.main(["experiment", "a.yaml", "--jobs", "3", "--data_dir", "here", "--runs_dir=there"]) == 5
     assert cli.main(["experiment", "a.yaml", "--until", "decided"]) == 5
-    whole, decided = {"until_decided": False}, {"until_decided": True}
+    whole, decided = ({"until_decided": word, "engine": None} for word in (False, True))
     assert asked == [
         ("a.yaml", 0, "runs", {}, whole),
         ("a.yaml", 3, "there", {"data_dir": "here"}, whole),

@@ -42,6 +42,7 @@ OTHER = {
     "seed": 2,
     "accelerator": "cpu",
     "devices": "2",
+    "num_nodes": 2,
     "strategy": "ddp",
     "precision": "bf16-mixed",
     "matmul_precision": "high",

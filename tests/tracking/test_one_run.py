@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.delivery.delivery import Delivery
+from pipeline.delivery.opening import RUN_KEY
 from pipeline.delivery.writer import Writer
 from pipeline.tracking.journal import Journal, RunFolder
 
@@ -38,6 +39,7 @@ class Store:
     def create_run(self, experiment_id, start_time, tags, run_name):
         run_id = f"run {next(self.numbers)}"
         info = {"run_id": run_id, "experiment_id": experiment_id, "lifecycle_stage": "active", "run_name": run_name}
+        info["artifact_uri"] = f"mlflow-artifacts:/{run_id}"
         data = SimpleNamespace(params={}, metrics={}, tags=dict(tags))
         self.runs[run_id] = SimpleNamespace(info=SimpleNamespace(**info, status="RUNNING"), data=data)
         return self.runs[run_id]
@@ -113,7 +115,10 @@ def test_a_double_that_an_answer_came_too_late_for_is_gone_when_the_run_ends(fol
     store = Store()
     first, second = (Writer(folder, store) for _ in range(2))
     first._start(folder.events()[0], (), True)
-    second.run_id = second._create(folder.events()[0])  # the search came before the other's answer
+    event = folder.events()[0]
+    second.run_id = second._opening.create(
+        event, {RUN_KEY: event["run_key"]}
+    ).info.run_id  # the search came before the other's answer
     assert len(store.runs) == 2
     append(folder, "end", status="FINISHED", tags={})
     Delivery(folder, store).deliver()

@@ -131,6 +131,6 @@ def test_bf16_mixed_trains_and_is_evaluated_in_float32():
 
 def test_unknown_devices_are_told():
     with pytest.raises(
-        ValueError, match="Lightning cannot train with accelerator cpu, devices nonsense, strategy auto"
+        ValueError, match="Lightning cannot train with accelerator cpu, devices nonsense, num_nodes 1, strategy auto"
     ):
         trainer.check_hardware(config(devices="nonsense"))
