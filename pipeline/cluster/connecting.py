@@ -16,7 +16,7 @@ from pipeline.signals import SIGNALS
 # Ray listens on all addresses of the machine by default; where it takes itself for a single machine's, on loopback.
 # And its workers are nicer than other programs, by 15: beside any that computes they would hardly get on.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
-QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+QUIET = {"RAY_BACKEND_LOG_LEVEL": "error", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's own, in the environment of a job's command
 
 
@@ -32,10 +32,15 @@ def installed() -> Any:
         import ray.util.scheduling_strategies
     except ImportError:
         raise ValueError("--on ray needs Ray: make ray") from None
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    hush()
     # What its nodes have to say of dead workers, in paragraphs, is not to fall into the progress: we say it in a line.
     ray._private.worker.print_to_stdstream = lambda *data, **how: None
     return ray
+
+
+def hush() -> None:
+    """Keep Ray's own log lines out of what we say; some of its modules turn them on again."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def connect(place: Place, insecure: bool, code: Path, variables: Mapping[str, str], **own: Any) -> tuple[Any, bool]:
@@ -71,7 +76,8 @@ def connect(place: Place, insecure: bool, code: Path, variables: Mapping[str, st
     except BaseException as error:
         ray.shutdown()
         if isinstance(error, ConnectionError):
-            raise ValueError(f"no Ray answers at {found} ({first_line(error)}); give another --on") from None
+            token = " (with this token: RAY_AUTH_TOKEN_PATH)" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
+            raise ValueError(f"no Ray answers at {found}{token}: {first_line(error)}; give another --on") from None
         raise
     return ray, not found
 

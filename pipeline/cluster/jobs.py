@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.addresses import without_secrets
 from pipeline.cluster import address
 from pipeline.cluster.address import Place
-from pipeline.cluster.connecting import first_line, installed
+from pipeline.cluster.connecting import first_line, hush, installed
 from pipeline.cluster.staging import stage
 from pipeline.experiments.spec import read_question
 from pipeline.signals import Interrupted, interruptions
@@ -41,18 +41,23 @@ def submit(place: Place, options: Any) -> int:
     name = Path(options.file).name
     with tempfile.TemporaryDirectory(prefix="pipeline-code-") as folder:
         stage(Path(folder), own, {name: Path(options.file)})
-        try:
-            job: str = client.submit_job(
-                entrypoint=entrypoint(name, options),
-                submission_id=f"{question.name}-{secrets.token_hex(4)}",
-                runtime_env={"working_dir": folder, "env_vars": handed_on()},
-            )
-        except Exception as error:
-            raise ValueError(
-                f"{place.address} does not take the job ({first_line(error)}); see its dashboard"
-            ) from None
+        about = {"entrypoint": entrypoint(name, options), "submission_id": f"{question.name}-{secrets.token_hex(4)}"}
+        job = _handed_in(client, place, runtime_env={"working_dir": folder, "env_vars": handed_on()}, **about)
     print(f"job {job} on {place.address}; its records lie on the head, in {_shown(_runs_dir(options.runs_dir))}")
     return follow(client, place, job)
+
+
+def _handed_in(client: Any, place: Place, **about: Any) -> str:
+    """The job's name, once the head has taken it; one that has just been started takes none for some seconds."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return str(client.submit_job(**about))
+        except Exception as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                words = first_line(error)
+                raise ValueError(f"{place.address} does not take the job ({words}); see its dashboard") from None
+        time.sleep(LOOK_S)
 
 
 def _client(place: Place) -> Any:
@@ -67,6 +72,7 @@ def _client(place: Place) -> Any:
     address.check_answers(place)
     try:
         client = JobSubmissionClient(place.address)
+        hush()
         client.list_jobs()
     except Exception as error:
         words = first_line(error)

@@ -9,6 +9,8 @@ Message = dict[str, Any]
 PIECE = 4 << 20  # bytes of files in one message
 WINDOW, MOST_WAITING = 2 * PIECE, 256  # bytes and messages that may wait
 POLL_S = 10.0
+LINGER_S = 0.05  # that news alone waits for what comes next: a poll an epoch, and not two
+URGENT = ("ready", "end")
 FEW = 512  # bytes that a message takes beside the files in it
 
 
@@ -23,6 +25,7 @@ class Link:
         self._waiting: list[tuple[int, int, Message]] = []
         self._sent = self._taken = self._bytes = 0
         self._refusal: OSError | None = None
+        self._is_urgent = False
 
     def send(self, message: Message) -> None:
         """Queue a message; waits where too much is queued already.
@@ -38,7 +41,7 @@ class Link:
             self._sent += 1
             self._bytes += size
             self._waiting.append((self._sent, size, message))
-            self._changed.notify_all()
+            self._hurry()
 
     def send_files(self, files: Sequence[tuple[str, Path]], **rest: Any) -> None:
         """Send files by their names in the run's folder, which take their places together; `rest` goes with the last.
@@ -64,6 +67,8 @@ class Link:
             self._sent += 1
             self._bytes += FEW
             self._waiting.append((self._sent, FEW, {"news": news}))
+            if any(name in news for name in URGENT):
+                self._hurry()
             self._changed.notify_all()
 
     def wait_until_taken(self) -> None:
@@ -74,6 +79,7 @@ class Link:
         """
         with self._changed:
             last = self._sent
+            self._hurry()
             while self._taken < last:
                 self._changed.wait()
             self._raise_refusal()
@@ -96,7 +102,14 @@ class Link:
             self._taken = max(self._taken, taken)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._waiting, patience_s)
+            if self._waiting and patience_s:
+                self._changed.wait_for(lambda: self._is_urgent, LINGER_S)
+            self._is_urgent = False
             return [(number, message) for number, _, message in self._waiting]
+
+    def _hurry(self) -> None:
+        self._is_urgent = True
+        self._changed.notify_all()
 
     def _raise_refusal(self) -> None:
         if self._refusal:

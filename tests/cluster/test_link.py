@@ -107,3 +107,21 @@ def test_lines_beyond_measure_are_left_out():
     for _ in range(2 * link.MOST_WAITING):
         one.tell(line="warning")
     assert len(one.poll(0, patience_s=0)) == link.MOST_WAITING
+
+
+def test_news_alone_waits_a_moment_for_what_comes_next_and_an_end_does_not(monkeypatch):
+    monkeypatch.setattr(link, "LINGER_S", 20.0)
+    one = Link()
+    one.tell(epoch=1)
+    found = []
+    polling = in_thread(lambda: found.append(numbers(one.poll(0, patience_s=20))))
+    polling.join(0.1)
+    assert polling.is_alive()
+    one.send({"event": 2})
+    polling.join(5)
+    one.tell(end="FINISHED")
+    found.append(numbers(one.poll(2, patience_s=20)))
+    one.tell(epoch=2)
+    in_thread(one.wait_until_taken)
+    found.append(numbers(one.poll(3, patience_s=20)))
+    assert found == [[1, 2], [3], [4]]

@@ -158,7 +158,7 @@ def test_a_wrong_token_is_said_in_a_line(place, tmp_path):
         patched.setenv("RAY_AUTH_TOKEN_PATH", str(right))
         code = "from tests.cluster.ray_nodes import *; import time; n = Nodes(1, dashboard=True, dashboard_port=8275)\n"
         code += "print(n.address, n.dashboard, flush=True); input(); n.close()"
-        variables = environment(**dict(os.environ))
+        variables = environment()
         guarded = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, text=True
         )
