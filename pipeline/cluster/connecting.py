@@ -59,11 +59,12 @@ def connect(place: Place, insecure: bool, code: Path, variables: Mapping[str, st
     Raises:
         ValueError: if it may not be joined, or nobody answers.
     """
+    ray = installed()
     found = place.address or os.environ.get("RAY_ADDRESS") or _address_of_one_here()
     found = "" if found == "local" else found  # Ray's word for one of its own
     if not found:
         os.environ |= ALONE
-    ray = installed()
+        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # what it has read of that as it was imported
     in_job = OF_A_JOB in os.environ  # which has brought the code
     environment: dict[str, Any] = {"env_vars": dict(variables), **({} if in_job else {"working_dir": str(code)})}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
