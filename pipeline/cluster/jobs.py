@@ -88,7 +88,7 @@ def entrypoint(name: str, options: Any) -> str:
     Without a tracking server the runs are delivered to a database beside their folder.
     """
     runs_dir = _runs_dir(options.runs_dir)
-    store = shlex.quote(f"{os.path.dirname(runs_dir) or '/'}/mlflow.db").replace("'$HOME'", "$HOME")  # noqa: PTH120
+    store = _shown(f"{os.path.dirname(runs_dir).rstrip('/')}/mlflow.db", quote=True)  # noqa: PTH120
     words = ["experiment", name, "--on", "ray"]
     for flag, default in (
         ("jobs", 0),
@@ -103,7 +103,7 @@ def entrypoint(name: str, options: Any) -> str:
     if options.checkpoint_every:
         words += ["--checkpoint_every", str(options.checkpoint_every)]
     words += ["--insecure"] if options.insecure else []
-    uri = f'MLFLOW_TRACKING_URI="${{MLFLOW_TRACKING_URI:-sqlite:///{store}}}"'
+    uri = f"MLFLOW_TRACKING_URI=${{MLFLOW_TRACKING_URI:-sqlite:///{store}}}"
     return f"{uri} exec python -m pipeline {shlex.join(words)} --runs_dir {_shown(runs_dir, quote=True)}"
 
 
