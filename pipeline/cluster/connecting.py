@@ -16,7 +16,7 @@ from pipeline.signals import SIGNALS
 # Ray listens on all addresses of the machine by default; where it takes itself for a single machine's, on loopback.
 # And its workers are nicer than other programs, by 15: beside any that computes they would hardly get on.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
-QUIET = {"RAY_BACKEND_LOG_LEVEL": "error", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's own, in the environment of a job's command
 
 
@@ -72,7 +72,7 @@ def connect(place: Place, insecure: bool, code: Path, variables: Mapping[str, st
         address.check_safe(Place("node", found), insecure, _with_token(place))
     more = {"address": found} if found else {"address": "local", "include_dashboard": False, **own}
     try:
-        with _signals_kept():
+        with _signals_kept(), _nothing_on_stderr():
             ray.init(runtime_env=environment, **quiet, **more)
     except BaseException as error:
         ray.shutdown()
@@ -99,6 +99,19 @@ def _with_token(place: Place) -> dict[str, str]:
 
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     return dict(os.environ)
+
+
+@contextlib.contextmanager
+def _nothing_on_stderr() -> Iterator[None]:
+    """Ray's compiled part says each of its tries to connect there, a line a second; the error says it once."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        for descriptor in (kept, nowhere):
+            os.close(descriptor)
 
 
 class Epitaph:
