@@ -205,7 +205,11 @@ class ClusterPool:
     def _on_loss(self, worker: _Worker, reason: str) -> None:
         """Its run goes on with another worker, from its last checkpoint; three times without an epoch, and it fails."""
         self._let_go(worker)
-        if trial := worker.trial:
+        if (trial := worker.trial) and (end := worker.replica and worker.replica.ended()):
+            trial.hear({"end": end[0], "reason": end[1]})  # it had only not said so yet
+            self._close(worker, trial)
+            self.changed(trial)
+        elif trial:
             assert worker.replica is not None
             count = self.deaths[id(trial)] = self.deaths.get(id(trial), 0) + 1
             words = (

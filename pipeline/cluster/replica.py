@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import divergence
 from pipeline.cluster.link import Message
 from pipeline.files import sync_to_disk
 from pipeline.recording.record import forget_checkpoints, open_journal
@@ -37,6 +38,7 @@ class Replica:
         """
         self.folder, self.uploader, self.environment = folder, uploader, environment
         self.journal = open_journal(folder)
+        self._has_ended = False  # an end from before this worker went on with the run is none
 
     def to_go_on_with(self) -> dict[str, Path]:
         """What another node needs to go on with the run, by its name in the folder."""
@@ -92,6 +94,7 @@ class Replica:
             with contextlib.suppress(OSError):
                 (self.folder.artifacts / event["path"]).unlink()
         self.journal.append_or_hold(event["kind"], **content)
+        self._has_ended = event["kind"] == "end"
         self.uploader.notify()
 
     def end(self, status: str, reason: str) -> None:
@@ -99,6 +102,14 @@ class Replica:
         if self.journal.count and not self.journal.is_closed:
             self.journal.append_or_hold("end", status=status, tags={"failure_reason": reason})
             self.uploader.notify()
+
+    def ended(self) -> tuple[str, str] | None:
+        """The status with which the node has closed the record, and the reason; None if it has not."""
+        end = self.folder.ended() if self._has_ended and not self.journal.held else None
+        if end is None:
+            return None
+        diverged = end["status"] == "FAILED" and divergence.recorded(self.folder.events())
+        return "DIVERGED" if diverged else end["status"], end["tags"].get("failure_reason", "")
 
     def close(self) -> str:
         """Give the folder's lock back; returns what the disk did not take, or nothing."""

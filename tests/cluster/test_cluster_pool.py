@@ -232,3 +232,11 @@ def test_workers_stay_for_the_next_look_and_more_are_started_if_it_has_more_runs
         assert [worker.killed for worker in Script.made] == [False, False]
         assert len(Script.made) == 2
     assert [worker.killed for worker in Script.made] == [True, True]
+
+
+def test_a_worker_that_dies_after_the_end_of_its_record_has_finished_the_run(tmp_path):
+    Script.plays["a"] = [({"event": START}, EPOCH, {"event": END}, "killed just then")]
+    trial = child("a")
+    assert train(tmp_path, trial, child("b")) == [("finished", "")] * 2
+    assert [job["trial"] for job in Script.jobs] == ["a", "b"]
+    assert [event["kind"] for event in trial.folder.events()] == ["start", "end"]
