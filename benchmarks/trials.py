@@ -4,7 +4,6 @@
 """
 
 import os
-import resource
 import shutil
 import statistics
 import sys
@@ -30,20 +29,7 @@ PEER = ROOT / "benchmarks/peers/many_small_runs.py"
 STORE = "sqlite:///mlflow.db"
 ONE, TWO = "one job", "two jobs"
 LAYOUT = f"import mlflow; mlflow.MlflowClient({STORE!r}, {STORE!r}).search_experiments()"
-ADDED, DISK, WORK = [], {"ours": [], "peer": []}, {}
-
-
-def worked(name, measure):
-    """The same, and notes the seconds of a processor that all its processes took: other load changes these least."""
-
-    def measured():
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found = measure()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        WORK.setdefault(name, []).append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        return found
-
-    return measured
+ADDED, DISK = [], {"ours": [], "peer": []}
 
 
 def ours(jobs, template=None):
@@ -115,21 +101,21 @@ def main(rounds):
             f"{TWO}, this pipeline": ours(2, template),
             f"{TWO}, Lightning and MLFlowLogger": peer(2, template),
         }
-        numbers = interleaved({name: worked(name, measure) for name, measure in contenders.items()}, rounds)
+        numbers = interleaved(contenders, rounds)
     names = list(contenders)
     rows = []
     for own, other in (names[:2], names[2:]):
         for name in (own, other):
             if numbers[name]:
                 ratio = ratio_text(ratios(numbers, own, other)) if name == own else ""
-                rows.append([name, *(f"{statistics.median(each[name]):.1f}" for each in (numbers, WORK)), ratio])
+                rows.append([name, f"{statistics.median(numbers[name]):.1f}", ratio])
     lines = [
         f"what a run adds to its epochs: {statistics.median(ADDED):.2f} s of the worker (median)" if ADDED else "",
         *(f"on the disk, {who}: {statistics.median(found):.0f} MB" for who, found in DISK.items() if found),
     ]
-    text = table(["24 runs of one epoch", "seconds", "of a processor", "times the script (lowest to highest)"], rows)
+    text = table(["24 runs of one epoch", "seconds", "times the script (lowest to highest)"], rows)
     text += "\n\n" + "\n".join(f"- {line}" for line in lines if line)
-    data = {"rounds": rounds, "seconds": numbers, "processor_s": WORK, "added_s": ADDED, "disk_mb": DISK}
+    data = {"rounds": rounds, "seconds": numbers, "added_s": ADDED, "disk_mb": DISK}
     publish("trials", text, data)
 
 

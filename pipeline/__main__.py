@@ -10,7 +10,6 @@ SYSTEMS = "pipeline: this runs on Linux, macOS and Windows' WSL (wsl --install),
 if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
     sys.exit(print(SYSTEMS, file=sys.stderr) or 2)  # before an import fails for want of what other systems have
 
-from pipeline.machine import let_waiting_threads_sleep  # noqa: E402
 from pipeline.signals import Interrupted, interruptions, uninterrupted  # noqa: E402
 from pipeline.terminal.account import settle  # noqa: E402
 from pipeline.terminal.outputs import make_safe, write_error  # noqa: E402
@@ -51,5 +50,4 @@ def run() -> NoReturn:
 if __name__ == "__main__":
     make_safe()
     settle()
-    let_waiting_threads_sleep()
     run()

@@ -24,7 +24,6 @@ from pipeline.experiments.plan import Data, data_of
 from pipeline.experiments.pool import THREADS
 from pipeline.experiments.spec import Question
 from pipeline.experiments.trial import Trial
-from pipeline.machine import WAITING
 from pipeline.recording.code_digest import code_digest
 from pipeline.terminal.shell import UnreachableError, user_name
 from pipeline.tracking.journal import RunFolder
@@ -81,7 +80,7 @@ class RayCluster:
             with tempfile.TemporaryDirectory(prefix="pipeline-code-") as folder:
                 stage(Path(folder), own)
                 room = max(cores(), math.ceil(jobs * self.cpus))
-                threads = {**WAITING, **dict.fromkeys(THREADS, str(max(1, math.ceil(self.cpus))))}
+                threads = dict.fromkeys(THREADS, str(max(1, math.ceil(self.cpus))))
                 self.ray, self.is_ours = connect(
                     self.place, self.insecure, Path(folder), threads, num_cpus=room, object_store_memory=store
                 )
