@@ -30,6 +30,7 @@ settings.register_profile("project", derandomize=True, deadline=None, database=N
 settings.load_profile("project")
 # Two processes take the files in turn: the long ones first, so that none is left alone with one at the end.
 SLOW_FIRST = (
+    "test_on_ray",
     "test_faults",
     "test_any_script",
     "test_examples",
@@ -41,6 +42,7 @@ SLOW_FIRST = (
     "test_mnist",
     "test_promotion",
     "test_page",
+    "test_two_nodes",
     "test_divergence",
     "test_old_runs",
     "test_experiment_ends",
