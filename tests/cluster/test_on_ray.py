@@ -73,7 +73,10 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
     """Three nodes with the dashboard that takes jobs."""
-    made = Nodes(3, dashboard=True)
+    with pytest.MonkeyPatch.context() as patched:  # a job takes the store of whoever started Ray
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patched.delenv(name)
+        made = Nodes(3, dashboard=True)
     yield made
     made.close()
 
