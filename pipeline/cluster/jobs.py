@@ -36,11 +36,10 @@ def submit(place: Place, options: Any) -> int:
     """
     address.check_safe(place, options.insecure)
     question = read_question(options.file, runs_dir=options.runs_dir)
-    own = sorted({path for config in question.variants.values() for path in config.own_code()})
     client = _client(place)
     name = Path(options.file).name
     with tempfile.TemporaryDirectory(prefix="pipeline-code-") as folder:
-        stage(Path(folder), own, {name: Path(options.file)})
+        stage(Path(folder), question.own_code(), {name: Path(options.file)})
         about = {"entrypoint": entrypoint(name, options), "submission_id": f"{question.name}-{secrets.token_hex(4)}"}
         job = _handed_in(client, place, runtime_env={"working_dir": folder, "env_vars": handed_on()}, **about)
     print(f"job {job} on {place.address}; its records lie on the head, in {_shown(_runs_dir(options.runs_dir))}")
@@ -97,11 +96,10 @@ def entrypoint(name: str, options: Any) -> str:
         ("data_dir", None),
         ("cpus", 1.0),
         ("gpus", 0.0),
+        ("checkpoint_every", 0.0),
     ):
         if (value := getattr(options, flag)) != default:
             words += [f"--{flag}", str(value)]
-    if options.checkpoint_every:
-        words += ["--checkpoint_every", str(options.checkpoint_every)]
     words += ["--insecure"] if options.insecure else []
     uri = f"MLFLOW_TRACKING_URI=${{MLFLOW_TRACKING_URI:-sqlite:///{store}}}"
     return f"{uri} exec python -m pipeline {shlex.join(words)} --runs_dir {_shown(runs_dir, quote=True)}"

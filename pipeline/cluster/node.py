@@ -14,10 +14,10 @@ from typing import Any
 from pipeline.cluster.facts import facts
 from pipeline.cluster.link import Link, Message
 from pipeline.cluster.remote_journal import RemoteJournal, Unheard
-from pipeline.cluster.replica import BEST, in_order
 from pipeline.config import RunConfig
 from pipeline.data.dataset import DataError, Dataset
 from pipeline.experiments.worker import Job, Worker
+from pipeline.files import BEST, checkpoints_in_order
 from pipeline.recording.code_digest import code_digest
 from pipeline.tracking.journal import CHECKPOINTS, RunFolder
 from pipeline.tracking.run import Run
@@ -39,12 +39,12 @@ class NodeWorker(Worker):
         Args:
             fetch: gives what a reference into the object store stands for.
         """
-        self.told_at, self.is_new = 0.0, True
         self.fetch = fetch
         self.link = Link()
         self.scratch = Path(tempfile.mkdtemp(prefix="pipeline-node-"))
         self.source: tuple[Any, Dataset] | None = None
-        self.sent_at, self.sent = 0.0, dict[str, int]()
+        self.sent_at = 0.0
+        self.sent: dict[str, int] = {}
         os.environ.pop("MLFLOW_RUN_ID", None)
         sys.stderr = Warnings(self.link)
 
@@ -54,7 +54,7 @@ class NodeWorker(Worker):
     def get_ready(self) -> None:
         """Import what a training needs, then say what is here."""
         try:
-            import pipeline.training.fit  # noqa: F401
+            import pipeline.recording.preload  # noqa: F401
 
             self._say(ready=facts(), node=platform.node())
         except BaseException as error:
@@ -123,7 +123,8 @@ class NodeWorker(Worker):
     def _send_checkpoints(self) -> None:
         """Send what is new of the newest checkpoint and of the best one; they take their places together."""
         folder = self.folder
-        paths = [path for path in (folder.checkpoints / BEST, *in_order(folder.checkpoints)[-1:]) if path.exists()]
+        newest = checkpoints_in_order(folder.checkpoints)[-1:]
+        paths = [path for path in (folder.checkpoints / BEST, *newest) if path.exists()]
         files = [(str(path.relative_to(folder.path)), path) for path in paths]
         files = [(name, path) for name, path in files if self.sent.get(name) != _changed_at(path)]
         self.sent |= {name: _changed_at(path) for name, path in files}

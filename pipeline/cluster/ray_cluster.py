@@ -20,6 +20,7 @@ from pipeline.cluster.pool import ClusterPool
 from pipeline.cluster.ray_worker import RayWorker
 from pipeline.cluster.staging import stage
 from pipeline.data.dataset import Dataset
+from pipeline.experiments.engine import bytes_of
 from pipeline.experiments.plan import Data, data_of
 from pipeline.experiments.pool import THREADS
 from pipeline.experiments.spec import Question
@@ -72,13 +73,11 @@ class RayCluster:
         if self.place.address:
             address.check_safe(self.place, self.insecure)
             address.check_answers(self.place)
-        own = sorted({path for config in question.variants.values() for path in config.own_code()})
-        size = sum(each.inputs.nbytes for source in sources.values() for each in (source.train, source.test))
-        store = STORE_BYTES + 2 * size
+        store = STORE_BYTES + 2 * sum(map(bytes_of, sources.values()))
         self.expected = facts()
         try:
             with tempfile.TemporaryDirectory(prefix="pipeline-code-") as folder:
-                stage(Path(folder), own)
+                stage(Path(folder), question.own_code())
                 room = max(cores(), math.ceil(jobs * self.cpus))
                 threads = dict.fromkeys(THREADS, str(max(1, math.ceil(self.cpus))))
                 self.ray, self.is_ours = connect(

@@ -1,21 +1,18 @@
 """The run's folder in the experiment's process: what a node says is written there, as a local run writes it."""
 
 import contextlib
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import divergence
 from pipeline.cluster.link import Message
-from pipeline.files import sync_to_disk
+from pipeline.files import BEST, KEPT, checkpoints_in_order, is_whole_archive, sync_to_disk
 from pipeline.recording.record import forget_checkpoints, open_journal
 from pipeline.tracking.folders import remove
 from pipeline.tracking.journal import CHECKPOINTS, CONFIG, JOURNAL, VITAL, RunFolder
 from pipeline.tracking.lines import Event
 from pipeline.tracking.uploader import Uploader
-
-KEPT, BEST, EPOCHS = 2, "best.ckpt", "epoch-*.ckpt"
 
 
 class Replica:
@@ -46,7 +43,9 @@ class Replica:
             return {}
         names = [JOURNAL, VITAL, CONFIG, f"{CHECKPOINTS}/{BEST}"]
         paths = [self.folder.path / name for name in names]
-        newest = next((path for path in reversed(self._checkpoints()) if _is_whole(path)), None)
+        newest = next(
+            (path for path in reversed(checkpoints_in_order(self.folder.checkpoints)) if is_whole_archive(path)), None
+        )
         return {str(path.relative_to(self.folder.path)): path for path in (*paths, newest) if path and path.exists()}
 
     def take(self, message: Message) -> None:
@@ -80,11 +79,8 @@ class Replica:
         for folder in {(self.folder.path / name).parent for name in names}:
             sync_to_disk(folder)
         if any(name.startswith(CHECKPOINTS) for name in names):
-            for old in self._checkpoints()[:-KEPT]:
+            for old in checkpoints_in_order(self.folder.checkpoints)[:-KEPT]:
                 old.unlink()
-
-    def _checkpoints(self) -> list[Path]:
-        return in_order(self.folder.checkpoints)
 
     def _append(self, event: Event) -> None:
         content = {name: value for name, value in event.items() if name not in ("kind", "n")}
@@ -119,17 +115,3 @@ class Replica:
         if not count and not held:
             remove(self.folder)
         return f"no space left on the disk of {self.folder.path}: {held} records are lost" if held else ""
-
-
-def in_order(checkpoints: Path) -> list[Path]:
-    """The checkpoints of epochs, the oldest first."""
-    return sorted(checkpoints.glob(EPOCHS), key=lambda path: int(path.stem.rpartition("-")[2]))
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether every member of the checkpoint has its checksum; torch, which would read it, is not needed here."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:
-        return False

@@ -163,7 +163,7 @@ class Delivery:
 
     def _is_new(self, start: Event) -> bool:
         """Whether nothing can have been sent of the run; the state says from now on that something may have been."""
-        state, is_whole = self.folder.state(), self.folder.checked_state()[1]
+        state, is_whole = self.folder.checked_state()
         since = self.writer.known.since
         if ASKED in state or self._elsewhere or not is_whole or since is None or start["time"] < since:
             return False

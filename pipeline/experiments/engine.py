@@ -18,6 +18,11 @@ from pipeline.tracking.uploader import UploaderProcess
 MOST_SENT = 1 << 28  # bytes of data that a worker is sent, and does not read again
 
 
+def bytes_of(source: Dataset) -> int:
+    """What its examples take."""
+    return sum(each.inputs.nbytes for each in (source.train, source.test))
+
+
 class Pool(Protocol):
     """Trains runs, so many at a time; whatever is under way as it is left stops, its last epoch saved."""
 
@@ -76,7 +81,7 @@ class ThisMachine:
     def open(self, question: Question, sources: Mapping[Data, Dataset], jobs: int) -> AbstractContextManager[object]:
         """Keep the data for the workers."""
         for data, source in sources.items():
-            if sum(each.inputs.nbytes for each in (source.train, source.test)) <= MOST_SENT:
+            if bytes_of(source) <= MOST_SENT:
                 self.sources[data] = source
         return contextlib.nullcontext()
 

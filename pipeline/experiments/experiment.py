@@ -131,7 +131,7 @@ def _begin(question: Question, judged: Judged, run: Run) -> None:
         QUESTION: question.name,
         "experiment": question.name,
         "variant": "(all)",
-        "code": code_digest(sorted({path for config in question.variants.values() for path in config.own_code()})),
+        "code": code_digest(question.own_code()),
         **judged.tag(None),
     }
     if run.folder.started():

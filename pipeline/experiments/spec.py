@@ -63,6 +63,10 @@ class Question:
         first = self.variants[variant]
         return [first.replace(seed=seed, validation_seed=place % self.splits) for place, seed in enumerate(seeds)]
 
+    def own_code(self) -> list[str]:
+        """The import paths of the user's own code that takes part in any variant."""
+        return sorted({path for config in self.variants.values() for path in config.own_code()})
+
     def plan(self, asked: int = 0) -> Plan:
         """When its runs are looked at; `asked` is the most contrasts that there ever were."""
         return Plan.of(self.seeds, self.baseline_seeds, self.splits, len(self.variants) - 1, asked)

@@ -35,11 +35,12 @@ DATASETS = 2  # too large to be sent, that a worker keeps in memory
 class Worker:
     """One worker process."""
 
+    told_at = 0.0
+    is_new = True
+
     def __init__(self, connection: "Connection[Any, Any]", uploader_descriptor: int) -> None:
         self.connection, self.uploader_descriptor = connection, uploader_descriptor
         self.jobs: queue.Queue[Job | None] = queue.Queue()
-        self.told_at = 0.0
-        self.is_new = True
         self.sources: dict[Any, Dataset] = {}
 
     def listen(self) -> None:

@@ -13,6 +13,7 @@ import yaml
 from pipeline import divergence
 from pipeline.config import RunConfig, own_code
 from pipeline.divergence import DivergedError
+from pipeline.files import epoch_of
 from pipeline.imports import gc_paused
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER, has_partners, is_partner
 from pipeline.recording.code_digest import code_digest
@@ -116,13 +117,11 @@ def resume(config: RunConfig, run: Run, data: "DataModule") -> Path | None:
     Raises:
         ValueError: if the data is not that which the run began with.
     """
-    from pipeline.training import checkpoints
-
     assert data.source is not None
     recovery.check_same_data(run.folder, data.source.digest)
     changes = {} if config.epochs == recorded_config(run.folder).epochs else {"epochs": config.epochs}
     checkpoint = _checkpoint_to_continue(run.folder, config)
-    tags = {"resumed_after_epoch": str(checkpoints.epoch_of(checkpoint) if checkpoint else 0)}
+    tags = {"resumed_after_epoch": str(epoch_of(checkpoint) if checkpoint else 0)}
     tags |= {
         f"resumed.{name}": str(value)
         for name, value in {**git_tags(), "code": code_digest(config.own_code()), **changes}.items()

@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,11 @@ import torch
 from pytorch_lightning import Trainer
 from torch.serialization import add_safe_globals, get_unsafe_globals_in_checkpoint
 
+from pipeline import files
 from pipeline.config.own_code import OwnCodeError, begin_of
-from pipeline.files import replaced_whole
+from pipeline.files import checkpoints_in_order, is_whole_archive, replaced_whole
 
-KEPT, BEST = 2, "best.ckpt"
+KEPT, BEST = files.KEPT, files.BEST
 NEEDED = {"state_dict", "optimizer_states", "callbacks", "loops", "epoch", "global_step"}
 # NumPy's numbers and arrays hold no code, and a callback's `min(self.best, np.mean(...))` is one: they may be loaded.
 add_safe_globals([np.ndarray, np.dtype, *(each for each in vars(np.dtypes).values() if isinstance(each, type))])
@@ -31,7 +30,7 @@ def save(trainer: Trainer, folder: Path, epoch: int) -> Path:
     path = path_of(folder, epoch)
     write_whole(trainer, path)
     if trainer.is_global_zero:
-        for old in _by_age(folder)[:-KEPT]:
+        for old in checkpoints_in_order(folder)[:-KEPT]:
             old.unlink()
     return path
 
@@ -74,7 +73,7 @@ def _unloadable(trainer: Trainer, path: Path) -> str:
 def latest(folder: Path) -> tuple[Path | None, list[Path]]:
     """The newest checkpoint that is whole, or None; and the damaged ones that are newer."""
     damaged: list[Path] = []
-    for path in reversed(_by_age(folder)):
+    for path in reversed(checkpoints_in_order(folder)):
         if load(path) is not None:
             return path, damaged
         damaged.append(path)
@@ -87,10 +86,9 @@ def load(path: Path) -> dict[str, Any] | None:
     Whole means: every member of the archive has the checksum that it was given (torch looks at none), and torch has
     loaded it. What a damaged file makes either of them raise is not theirs to promise, so any error counts.
     """
+    if not is_whole_archive(path):
+        return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return None
         content = torch.load(path, map_location="cpu", weights_only=True)
         return content if content.keys() >= NEEDED else None
     except Exception:
@@ -142,13 +140,3 @@ def problem_of(state: Any) -> str:
 def path_of(folder: Path, epoch: int) -> Path:
     """Where the checkpoint of an epoch (from 1) lies."""
     return folder / f"epoch-{epoch:04d}.ckpt"
-
-
-def epoch_of(path: Path) -> int:
-    """The number of epochs that the checkpoint has behind it."""
-    return int(path.stem.removeprefix("epoch-"))
-
-
-def _by_age(folder: Path) -> list[Path]:
-    found = (path for path in folder.glob("epoch-*.ckpt") if re.fullmatch(r"epoch-\d+", path.stem))
-    return sorted(found, key=epoch_of)

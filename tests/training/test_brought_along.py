@@ -6,7 +6,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from torchmetrics.functional.classification import multiclass_f1_score
 
-from pipeline import cli
+from pipeline import cli, files
 from pipeline.config import ConfigError, RunConfig
 from pipeline.config.own_code import OwnCodeError
 from pipeline.networks.mlp import MLP
@@ -105,7 +105,7 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path, stop,
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         trained(**knobs, folder=tmp_path, callbacks=[Stop(1)])
     last, _ = checkpoints.latest(tmp_path)
-    assert checkpoints.epoch_of(last) == stop
+    assert files.epoch_of(last) == stop
     resumed = trained(**knobs, folder=tmp_path, resume_from=last)
     assert type(resumed.classifier) is (fit.FastClassifier if fast else Classifier)
     assert torch.equal(ranks.weights_of(resumed.classifier), ranks.weights_of(whole.classifier))

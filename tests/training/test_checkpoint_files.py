@@ -10,6 +10,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
+from pipeline import files
 from pipeline.config.own_code import OwnCodeError
 from pipeline.training import checkpoints, fit
 from tests import ranks
@@ -76,7 +77,7 @@ def test_other_ranks_only_take_part_in_saving(tmp_path, monkeypatch):
 
 
 def test_the_name_tells_the_epochs_behind_it():
-    assert checkpoints.epoch_of(SimpleNamespace(stem="epoch-0012")) == 12
+    assert files.epoch_of(SimpleNamespace(stem="epoch-0012")) == 12
 
 
 class Refusing(Steps):
