@@ -31,9 +31,11 @@ settings.load_profile("project")
 # Two processes take the files in turn: the long ones first, so that none is left alone with one at the end.
 SLOW_FIRST = (
     "test_on_ray",
-    "test_faults",
     "test_any_script",
     "test_examples",
+    "test_tracker_faults",
+    "test_killed_runs",
+    "test_faults",
     "test_experiments",
     "test_mlproject",
     "test_model_server",

@@ -19,6 +19,10 @@ from tests.conftest import environment, ready_store
 PROMISED_EXIT_S = 10
 ANSWERS_WITHIN_S = 60
 STARTS_WITHIN_S = 180
+KNOBS = ("--dataset", "digits", "--hidden_units", "16", "--accelerator", "cpu", "--runs_dir", "runs")
+LONG = (*KNOBS, "--epochs", "3000", "--batch_size", "16", "--model_name", "")
+SHORT = (*KNOBS, "--epochs", "3")
+THREADS = {"OMP_NUM_THREADS": "1"}
 
 
 class Server:
@@ -122,6 +126,16 @@ def only_folder(cwd):
     """The one run folder below."""
     (folder,) = all_folders(Path(cwd) / "runs")
     return folder
+
+
+def store(cwd):
+    """The store that a command takes there by itself."""
+    return f"sqlite:///{cwd}/mlflow.db"
+
+
+def run_of(cwd):
+    """The one run below, as MLflow has it."""
+    return mlflow.MlflowClient(tracking_uri=store(cwd)).get_run(only_folder(cwd).state()["run_id"])
 
 
 def epochs_recorded(cwd):
