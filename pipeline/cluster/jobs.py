@@ -42,7 +42,8 @@ def submit(place: Place, options: Any) -> int:
         stage(Path(folder), question.own_code(), {name: Path(options.file)})
         about = {"entrypoint": entrypoint(name, options), "submission_id": f"{question.name}-{secrets.token_hex(4)}"}
         job = _handed_in(client, place, runtime_env={"working_dir": folder, "env_vars": handed_on()}, **about)
-    print(f"job {job} on {place.address}; its records lie on the head, in {_shown(_runs_dir(options.runs_dir))}")
+    print(f"job {job} on {place.address}; its records lie on the head, in {_shown(_runs_dir(options.runs_dir))},")
+    print(f"and in {told(options.runs_dir)}")
     return follow(client, place, job)
 
 
@@ -87,7 +88,6 @@ def entrypoint(name: str, options: Any) -> str:
     Without a tracking server the runs are delivered to a database beside their folder.
     """
     runs_dir = _runs_dir(options.runs_dir)
-    store = _shown(f"{os.path.dirname(runs_dir).rstrip('/')}/mlflow.db", quote=True)  # noqa: PTH120
     words = ["experiment", name, "--on", "ray"]
     for flag, default in (
         ("jobs", 0),
@@ -101,13 +101,26 @@ def entrypoint(name: str, options: Any) -> str:
         if (value := getattr(options, flag)) != default:
             words += [f"--{flag}", str(value)]
     words += ["--insecure"] if options.insecure else []
-    uri = f"MLFLOW_TRACKING_URI=${{MLFLOW_TRACKING_URI:-sqlite:///{store}}}"
+    uri = f"MLFLOW_TRACKING_URI=${{MLFLOW_TRACKING_URI:-sqlite:///{_shown(_store(runs_dir), quote=True)}}}"
     return f"{uri} exec python -m pipeline {shlex.join(words)} --runs_dir {_shown(runs_dir, quote=True)}"
 
 
 def _runs_dir(given: str) -> str:
     """Where the records lie on the head: as given, or below the home folder there."""
     return given if Path(given).is_absolute() else f"$HOME/{Path(given)}"
+
+
+def _store(runs_dir: str) -> str:
+    return f"{os.path.dirname(runs_dir).rstrip('/')}/mlflow.db"  # noqa: PTH120
+
+
+def told(runs_dir: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the job will record, in words: an address that is not sent along is not what it takes."""
+    if uri := handed_on(environ).get("MLFLOW_TRACKING_URI"):
+        return uri
+    given = environ.get("MLFLOW_TRACKING_URI", "")
+    why = " (a password is not sent along)" if without_secrets(given) != given else ""
+    return f"MLflow as MLFLOW_TRACKING_URI says on the head, or else in {_shown(_store(_runs_dir(runs_dir)))}{why}"
 
 
 def _shown(path: str, quote: bool = False) -> str:

@@ -70,6 +70,21 @@ def test_a_servers_address_goes_along_unless_it_holds_a_secret(uri, goes):
     assert jobs.handed_on(environ) == {**({"MLFLOW_TRACKING_URI": uri} if goes else {}), "PYTHONUNBUFFERED": "1"}
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://mlflow:5000", "http://mlflow:5000"),
+        ("sqlite:///mlflow.db", "MLflow as MLFLOW_TRACKING_URI says on the head, or else in ~/mlflow.db"),
+        (
+            "http://bob:pw@mlflow:5000",
+            "MLflow as MLFLOW_TRACKING_URI says on the head, or else in ~/mlflow.db (a password is not sent along)",
+        ),
+    ],
+)
+def test_where_the_job_records_is_told_and_no_secret_with_it(uri, words):
+    assert jobs.told("runs", {"MLFLOW_TRACKING_URI": uri}) == words
+
+
 class Client:
     """A head that says one more line each time that it is asked, then ends."""
 
