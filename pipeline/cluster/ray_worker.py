@@ -11,6 +11,15 @@ from pipeline.cluster.node import NodeWorker
 from pipeline.cluster.pool import LostError
 
 LINK = "link"  # the thread in which a worker is polled while it trains in another
+AGAIN_S, ANSWERS_LOST = 1.0, 30
+GONE = (
+    "RayActorError",
+    "RuntimeEnvSetupError",
+    "ActorUnschedulableError",
+    "NodeDiedError",
+    "WorkerCrashedError",
+    "OutOfMemoryError",
+)
 
 
 class RayWorker:
@@ -24,15 +33,24 @@ class RayWorker:
         self.actor.get_ready.remote()
 
     def poll(self, taken: int, refusal: tuple[int, str] | None) -> list[tuple[int, Message]]:
-        """What it has to say; LostError if it is gone."""
-        errors = self.ray.exceptions
+        """What it has to say; LostError if it is gone.
+
+        An answer can be lost on its way, with the node that it lay on or without: whoever is asked again answers the
+        same, and whoever is gone is told apart by Ray in a while.
+        """
+        errors, lost = self.ray.exceptions, 0
         while True:
             try:
                 asked = self.actor.poll.options(concurrency_group=LINK).remote(taken, refusal)
                 return self.ray.get(asked)  # type: ignore[no-any-return]
             except errors.ActorUnavailableError:
-                time.sleep(1.0)  # the network; whoever is gone is told apart by Ray in a while
-            except (errors.RayActorError, errors.RuntimeEnvSetupError, errors.ActorUnschedulableError) as error:
+                time.sleep(AGAIN_S)
+            except errors.ObjectLostError as error:
+                lost += 1
+                if lost > ANSWERS_LOST:
+                    raise LostError(f"{lost} of its answers did not arrive: {first_line(error)}") from None
+                time.sleep(AGAIN_S)
+            except tuple(getattr(errors, name) for name in GONE) as error:
                 raise LostError(_cause(error)) from None
 
     def train(self, job: Mapping[str, Any]) -> None:
