@@ -39,12 +39,12 @@ class Nodes:
     def kill_raylet(self):
         """The node that was added last loses its raylet, as if its machine were gone."""
         node = self.others.pop()
-        kill(node.all_processes["raylet"][0].process.pid)
+        end(node, "raylet")
         return node
 
     def kill_head(self):
         for name in ("gcs_server", "raylet"):
-            kill(self.cluster.head_node.all_processes[name][0].process.pid)
+            end(self.cluster.head_node, name)
 
     def workers(self):
         """The processes of the actors that train."""
@@ -98,6 +98,13 @@ def listening(pid):
 
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
+
+
+def end(node, name):
+    """Kill a process of a node and bury it: what it has started ends only once nobody bears its id."""
+    process = node.all_processes[name][0].process
+    process.kill()
+    process.wait()
 
 
 def wait_for(condition, patience_s=300):
