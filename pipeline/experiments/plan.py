@@ -10,6 +10,7 @@ from pipeline.config import ROLES, RunConfig
 from pipeline.experiments.spec import Question
 from pipeline.experiments.trial import Trial
 from pipeline.recording.code_digest import code_digest
+from pipeline.recording.record import forget_checkpoints
 from pipeline.recording.resuming import QUESTION, recorded_knobs
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, data_digest, values_of
@@ -105,6 +106,7 @@ def _take_up(trial: Trial, folder: RunFolder, parent: RunFolder, uploader: Uploa
     end, events = folder.ended(), folder.events()
     trial.folder = folder
     trial.state = "finished" if end and end["status"] == "FINISHED" else "interrupted"
+    forget_checkpoints(folder)  # of one that was killed between its end and this
     if end and trial.state != "finished" and divergence.recorded(events):  # the same again would do the same
         trial.state, trial.reason = "diverged", end["tags"].get("failure_reason", "")
     trial.epochs_done = max(values_of(events).get("train_loss", {0: 0.0}))

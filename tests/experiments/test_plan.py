@@ -147,6 +147,15 @@ def test_a_run_that_is_there_is_taken_up_as_it_ended(trial, status, other, state
     assert child.ended == (state != "interrupted")
 
 
+@pytest.mark.parametrize(("status", "kept"), [("FINISHED", False), ("KILLED", True)])
+def test_a_finished_run_that_was_killed_between_its_end_and_its_checkpoints_loses_them_now(trial, status, kept):
+    there = record(status=status, epochs=2)
+    there.checkpoints.mkdir(exist_ok=True)
+    (there.checkpoints / "epoch-0002.ckpt").write_bytes(b"network")
+    first()
+    assert there.checkpoints.exists() == kept
+
+
 def test_a_run_that_died_without_a_word_is_marked_so_and_gone_on_with(trial):
     there = record(status="", epochs=2)
     child = first()
