@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.common import MNIST_DIR, OURS, ROOT, interleaved, publish, quickest_ratio, ratio_text, ratios, table
 from pipeline.cluster.ray_worker import RayWorker, TrainingActor
 
-ROUNDS, TRIALS, EPOCHS = 3, int(os.environ.get("TRIALS", "2000")), 20
+ROUNDS, TRIALS, EPOCHS, WORKERS = 3, int(os.environ.get("TRIALS", "2000")), 20, 4
 QUESTION = """question: what does Ray cost?
 shared: {{epochs: {epochs}, validation_size: 10000}}
 variants:
@@ -92,10 +92,10 @@ def flood(workers):
         nobody = Uploader(parent, os.open(os.devnull, os.O_WRONLY))
         kind = lambda: RayWorker(ray, 1, 0, NoTraining)  # noqa: E731
         pool = ClusterPool(workers, kind, job_of, facts(), nobody, parent, runs, {})
-        moments = []
+        moments, busy = [], time.process_time()
         with pool:
             pool.run(trials, lambda trial: moments.append(time.perf_counter()))
-        seconds = moments[-1] - moments[0]
+        seconds, busy = moments[-1] - moments[0], time.process_time() - busy
         folders = all_folders(runs)
         counts = [len(each.events()) for each in folders]
         size = sum(path.stat().st_size for each in folders for path in each.path.rglob("*") if path.is_file())
@@ -110,6 +110,7 @@ def flood(workers):
         ["seconds", f"{seconds:.0f}"],
         ["events a second", f"{sum(counts) / seconds:.0f}"],
         ["runs a second", f"{len(folders) / seconds:.1f}"],
+        ["processor time of the experiment's process an event, ms", f"{1000 * busy / sum(counts):.2f}"],
         ["most memory of the experiment's process, MB", f"{memory:.0f}"],
         ["bytes of a run's folder", f"{size / len(folders):,.0f}"],
     ]
@@ -118,7 +119,7 @@ def flood(workers):
 def main():
     """Measure and publish."""
     rounds, epochs = (int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS), int(os.environ.get("EPOCHS", "8"))
-    rows = flood(workers=2)
+    rows = flood(workers=WORKERS)
     print(table(["flood", ""], rows), flush=True)
     starts = {}
     contenders = {on: lambda on=on: timed(on, epochs, starts) for on in ("local", "ray")}
@@ -130,7 +131,7 @@ def main():
             table(["--on", "seconds of training 4 runs, 2 at a time", "seconds before"], told),
             f"\nRay's as a multiple of this machine's own in the same round: {ratio}; of the quickest of each: "
             f"{quickest_ratio(seconds, 'ray', 'local')}\n",
-            table(["2,000 runs of no training", f"{EPOCHS} epochs each, 2 workers"], rows),
+            table(["2,000 runs of no training", f"{EPOCHS} epochs each, {WORKERS} workers"], rows),
         ]
     )
     publish("cluster", text, {"seconds": seconds, "starts": starts, "flood": dict(rows)})
