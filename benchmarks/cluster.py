@@ -1,7 +1,7 @@
 """What Ray costs an experiment, and how much one experiment's process takes in. `make bench-cluster`, after `make ray`.
 
-Pairs: the same runs of about 20 s on this machine and on a Ray started there. From the line that begins the training
-to the one of the last run, so with the start of the workers and without that of Ray, which is told beside.
+Pairs: the same runs on this machine and on a Ray started there, from the first run's beginning to the last one's end as
+their own records have them. What comes before, the start of Ray and what its workers import, is told beside.
 
 Flood: 2,000 runs without training through the real pool, actors, journals: events a second, memory, bytes a run.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.common import MNIST_DIR, OURS, ROOT, interleaved, publish, quickest_ratio, ratio_text, ratios, table
 from pipeline.cluster.ray_worker import RayWorker, TrainingActor
+from pipeline.tracking.folders import all_folders
 
 ROUNDS, TRIALS, EPOCHS, WORKERS = 3, int(os.environ.get("TRIALS", "2000")), 20, 4
 QUESTION = """question: what does Ray cost?
@@ -23,33 +24,25 @@ shared: {{epochs: {epochs}, validation_size: 10000}}
 variants:
   none: {{dropout: 0.0}}
   half: {{dropout: 0.5}}
-seeds: 2
+seeds: [1, 2]
 baseline: none
 """
+RUNS = 4
 
 
 def timed(on, epochs, starts):
-    """Seconds from the first line to the last run's; notes how long the command took to get there."""
+    """Seconds from the first run's beginning to the last one's end; notes how long it took to get there."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "cost.yaml").write_text(QUESTION.format(epochs=epochs))
         command = [OURS, "-m", "pipeline", "experiment", "cost.yaml", "--jobs", "2", "--on", on]
-        variables = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "MNIST_DIR": str(MNIST_DIR),
-            "PYTHONUNBUFFERED": "1",
-            "RAY_ADDRESS": "local",
-        }
-        began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE, text=True)
-        first = last = None
-        for line in process.stdout:
-            if line.startswith("cost: 4 runs"):
-                first = time.perf_counter()
-            if line.startswith("4/4 "):
-                last = time.perf_counter()
-        if process.wait() or first is None or last is None:
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), "MNIST_DIR": str(MNIST_DIR), "RAY_ADDRESS": "local"}
+        began = time.time()
+        done = subprocess.run(command, cwd=folder, env=variables, stdout=subprocess.DEVNULL)
+        events = [each.events() for each in all_folders(Path(folder) / "runs")]
+        runs = [each for each in events if "variant" in each[0]["tags"]]
+        if done.returncode or len(runs) != RUNS:
             return None
+        first, last = min(each[0]["time"] for each in runs) / 1000, max(each[-1]["time"] for each in runs) / 1000
     starts.setdefault(on, []).append(first - began)
     return last - first
 
@@ -74,7 +67,6 @@ def flood(workers):
     from pipeline.cluster.pool import ClusterPool
     from pipeline.config import RunConfig
     from pipeline.experiments.trial import Trial
-    from pipeline.tracking.folders import all_folders
     from pipeline.tracking.journal import RunFolder
     from pipeline.tracking.uploader import Uploader
 
@@ -128,7 +120,7 @@ def main():
     told = [[on, *(f"{min(each[on]):.1f} to {max(each[on]):.1f}" for each in (seconds, starts))] for on in seconds]
     text = "\n".join(
         [
-            table(["--on", "seconds of training 4 runs, 2 at a time", "seconds before"], told),
+            table(["--on", f"seconds of {RUNS} runs, 2 at a time", "seconds before the first"], told),
             f"\nRay's as a multiple of this machine's own in the same round: {ratio}; of the quickest of each: "
             f"{quickest_ratio(seconds, 'ray', 'local')}\n",
             table(["2,000 runs of no training", f"{EPOCHS} epochs each, {WORKERS} workers"], rows),
