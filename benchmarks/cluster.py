@@ -39,7 +39,7 @@ def timed(on, epochs, starts):
         began = time.time()
         done = subprocess.run(command, cwd=folder, env=variables, stdout=subprocess.DEVNULL)
         events = [each.events() for each in all_folders(Path(folder) / "runs")]
-        runs = [each for each in events if "variant" in each[0]["tags"]]
+        runs = [each for each in events if "seed" in each[0]["tags"]]  # not the question's own
         if done.returncode or len(runs) != RUNS:
             return None
         first, last = min(each[0]["time"] for each in runs) / 1000, max(each[-1]["time"] for each in runs) / 1000
