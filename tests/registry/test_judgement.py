@@ -97,6 +97,26 @@ def test_as_many_right_is_not_enough_and_says_what_would_have_been(registry, cap
     assert registry.aliases == {"m": {"champion": "1"}}
 
 
+def test_within_the_margin_a_version_that_is_a_little_worse_is_promoted(registry, capsys):
+    assert promote("5", margin=30.0) == 0
+    assert "promote: shown to be at most 30 points worse" in capsys.readouterr().out
+    assert registry.aliases["m"]["champion"] == "5"
+
+
+def test_comparisons_from_before_looks_were_counted_count_where_they_were_of_this_data_or_tell_of_none(
+    registry, capsys
+):
+    before = {"promotion.mcnemar": "p=0.2"}
+    for entry, digest in zip(registry.entries[1:], (DATA.digest, DATA.digest, "another", None), strict=True):
+        entry.tags |= before | {"data_digest": digest}
+        if digest is None:
+            del entry.tags["data_digest"]
+    assert promote("3", dry_run=True) == 0
+    assert "it would be look 4 at them" in capsys.readouterr().out
+    promote("3")
+    assert "look 4 at 40 test examples" in capsys.readouterr().out
+
+
 def test_force_moves_the_alias_and_records_why_beside_the_verdict(registry, capsys):
     assert promote("2", force="a bug in 1") == 0
     assert registry.writes[:3] == [*look_of("2"), ("tag", "2", "promotion.verdict", REFUSED)]
