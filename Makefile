@@ -40,8 +40,8 @@ train: $(READY)  ## train and record a run: make train EPOCHS=5 DROPOUT=0.5 SEED
 test: $(READY)  ## run the tests, but for the slow ones (under 8 minutes on two cores)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (a quarter of an hour; they wait more than they work)
-	@$(BIN)/python -m pytest -m slow -n 4 $(ARGS)
+test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (a quarter of an hour)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 mutants: $(READY)  ## do the tests notice? an hour's slice: make mutants, or MODULES="networks/dropout serving/batching"
 	@$(BIN)/python -m tests.mutants $(MODULES) $(ARGS)
