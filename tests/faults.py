@@ -23,6 +23,7 @@ KNOBS = ("--dataset", "digits", "--hidden_units", "16", "--accelerator", "cpu", 
 LONG = (*KNOBS, "--epochs", "3000", "--batch_size", "16", "--model_name", "")
 SHORT = (*KNOBS, "--epochs", "3")
 THREADS = {"OMP_NUM_THREADS": "1"}
+STARTED = []  # of this test
 
 
 class Server:
@@ -76,14 +77,24 @@ class Server:
 def start_pipeline(*arguments, cwd, **variables):
     """Start `python -m pipeline`; its output goes to a file, so that nobody waits for a reader."""
     with (Path(cwd) / "output").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, arguments)],
-            cwd=cwd,
-            env=environment(OMP_NUM_THREADS="1", **variables),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
+        STARTED.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "pipeline", *map(str, arguments)],
+                cwd=cwd,
+                env=environment(OMP_NUM_THREADS="1", **variables),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         )
+    return STARTED[-1]
+
+
+def end_what_is_left():
+    """Kill what a test has started and, because it failed, not ended: 3,000 epochs starve all tests after it."""
+    while STARTED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(STARTED.pop().pid, signal.SIGKILL)
 
 
 def processes(*words, cwd=None):

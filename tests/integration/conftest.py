@@ -1,9 +1,16 @@
-"""What the faults are held against."""
+"""What the faults are held against, and what is cleared up after them."""
 
 import pytest
 
 from tests import faults
 from tests.conftest import ready_store, run_pipeline
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """A test that fails leaves no training behind."""
+    yield
+    faults.end_what_is_left()
 
 
 @pytest.fixture(scope="session")
