@@ -40,7 +40,7 @@ train: $(READY)  ## train and record a run: make train EPOCHS=5 DROPOUT=0.5 SEED
 test: $(READY)  ## run the tests, but for the slow ones (under 8 minutes on two cores)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (a quarter of an hour)
+test-whole: $(READY)  ## run the slow tests: long kills, soaks, fuzzes (twenty minutes)
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 mutants: $(READY)  ## do the tests notice? an hour's slice: make mutants, or MODULES="networks/dropout serving/batching"
