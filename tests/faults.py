@@ -125,10 +125,10 @@ def kill_all_of(folder):
 
 
 def wait_until(condition, seconds=ANSWERS_WITHIN_S):
-    """Wait for something to become true; fails if it does not."""
+    """Wait for something to become true, and return it; fails if it does not."""
     for _ in range(seconds * 50):
-        if condition():
-            return
+        if found := condition():
+            return found
         time.sleep(0.02)
     raise AssertionError(f"not true within {seconds} s")
 
