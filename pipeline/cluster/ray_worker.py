@@ -30,6 +30,8 @@ class RayWorker:
         self.ray = ray
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "concurrency_groups": {LINK: 1}}
         self.actor = ray.remote(**options)(kind or TrainingActor).remote()
+        # At least one an epoch: not for Ray's list of tasks, which would report and keep each.
+        self._asking = self.actor.poll.options(concurrency_group=LINK, enable_task_events=False)
         self.actor.get_ready.remote()
 
     def poll(self, taken: int, refusal: tuple[int, str] | None) -> list[tuple[int, Message]]:
@@ -41,8 +43,7 @@ class RayWorker:
         errors, lost = self.ray.exceptions, 0
         while True:
             try:
-                asked = self.actor.poll.options(concurrency_group=LINK).remote(taken, refusal)
-                return self.ray.get(asked)  # type: ignore[no-any-return]
+                return self.ray.get(self._asking.remote(taken, refusal))  # type: ignore[no-any-return]
             except errors.ActorUnavailableError:
                 time.sleep(AGAIN_S)
             except errors.ObjectLostError as error:

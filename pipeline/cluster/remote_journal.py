@@ -22,6 +22,9 @@ class RemoteJournal(Journal):
         self.link.send_files(_files_of(self.folder, event), event=event)
         super()._write(event)
 
+    def _sync(self, file: int) -> None:
+        """Nothing: what is here need not outlive the node."""
+
 
 def _files_of(folder: RunFolder, event: Event) -> list[tuple[str, Path]]:
     """What an event speaks of: names in the run's folder, and where they lie here."""

@@ -215,7 +215,7 @@ class Journal:
             written = os.write(self._file, line)
             if written != len(line):
                 raise OSError("the disk took only a part of the record")
-            os.fsync(self._file)
+            self._sync(self._file)
         except OSError:
             os.ftruncate(self._file, self.size)
             raise
@@ -230,9 +230,12 @@ class Journal:
             twice = os.open(self.folder.path / VITAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 os.write(twice, line)
-                os.fsync(twice)
+                self._sync(twice)
             finally:
                 os.close(twice)
+
+    def _sync(self, file: int) -> None:
+        os.fsync(file)
 
     def metrics(
         self, values: Mapping[str, float], step: int, time_ms: int | None = None, not_finite: Mapping[str, float] = {}

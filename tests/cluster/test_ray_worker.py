@@ -28,7 +28,7 @@ class Ray:
 
     def remote(self, **options):
         call = SimpleNamespace(remote=lambda *words: self.asked.append(words) or words)
-        poll = SimpleNamespace(options=lambda concurrency_group: call)
+        poll = SimpleNamespace(options=lambda concurrency_group, enable_task_events: call)
         actor = SimpleNamespace(poll=poll, get_ready=SimpleNamespace(remote=lambda: None))
         return lambda kind: SimpleNamespace(remote=lambda: actor)
 

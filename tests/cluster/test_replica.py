@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from pipeline.cluster.link import Link
 from pipeline.cluster.remote_journal import RemoteJournal, Unheard
 from pipeline.cluster.replica import Replica
-from pipeline.tracking.journal import Journal, RunFolder
+from pipeline.tracking.journal import JOURNAL, VITAL, Journal, RunFolder
 from pipeline.tracking.run import Run
 
 
@@ -60,6 +61,17 @@ def test_events_and_files_arrive_as_they_are(pair):
     assert (pair.here.artifacts / "words.txt").read_text() == "some"
     assert pair.here.ended()["status"] == "FINISHED"
     assert len(pair.told) == 4
+
+
+def test_the_disk_of_the_experiment_is_waited_for_and_no_node_s_own(pair, monkeypatch):
+    waited_for = []
+    monkeypatch.setattr("os.fsync", lambda file: waited_for.append(Path(f"/proc/self/fd/{file}").readlink()))
+    pair.begin()
+    pair.run.metrics({"train_loss": 0.5}, 1)
+    assert waited_for == []
+    pair.deliver()
+    journals = [path for path in waited_for if path.suffix == ".jsonl"]
+    assert journals == [pair.here.path / name for name in (JOURNAL, VITAL, JOURNAL)]
 
 
 def test_what_the_environment_says_of_a_run_is_this_process_and_the_folder_is_the_one_here(pair):
