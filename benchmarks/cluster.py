@@ -3,7 +3,8 @@
 Pairs: the same runs on this machine and on a Ray started there, from the first run's beginning to the last one's end as
 their own records have them. What comes before, the start of Ray and what its workers import, is told beside.
 
-Flood: 2,000 runs without training through the real pool, actors, journals: events a second, memory, bytes a run.
+Flood: 2,000 runs without training through the real pool, actors, journals: events a second, memory, bytes a run. Once
+with numbers alone, once with a checkpoint each epoch, which the epoch waits for.
 """
 
 import os
@@ -19,6 +20,7 @@ from pipeline.cluster.ray_worker import RayWorker, TrainingActor
 from pipeline.tracking.folders import all_folders
 
 ROUNDS, TRIALS, EPOCHS, WORKERS = 3, int(os.environ.get("TRIALS", "2000")), 20, 4
+CHECKPOINTS = {"numbers alone": 0, "with a checkpoint of 100 KB an epoch": 100_000}
 QUESTION = """question: what does Ray cost?
 shared: {{epochs: {epochs}, validation_size: 10000}}
 variants:
@@ -53,14 +55,17 @@ class NoTraining(TrainingActor):
     def _train_recorded(self, job, run):
         self.folder, self.every_s = run.folder, job["checkpoint_every"]
         run.start("flood", {"epochs": EPOCHS}, job["tags"], parent=job["parent"])
+        run.folder.checkpoints.mkdir()
         for epoch in range(1, EPOCHS + 1):
+            if job["checkpoint"]:
+                (run.folder.checkpoints / f"epoch-{epoch:04d}.ckpt").write_bytes(b"x" * job["checkpoint"])
             names = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "epoch_seconds")
             run.metrics(dict.fromkeys(names, 1 / epoch), epoch)
             self._report(epoch, {"epoch_seconds": 0.0, "val_accuracy": 0.5})
 
 
-def flood(workers):
-    """2,000 runs through a pool; returns rows of the table."""
+def flood(workers, checkpoint=0):
+    """2,000 runs through a pool, with checkpoints of so many bytes; returns what was measured, by its name."""
     import ray
 
     from pipeline.cluster.facts import facts
@@ -79,7 +84,7 @@ def flood(workers):
 
         def job_of(trial, files):
             about = {"name": trial.folder.path.name, "files": {}, "config": {}, "checkpoint_every": 0.0}
-            return {**about, "tags": trial.tags}
+            return {**about, "tags": trial.tags, "checkpoint": checkpoint}
 
         nobody = Uploader(parent, os.open(os.devnull, os.O_WRONLY))
         kind = lambda: RayWorker(ray, 1, 0, NoTraining)  # noqa: E731
@@ -96,23 +101,24 @@ def flood(workers):
         )
     ray.shutdown()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return [
-        ["runs, of them whole", f"{len(folders):,}, {whole:,}"],
-        ["events", f"{sum(counts):,}"],
-        ["seconds", f"{seconds:.0f}"],
-        ["events a second", f"{sum(counts) / seconds:.0f}"],
-        ["runs a second", f"{len(folders) / seconds:.1f}"],
-        ["processor time of the experiment's process an event, ms", f"{1000 * busy / sum(counts):.2f}"],
-        ["most memory of the experiment's process, MB", f"{memory:.0f}"],
-        ["bytes of a run's folder", f"{size / len(folders):,.0f}"],
-    ]
+    return {
+        "runs, of them whole": f"{len(folders):,}, {whole:,}",
+        "events": f"{sum(counts):,}",
+        "seconds": f"{seconds:.0f}",
+        "events a second": f"{sum(counts) / seconds:.0f}",
+        "runs a second": f"{len(folders) / seconds:.1f}",
+        "processor time of the experiment's process an event, ms": f"{1000 * busy / sum(counts):.2f}",
+        "most memory of the experiment's process, MB": f"{memory:.0f}",
+        "bytes of a run's folder": f"{size / len(folders):,.0f}",
+    }
 
 
 def main():
     """Measure and publish."""
     rounds, epochs = (int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS), int(os.environ.get("EPOCHS", "8"))
-    rows = flood(workers=WORKERS)
-    print(table(["flood", ""], rows), flush=True)
+    floods = {words: flood(WORKERS, checkpoint) for words, checkpoint in CHECKPOINTS.items()}
+    rows = [[name, *(each[name] for each in floods.values())] for name in next(iter(floods.values()))]
+    print(table(["flood", *floods], rows), flush=True)
     starts = {}
     contenders = {on: lambda on=on: timed(on, epochs, starts) for on in ("local", "ray")}
     seconds = interleaved(contenders, rounds)
@@ -123,10 +129,10 @@ def main():
             table(["--on", f"seconds of {RUNS} runs, 2 at a time", "seconds before the first"], told),
             f"\nRay's as a multiple of this machine's own in the same round: {ratio}; of the quickest of each: "
             f"{quickest_ratio(seconds, 'ray', 'local')}\n",
-            table(["2,000 runs of no training", f"{EPOCHS} epochs each, {WORKERS} workers"], rows),
+            table([f"2,000 runs of no training, {EPOCHS} epochs each, {WORKERS} workers", *floods], rows),
         ]
     )
-    publish("cluster", text, {"seconds": seconds, "starts": starts, "flood": dict(rows)})
+    publish("cluster", text, {"seconds": seconds, "starts": starts, "flood": floods})
 
 
 if __name__ == "__main__":

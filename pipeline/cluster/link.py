@@ -9,7 +9,7 @@ Message = dict[str, Any]
 PIECE = 4 << 20  # bytes of files in one message
 WINDOW, MOST_WAITING = 2 * PIECE, 256  # bytes and messages that may wait
 POLL_S = 10.0
-LINGER_S = 0.05  # that news alone waits for what comes next: a poll an epoch, and not two
+LINGER_S = 0.05  # that what nobody waits for waits for what comes next: a poll an epoch, and not three
 URGENT = ("ready", "end")
 FEW = 512  # bytes that a message takes beside the files in it
 
@@ -36,12 +36,10 @@ class Link:
         size = FEW + sum(len(data) for _, _, data in message.get("pieces", ()))
         with self._changed:
             while self._waiting and (self._bytes + size > WINDOW or len(self._waiting) >= MOST_WAITING):
+                self._hurry()
                 self._changed.wait()
             self._raise_refusal()
-            self._sent += 1
-            self._bytes += size
-            self._waiting.append((self._sent, size, message))
-            self._hurry()
+            self._append(message, size)
 
     def send_files(self, files: Sequence[tuple[str, Path]], **rest: Any) -> None:
         """Send files by their names in the run's folder, which take their places together; `rest` goes with the last.
@@ -64,12 +62,9 @@ class Link:
                 return
             if "line" in news and len(self._waiting) >= MOST_WAITING:
                 return
-            self._sent += 1
-            self._bytes += FEW
-            self._waiting.append((self._sent, FEW, {"news": news}))
+            self._append({"news": news}, FEW)
             if any(name in news for name in URGENT):
                 self._hurry()
-            self._changed.notify_all()
 
     def wait_until_taken(self) -> None:
         """Wait until the experiment's process has everything on its disk.
@@ -100,12 +95,19 @@ class Link:
             while self._waiting and self._waiting[0][0] <= taken:
                 self._bytes -= self._waiting.pop(0)[1]
             self._taken = max(self._taken, taken)
+            self._is_urgent = self._is_urgent and bool(self._waiting)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._waiting, patience_s)
             if self._waiting and patience_s:
                 self._changed.wait_for(lambda: self._is_urgent, LINGER_S)
             self._is_urgent = False
             return [(number, message) for number, _, message in self._waiting]
+
+    def _append(self, message: Message, size: int) -> None:
+        self._sent += 1
+        self._bytes += size
+        self._waiting.append((self._sent, size, message))
+        self._changed.notify_all()
 
     def _hurry(self) -> None:
         self._is_urgent = True

@@ -129,9 +129,9 @@ class NodeWorker(Worker):
         files = [(name, path) for name, path in files if self.sent.get(name) != _changed_at(path)]
         self.sent |= {name: _changed_at(path) for name, path in files}
         try:
-            if files:
+            if files:  # without them the epoch would be trained again, however safe its numbers were
                 self.link.send_files(files)
-            self.link.wait_until_taken()
+                self.link.wait_until_taken()
         except OSError as error:  # the last one that is there stays
             print(f"warning: {folder.path.name}: a checkpoint could not be kept ({error})", file=sys.stderr)
         self.sent_at = time.monotonic()

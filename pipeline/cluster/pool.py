@@ -111,7 +111,7 @@ class ClusterPool:
         self.workers: list[_Worker] = []
         self.heard: queue.Queue[tuple[_Worker, Any]] = queue.Queue()
         self.waiting: deque[Trial] = deque()
-        self.deaths: dict[int, int] = {}
+        self.deaths: dict[int, tuple[int, int]] = {}  # of a run: how far it had come, how often it came no further
         self.stillborn = 0
         self.changed: Callable[[Trial], None] = lambda trial: None
         self.watch: Callable[[], None] = lambda: None
@@ -185,8 +185,6 @@ class ClusterPool:
         elif "ready" in news:
             self._on_ready(worker, news)
         elif trial := worker.trial:
-            if "epoch" in news:
-                self.deaths.pop(id(trial), None)
             trial.hear(news)
             if "end" in news:
                 self._close(worker, trial)
@@ -203,7 +201,7 @@ class ClusterPool:
         self._assign(worker)
 
     def _on_loss(self, worker: _Worker, reason: str) -> None:
-        """Its run goes on with another worker, from its last checkpoint; three times without an epoch, and it fails."""
+        """Its run goes on with another worker, from its last checkpoint; three times no further, and it fails."""
         self._let_go(worker)
         if (trial := worker.trial) and (end := worker.replica and worker.replica.ended()):
             trial.hear({"end": end[0], "reason": end[1]})  # it had only not said so yet
@@ -211,10 +209,10 @@ class ClusterPool:
             self.changed(trial)
         elif trial:
             assert worker.replica is not None
-            count = self.deaths[id(trial)] = self.deaths.get(id(trial), 0) + 1
-            words = (
-                f"its worker died {count} times without an epoch in between, the last time on {worker.node}: {reason}"
-            )
+            furthest, count = self.deaths.get(id(trial), (0, 0))
+            count = 1 if trial.epochs_done > furthest else count + 1
+            self.deaths[id(trial)] = max(furthest, trial.epochs_done), count
+            words = f"its worker died {count} times and came no further, the last time on {worker.node}: {reason}"
             if count >= DEATHS:
                 worker.replica.end("FAILED", words)
             self._close(worker, trial)

@@ -25,7 +25,13 @@ START = {
     "mlflow_run_id": None,
 }
 END = {"kind": "end", "time": 2, "n": 1, "status": "FINISHED", "tags": {}}
-EPOCH = {"news": {"epoch": 1, "seconds": 0.5, "accuracy": 0.75}}
+
+
+def epoch(done):
+    return {"news": {"epoch": done, "seconds": 0.5, "accuracy": 0.75}}
+
+
+EPOCH = epoch(1)
 FINISHED = ({"event": START}, EPOCH, {"event": END}, {"news": {"end": "FINISHED"}})
 
 
@@ -122,15 +128,25 @@ def test_a_run_that_kills_its_worker_three_times_is_failed_with_the_reason_and_t
     trial = child("a")
     (state, reason), other = train(tmp_path, trial, child("b"))
     assert (state, other) == ("failed", ("finished", ""))
-    assert reason == "its worker died 3 times without an epoch in between, the last time on node3: SIGSEGV"
+    assert reason == "its worker died 3 times and came no further, the last time on node3: SIGSEGV"
     assert [job["trial"] for job in Script.jobs] == ["a", "a", "a", "b"]
     end = trial.folder.ended()
     assert (end["status"], end["tags"]["failure_reason"]) == ("FAILED", reason)
 
 
 def test_a_run_that_gets_on_between_deaths_is_not_given_up(tmp_path):
-    Script.plays["a"] = [*[({"event": START}, EPOCH, "preempted")] * 5, FINISHED]
+    Script.plays["a"] = [*[({"event": START}, epoch(done), "preempted") for done in (1, 2, 3, 4, 5)], FINISHED]
     assert train(tmp_path, child("a"))[0][0] == "finished"
+
+
+def test_a_run_that_comes_as_far_each_time_is_given_up(tmp_path):
+    again = [({"event": START}, epoch(done), "out of memory") for done in (1, 2, 3)]
+    Script.plays["a"] = [({"event": START}, epoch(1), epoch(2), epoch(3), "out of memory"), *again, FINISHED]
+    state, reason = train(tmp_path, child("a"))[0]
+    assert (state, reason) == (
+        "failed",
+        "its worker died 3 times and came no further, the last time on node3: out of memory",
+    )
 
 
 def test_a_death_before_the_record_began_leaves_no_folder_and_starts_anew(tmp_path):

@@ -109,19 +109,47 @@ def test_lines_beyond_measure_are_left_out():
     assert len(one.poll(0, patience_s=0)) == link.MOST_WAITING
 
 
-def test_news_alone_waits_a_moment_for_what_comes_next_and_an_end_does_not(monkeypatch):
+def test_what_nobody_waits_for_waits_a_moment_for_what_comes_next(monkeypatch):
     monkeypatch.setattr(link, "LINGER_S", 20.0)
-    one = Link()
+    one, found = Link(), []
     one.tell(epoch=1)
-    found = []
     polling = in_thread(lambda: found.append(numbers(one.poll(0, patience_s=20))))
+    one.send({"event": 2})
     polling.join(0.1)
     assert polling.is_alive()
-    one.send({"event": 2})
+    in_thread(one.wait_until_taken)
     polling.join(5)
     one.tell(end="FINISHED")
     found.append(numbers(one.poll(2, patience_s=20)))
-    one.tell(epoch=2)
+    assert found == [[1, 2], [3]]
+
+
+def test_a_wait_that_is_over_hurries_nothing_that_comes_after_it(monkeypatch):
+    monkeypatch.setattr(link, "LINGER_S", 20.0)
+    one, found = Link(), []
+    one.send({"event": 1})
+    one.poll(0, patience_s=0)
+    waiting = in_thread(one.wait_until_taken)
+    waiting.join(0.1)
+    polling = in_thread(lambda: found.append(numbers(one.poll(1, patience_s=20))))
+    waiting.join(5)
+    one.tell(epoch=1)
+    polling.join(0.1)
+    assert polling.is_alive()
+    one.send({"event": 2})
     in_thread(one.wait_until_taken)
-    found.append(numbers(one.poll(3, patience_s=20)))
-    assert found == [[1, 2], [3], [4]]
+    polling.join(5)
+    assert found == [[2, 3]]
+
+
+def test_who_waits_for_room_is_not_kept_waiting(monkeypatch):
+    monkeypatch.setattr(link, "LINGER_S", 20.0)
+    monkeypatch.setattr(link, "MOST_WAITING", 2)
+    one = Link()
+    one.send({})
+    one.send({})
+    waiting = in_thread(lambda: one.send({}))
+    assert numbers(one.poll(0, patience_s=20)) == [1, 2]
+    one.poll(1, patience_s=0)
+    waiting.join(5)
+    assert not waiting.is_alive()
