@@ -1,6 +1,7 @@
 """Loss and gradients of the MLP derived by hand, for the CPU, where autograd's bookkeeping is a tenth of a step."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,14 @@ from pipeline.networks.dropout import Dropout
 from pipeline.networks.mlp import MLP
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+_AGREE: dict[Any, bool] = {}  # of what was tried in this process: whether it is as autograd has it
 
 
 def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | None":
     """The gradients of the network by hand; None where autograd has to derive them.
 
-    Tried on a batch first: a network that was changed and is more than linear layers, ReLU and dropout is autograd's.
+    Tried on a batch first, once for networks of the same layers: one that was changed and is more than linear layers,
+    ReLU and dropout is autograd's.
 
     Args:
         network: on the CPU.
@@ -25,21 +28,29 @@ def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | N
     if precision not in DTYPES or type(network) is not MLP or _is_watched(network):
         return None
     try:
-        agrees = _agrees(network, DTYPES[precision])
+        kind = _kind(network), precision
+        if kind not in _AGREE:
+            _AGREE[kind] = _agrees(network, DTYPES[precision])
     except (
         Exception
     ):  # other layers than these, one less or one without a bias: what the try makes of them is not known
         return None
-    return Backprop(network, batch_size, DTYPES[precision]) if agrees else None
+    return Backprop(network, batch_size, DTYPES[precision]) if _AGREE[kind] else None
 
 
 def _is_watched(network: nn.Module) -> bool:
-    """Whether somebody has hooks on a module or a weight, which only autograd would call."""
+    """Whether somebody has hooks on a module or a weight, or a forward of a module's own: only autograd calls them."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooks = [getattr(module, kind) for module in network.modules() for kind in kinds]
     of_weights = ("_backward_hooks", "_post_accumulate_grad_hooks")
     hooks += [getattr(weight, kind) for weight in network.parameters() for kind in of_weights]
-    return any(hooks)
+    return any(hooks) or any("forward" in vars(module) for module in network.modules())
+
+
+def _kind(network: nn.Module) -> tuple[Any, ...]:
+    """What two networks have in common if one's gradients by hand are right where the other's are."""
+    layers = tuple((type(module), module.extra_repr()) for module in network.modules())
+    return layers, tuple((weight.shape, weight.dtype, weight.requires_grad) for weight in network.parameters())
 
 
 def _agrees(network: MLP, dtype: torch.dtype) -> bool:

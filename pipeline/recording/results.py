@@ -82,8 +82,7 @@ def _exported(config: RunConfig, result: "Result", source: "Dataset", path: Path
     """Write the network to the path; what it gives for the test examples, or None if it cannot be exported."""
     network, spec = result.classifier.network, source.spec
     try:
-        onnx_export.export_onnx(network, spec, path)
-        probabilities = onnx_export.check_same(path, network, spec, source.test.inputs)
+        probabilities = onnx_export.export_onnx(network, spec, path, source.test.inputs)
     except Exception as error:
         if config.registered_as or not own_code.is_own(config.network):
             raise

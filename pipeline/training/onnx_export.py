@@ -52,24 +52,34 @@ class Probabilities(nn.Module):
         return logits.softmax(dim=1)
 
 
-def export_onnx(network: nn.Module, spec: DataSpec, path: Path) -> None:
+def export_onnx(
+    network: nn.Module, spec: DataSpec, path: Path, examples: NDArray[Any] | None = None
+) -> NDArray[np.float32]:
     """Write the network, with scaling and softmax, as ONNX: (N, *spec.sent_shape) float32, raw -> (N, classes) float32.
 
-    The MLP's graph is written down here and tried on noise, which takes 0.02 s; any other network, or one that was
-    changed and answers otherwise, is traced by torch's exporter, which takes 1.5 s or more.
+    The MLP's graph is written down here and tried on the examples, which takes 0.02 s; any other network, or one that
+    was changed and answers otherwise, is traced by torch's exporter, which takes 1.5 s or more.
 
     Args:
         network: takes (N, *spec.shape), scaled, and gives logits (N, classes); is not changed.
         spec: of the data; the file carries it.
         path: the file to write: a new one, as what lies there may be MLflow's as well (`registry.packing.share`).
+        examples: (N, *spec.sent_shape), raw, to try it on; None: 64 of noise.
+
+    Returns:
+        The exported network's probabilities (N, classes) for the examples.
+
+    Raises:
+        RuntimeError: if it does not answer as the torch network does.
     """
     path.unlink(missing_ok=True)
+    tried_on = noise(spec, 64) if examples is None else examples
     if isinstance(network, MLP) and all(isinstance(layer, nn.Linear | nn.ReLU | Dropout) for layer in network.layers):
         _save(_graph_of(network, spec), spec, path)
         with contextlib.suppress(RuntimeError):
-            check_same(path, network, spec, noise(spec, 64))
-            return
+            return check_same(path, network, spec, tried_on)
     _trace(network, spec, path)
+    return check_same(path, network, spec, tried_on)
 
 
 def noise(spec: DataSpec, examples: int) -> NDArray[np.float32]:

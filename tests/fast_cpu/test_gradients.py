@@ -10,6 +10,11 @@ from pipeline.networks.dropout import Dropout
 from pipeline.networks.mlp import MLP
 
 
+@pytest.fixture(autouse=True)
+def nothing_was_tried(monkeypatch):
+    monkeypatch.setattr(gradients, "_AGREE", {})
+
+
 def twins(**knobs):
     """Two networks with the same weights and the same masks to come."""
     pair = []
@@ -186,6 +191,35 @@ def test_a_network_of_other_layers_is_left_to_autograd_whatever_is_in_it(network
 
 def test_relu_and_dropout_may_change_places_which_changes_no_number():
     assert gradients.derive(with_dropout_in_another_place(), 128, "32-true") is not None
+
+
+def frozen():
+    network = MLP(MNIST, hidden_units=8)
+    network.layers[0].weight.requires_grad_(False)
+    return network
+
+
+def with_a_forward_of_its_own():
+    network = MLP(MNIST, hidden_units=8)
+    layer = network.layers[1]
+    layer.forward = lambda values: values.clamp(0, 1)
+    return network
+
+
+@pytest.mark.parametrize("change", [frozen, with_a_forward_of_its_own, without_bias, with_one_dropout_less])
+def test_what_is_known_of_the_sample_is_not_taken_for_one_that_was_changed(change):
+    assert gradients.derive(MLP(MNIST, hidden_units=8), 128, "32-true") is not None
+    assert gradients.derive(change(), 128, "32-true") is None
+
+
+def test_networks_of_the_same_layers_are_tried_once(monkeypatch):
+    tried, agrees = [], gradients._agrees
+    monkeypatch.setattr(gradients, "_agrees", lambda network, dtype: tried.append(dtype) or agrees(network, dtype))
+    for knobs in ({}, {}, {"dropout": 0.5}, {}, {"hidden_units": 9}):
+        assert gradients.derive(MLP(MNIST, **{"hidden_units": 8, **knobs}), 128, "32-true") is not None
+    assert len(tried) == 3
+    assert gradients.derive(MLP(MNIST, hidden_units=8), 128, "bf16-mixed") is not None
+    assert tried[3] == torch.bfloat16
 
 
 @pytest.mark.parametrize("wrong", ["weight", "bias"])
