@@ -15,7 +15,13 @@ from pipeline.signals import SIGNALS
 
 # Ray listens on all addresses of the machine by default; where it takes itself for a single machine's, on loopback.
 # And its workers are nicer than other programs, by 15: beside any that computes they would hardly get on.
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
+# What its agent measures of all processes every few seconds is for a dashboard, which one of our own has not.
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_enable_metrics_collection": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "3600000",
+}
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's own, in the environment of a job's command
 

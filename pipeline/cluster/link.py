@@ -10,6 +10,7 @@ PIECE = 4 << 20  # bytes of files in one message
 WINDOW, MOST_WAITING = 2 * PIECE, 256  # bytes and messages that may wait
 POLL_S = 10.0
 LINGER_S = 0.05  # that what nobody waits for waits for what comes next: a poll an epoch, and not three
+PROGRESS_S = 2.0  # between two polls for how far an epoch is, and nothing else: each takes from the training
 URGENT = ("ready", "end")
 FEW = 512  # bytes that a message takes beside the files in it
 
@@ -26,6 +27,7 @@ class Link:
         self._sent = self._taken = self._bytes = 0
         self._refusal: OSError | None = None
         self._is_urgent = False
+        self._progress: Message | None = None  # not queued: the next one, or what comes after it, takes its place
 
     def send(self, message: Message) -> None:
         """Queue a message; waits where too much is queued already.
@@ -58,7 +60,9 @@ class Link:
     def tell(self, **news: Any) -> None:
         """Say how it goes; what is only nice to know is left out while too much waits."""
         with self._changed:
-            if "at" in news and any("at" in message.get("news", ()) for _, _, message in self._waiting):
+            if "at" in news:
+                self._progress = {"news": news}
+                self._changed.notify_all()
                 return
             if "line" in news and len(self._waiting) >= MOST_WAITING:
                 return
@@ -97,13 +101,17 @@ class Link:
             self._taken = max(self._taken, taken)
             self._is_urgent = self._is_urgent and bool(self._waiting)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._waiting, patience_s)
-            if self._waiting and patience_s:
-                self._changed.wait_for(lambda: self._is_urgent, LINGER_S)
+            self._changed.wait_for(lambda: self._waiting or self._progress, patience_s)
+            self._changed.wait_for(lambda: self._waiting, min(PROGRESS_S, patience_s))
+            if self._waiting:
+                self._changed.wait_for(lambda: self._is_urgent, min(LINGER_S, patience_s))
+            elif self._progress:
+                self._append(self._progress, FEW)
             self._is_urgent = False
             return [(number, message) for number, _, message in self._waiting]
 
     def _append(self, message: Message, size: int) -> None:
+        self._progress = None
         self._sent += 1
         self._bytes += size
         self._waiting.append((self._sent, size, message))

@@ -91,15 +91,27 @@ def test_a_file_comes_in_pieces_that_take_their_places_at_the_end(monkeypatch, t
     assert [message.get("event") for message in messages] == [None, None, {"kind": "x"}]
 
 
-def test_how_far_an_epoch_is_waits_only_once():
+def test_how_far_an_epoch_is_is_told_as_it_is_now_and_not_after_the_epoch():
     one = Link()
     for done in range(50):
         one.tell(at=1, done=done, steps=50, means={})
+    assert one.poll(0, patience_s=0) == [(1, {"news": {"at": 1, "done": 49, "steps": 50, "means": {}}})]
+    one.tell(at=1, done=50, steps=50, means={})
     one.tell(epoch=1)
-    assert [message["news"] for _, message in one.poll(0, patience_s=0)] == [
-        {"at": 1, "done": 0, "steps": 50, "means": {}},
-        {"epoch": 1},
-    ]
+    assert one.poll(1, patience_s=0) == [(2, {"news": {"epoch": 1}})]
+    assert one.poll(2, patience_s=0) == []
+
+
+def test_how_far_an_epoch_is_waits_for_others_and_they_not_for_it(monkeypatch):
+    monkeypatch.setattr(link, "PROGRESS_S", 20.0)
+    one, found = Link(), []
+    one.tell(at=1, done=0, steps=50, means={})
+    polling = in_thread(lambda: found.append(one.poll(0, patience_s=20)))
+    polling.join(0.1)
+    assert polling.is_alive()
+    one.tell(end="FINISHED")
+    polling.join(5)
+    assert found == [[(1, {"news": {"end": "FINISHED"}})]]
 
 
 def test_lines_beyond_measure_are_left_out():
