@@ -1,7 +1,9 @@
 """What Ray costs an experiment, and how much one experiment's process takes in. `make bench-cluster`, after `make ray`.
 
 Pairs: the same runs on this machine and on a Ray started there, from the first run's beginning to the last one's end as
-their own records have them. What comes before, the start of Ray and what its workers import, is told beside.
+their own records have them. What comes before, the start of Ray and what its workers import, is told beside. Once one
+at a time, which leaves a core of two to Ray's own processes; once two at a time, and there also without us: on this
+machine, while a Ray that has nothing to do stands beside with two workers of its own.
 
 Flood: 2,000 runs without training through the real pool, actors, journals: events a second, memory, bytes a run. Once
 with numbers alone, once with a checkpoint each epoch, which the epoch waits for.
@@ -9,6 +11,7 @@ with numbers alone, once with a checkpoint each epoch, which the epoch waits for
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,26 +29,49 @@ shared: {{epochs: {epochs}, validation_size: 10000}}
 variants:
   none: {{dropout: 0.0}}
   half: {{dropout: 0.5}}
-seeds: [1, 2]
+seeds: {seeds}
 baseline: none
 """
-RUNS = 4
+BESIDE = "local beside an idle Ray, 2 at a time"
+IDLE_RAY = """
+import time
+import ray
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+class Worker:
+    def ping(self):
+        pass
+workers = [ray.remote(Worker).remote() for _ in range(2)]
+ray.get([worker.ping.remote() for worker in workers])
+print("idle", flush=True)
+time.sleep(3600)
+"""
 
 
-def timed(on, epochs, starts):
+def beside_an_idle_ray(measure):
+    """What `measure` gives while a Ray without work stands beside."""
+    process = subprocess.Popen([OURS, "-c", IDLE_RAY], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        process.stdout.readline()
+        return measure()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def timed(on, epochs, starts, jobs=2):
     """Seconds from the first run's beginning to the last one's end; notes how long it took to get there."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "cost.yaml").write_text(QUESTION.format(epochs=epochs))
-        command = [OURS, "-m", "pipeline", "experiment", "cost.yaml", "--jobs", "2", "--on", on]
+        (Path(folder) / "cost.yaml").write_text(QUESTION.format(epochs=epochs, seeds=list(range(1, jobs + 1))))
+        command = [OURS, "-m", "pipeline", "experiment", "cost.yaml", "--jobs", str(jobs), "--on", on]
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "MNIST_DIR": str(MNIST_DIR), "RAY_ADDRESS": "local"}
         began = time.time()
         done = subprocess.run(command, cwd=folder, env=variables, stdout=subprocess.DEVNULL)
         events = [each.events() for each in all_folders(Path(folder) / "runs")]
         runs = [each for each in events if "seed" in each[0]["tags"]]  # not the question's own
-        if done.returncode or len(runs) != RUNS:
+        if done.returncode or len(runs) != 2 * jobs:
             return None
         first, last = min(each[0]["time"] for each in runs) / 1000, max(each[-1]["time"] for each in runs) / 1000
-    starts.setdefault(on, []).append(first - began)
+    starts.setdefault(f"{on}, {jobs} at a time", []).append(first - began)
     return last - first
 
 
@@ -120,18 +146,31 @@ def main():
     rows = [[name, *(each[name] for each in floods.values())] for name in next(iter(floods.values()))]
     print(table(["flood", *floods], rows), flush=True)
     starts = {}
-    contenders = {on: lambda on=on: timed(on, epochs, starts) for on in ("local", "ray")}
+    pairs = {f"{on}, {jobs} at a time": (on, jobs) for jobs in (1, 2) for on in ("local", "ray")}
+    contenders = {name: lambda on=on, jobs=jobs: timed(on, epochs, starts, jobs) for name, (on, jobs) in pairs.items()}
+    contenders[BESIDE] = lambda: beside_an_idle_ray(lambda: timed("local", epochs, {}))
     seconds = interleaved(contenders, rounds)
-    ratio = ratio_text(ratios(seconds, "ray", "local"))
-    told = [[on, *(f"{min(each[on]):.1f} to {max(each[on]):.1f}" for each in (seconds, starts))] for on in seconds]
-    text = "\n".join(
+    bases = {name: f"local, {name.partition(', ')[2]}" for name in seconds if not name.startswith("local, ")}
+    bases[BESIDE] = "local, 2 at a time"
+    told = [
         [
-            table(["--on", f"seconds of {RUNS} runs, 2 at a time", "seconds before the first"], told),
-            f"\nRay's as a multiple of this machine's own in the same round: {ratio}; of the quickest of each: "
-            f"{quickest_ratio(seconds, 'ray', 'local')}\n",
-            table([f"2,000 runs of no training, {EPOCHS} epochs each, {WORKERS} workers", *floods], rows),
+            name,
+            f"{min(each):.1f} to {max(each):.1f}",
+            ratio_text(ratios(seconds, name, bases[name])) if name in bases else "",
+            quickest_ratio(seconds, name, bases[name]) if name in bases else "",
+            f"{min(starts[name]):.1f} to {max(starts[name]):.1f}" if name in starts else "",
         ]
-    )
+        for name, each in seconds.items()
+    ]
+    heads = [
+        f"runs of {epochs} epochs, two a place",
+        "seconds",
+        "times local",
+        "of the quickest",
+        "seconds before",
+    ]
+    flooded = table([f"2,000 runs of no training, {EPOCHS} epochs each, {WORKERS} workers", *floods], rows)
+    text = "\n".join([table(heads, told), "", flooded])
     publish("cluster", text, {"seconds": seconds, "starts": starts, "flood": floods})
 
 
