@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -141,6 +142,9 @@ def run_pipeline(*arguments, cwd, timeout=DELIVERED_WITHIN_S, **variables):
     )
 
 
+STORE_MAKING = threading.Lock()
+
+
 @functools.cache
 def empty_store():
     """The content of a database that MLflow has just made: it takes two seconds of migrations, so it is made once."""
@@ -162,7 +166,8 @@ def empty_store():
 def ready_store(folder, name="mlflow.db"):
     """Put an empty store where the commands and uploaders of a folder look for one; returns its URI."""
     path = Path(folder) / name
-    path.write_bytes(empty_store())
+    with STORE_MAKING:  # MLflow has one store at a time, and the soak asks from several threads
+        path.write_bytes(empty_store())
     return f"sqlite:///{path}"
 
 

@@ -161,6 +161,20 @@ def sentence(comparison: Comparison) -> str:
     return f"{start}; against it: {', '.join(parts)}."
 
 
+def claim_text(label: str, metric: str, claimed: float, source: str, found: Estimate | None) -> str:
+    """`cnn: a test accuracy of 98 % is claimed (its page); here it is 92.50 % (95 % interval ..., n = 10): less.`"""
+    scale, digits = scale_of(metric)
+    unit = " %" if "accuracy" in metric else ""
+    start = f"{label}: a {_plain(metric)} of {claimed * scale:g}{unit} is claimed ({source}); here"
+    if found is None:
+        return f"{start} no run has one."
+    here = f"{start} it is {found.mean * scale:.{digits}f}{unit}"
+    if math.isnan(found.sd):
+        return f"{here} (n = {found.n})."
+    verdict = "less" if found.high < claimed else "more" if found.low > claimed else "which agrees"
+    return f"{here} (95 % interval {_interval_text(metric, found)}, n = {found.n}): {verdict}."
+
+
 def _plain(metric: str) -> str:
     stage, _, rest = metric.partition("_")
     words = {"val": "validation", "train": "training", "test": "test"}.get(stage)

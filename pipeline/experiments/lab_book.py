@@ -174,12 +174,28 @@ def _section(question: Question, found: Comparison) -> str:
         f"## {name}: {question.question}",
         f"`python -m pipeline experiment experiments/{name}.yaml`",
         f"**Answer.** {words.sentence(found)}",
+        *([f"**Claimed.** {' '.join(_claims(question, found))}"] if question.claims else []),
         tables.markdown(found),
         "\n".join([*facts, _hardware(found)]),
         f"![final values of {name}]({where}/intervals.png)",
         f"![learning curves of {name}]({where}/curves.png)",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _claims(question: Question, found: Comparison) -> list[str]:
+    """What others say of the variants, with what the runs have."""
+    measured = {each.label: each for each in found.groups}
+    return [
+        words.claim_text(
+            claim.variant,
+            claim.metric,
+            claim.value,
+            claim.source,
+            group.estimate(claim.metric) if (group := measured.get(claim.variant)) else None,
+        )
+        for claim in question.claims
+    ]
 
 
 def _hardware(found: Comparison) -> str:

@@ -16,8 +16,9 @@ from pipeline.config import ROLES, UNREGISTERED, ConfigError, RunConfig, problem
 from pipeline.config.yaml_files import read_yaml
 from pipeline.values import unknown_name
 
-KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "smallest")
+KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "smallest", "claims")
 MOST = 10_000  # seeds, splits
+A_CLAIM = "expected a final value and who claims it, like {test_accuracy: 0.98, source: arXiv 2011.08927}"
 EXAMPLE = """expected, for example:
     question: Does dropout give a better test result?
     shared: {epochs: 20, validation_size: 10000}
@@ -26,6 +27,16 @@ EXAMPLE = """expected, for example:
       sample: {dropout: 0.2}
     baseline: sample
     seeds: 20"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What somebody else says of a variant: a final value, and who says so."""
+
+    variant: str
+    metric: str
+    value: float
+    source: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Question:
         splits: so many sets of held-out examples the seeds go round.
         metric: the final value that decides.
         smallest: the smallest difference of interest in it; None: see `quantities.SMALLEST`.
+        claims: what others say of the variants; the lab book has the answer beside it.
         text: the file as it was read.
         path: where it lies.
     """
@@ -54,6 +66,7 @@ class Question:
     splits: int
     metric: str
     smallest: float | None
+    claims: tuple[Claim, ...]
     text: str
     path: Path
 
@@ -134,11 +147,12 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
     if variants and baseline not in (labels := [str(label) for label in content["variants"]]):
         problems.append(f"baseline {baseline!r} is not among the variants: {', '.join(labels)}")
     metric, smallest, splits = _metric(content, problems), _smallest(content, problems), _splits(content, problems)
+    claims = _claims(content.get("claims"), variants, problems) if variants else ()
     if problems:
         raise ConfigError([f"in {path}:", *problems] if len(problems) > 1 else [f"in {path}: {problems[0]}"])
     question = " ".join(str(content["question"]).split())
     more = drawn_seeds(path.stem, baseline_count(len(seeds), len(variants) - 1)) if is_drawn else seeds
-    given = tuple(seeds), tuple(more), splits, metric, smallest
+    given = tuple(seeds), tuple(more), splits, metric, smallest, claims
     return Question(path.stem, question, variants, baseline, *given, text, path.absolute())
 
 
@@ -186,6 +200,28 @@ def _smallest(content: dict[str, Any], problems: list[str]) -> float | None:
             return number
     problems.append(f"smallest {given}: expected the smallest difference of interest, like 0.001 of an accuracy")
     return None
+
+
+def _claims(given: Any, variants: Iterable[str], problems: list[str]) -> tuple[Claim, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, dict):
+        problems.append(f"claims {given!r}: expected variants, each with {A_CLAIM.removeprefix('expected ')}")
+        return ()
+    claims = []
+    for label, content in given.items():
+        if str(label) not in variants:
+            problems.append(f"claims: {unknown_name('variant', str(label), list(variants))}")
+            continue
+        values = {str(name): each for name, each in content.items()} if isinstance(content, dict) else {}
+        source = str(values.pop("source", "")).strip()
+        with contextlib.suppress(ValueError, TypeError):
+            ((metric, value),) = values.items()
+            if source and math.isfinite(number := float(value)):
+                claims.append(Claim(str(label), metric, number, source))
+                continue
+        problems.append(f"claims: {label}: {content!r}: {A_CLAIM}")
+    return tuple(claims)
 
 
 def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[str, RunConfig]:

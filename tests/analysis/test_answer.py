@@ -167,7 +167,8 @@ def test_comparing_needs_neither_torch_nor_lightning():
 
 def test_the_lab_book_is_written_from_the_records_and_again_the_same(pipeline, tmp_path):
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments/trial.yaml").write_text(QUESTION)
+    claim = "claims: {half: {val_accuracy: 0.99, source: its page}}\n"
+    (tmp_path / "experiments/trial.yaml").write_text(QUESTION + claim)
     (tmp_path / "experiments/never.yaml").write_text(QUESTION)
     code, out, err = pipeline("report")
     assert code == 0
@@ -178,6 +179,7 @@ def test_the_lab_book_is_written_from_the_records_and_again_the_same(pipeline, t
         "## trial: Does dropout help?",
         "`python -m pipeline experiment experiments/trial.yaml`",
         "**Answer.** validation accuracy of none is 97.20 %",
+        "**Claimed.** half: a validation accuracy of 99 % is claimed (its page); here it is 98.10 % (95 % interval",
         "| half | 0.5 | 5 | 98.10 ± 0.07 |",
         "10 runs on a CPU",
         "The book holds 1 contrast in 1 question, 1 better or worse.",

@@ -9,6 +9,7 @@ import pytest
 from pipeline.analysis import words
 from pipeline.comparing.comparison import compare
 from pipeline.comparing.looks import Plan
+from pipeline.comparing.statistics import estimate
 from pipeline.comparing.verdicts import Contrast
 from tests.comparable import BASE, BETTER, diverged, plan_of, run, runs_of
 
@@ -183,3 +184,34 @@ def test_values_are_told_with_their_spread_and_times_without_an_interval():
     assert words.value_text("seconds_per_epoch", value, alone=True) == "0.97 ± 0.00"
     assert words.value_text("val_accuracy", None, alone=True) == ""
     assert words.value_text("val_accuracy", replace(value, sd=math.nan), alone=True) == "97.30"
+
+
+@pytest.mark.parametrize(
+    ("metric", "claimed", "values", "text"),
+    [
+        (
+            "test_accuracy",
+            0.98,
+            [0.92, 0.93, 0.94],
+            "98 % is claimed (a page); here it is 93.00 % (95 % interval 90.52 to 95.48, n = 3): less.",
+        ),
+        (
+            "test_accuracy",
+            0.95,
+            [0.92, 0.93, 0.94],
+            "95 % is claimed (a page); here it is 93.00 % (95 % interval 90.52 to 95.48, n = 3): which agrees.",
+        ),
+        (
+            "test_loss",
+            0.1,
+            [0.2, 0.3, 0.25],
+            "0.1 is claimed (a page); here it is 0.2500 (95 % interval 0.1258 to 0.3742, n = 3): more.",
+        ),
+        ("test_accuracy", 0.985, [0.97], "98.5 % is claimed (a page); here it is 97.00 % (n = 1)."),
+        ("test_accuracy", 0.985, [], "98.5 % is claimed (a page); here no run has one."),
+    ],
+)
+def test_a_claim_stands_beside_what_was_measured(metric, claimed, values, text):
+    found = estimate(values) if values else None
+    words_of = f"cnn: a test {metric.removeprefix('test_')} of {text}"
+    assert words.claim_text("cnn", metric, claimed, "a page", found) == words_of

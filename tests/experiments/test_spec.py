@@ -5,7 +5,7 @@ import pytest
 from pipeline.comparing import comparison
 from pipeline.comparing.looks import drawn_seeds
 from pipeline.config import ConfigError
-from pipeline.experiments.spec import EXAMPLE, read_question
+from pipeline.experiments.spec import A_CLAIM, EXAMPLE, Claim, read_question
 from tests.conftest import ROOT
 
 GOOD = """
@@ -73,7 +73,18 @@ def test_a_file_names_what_decides_and_what_matters(tmp_path):
     assert (question.metric, question.smallest, question.splits) == ("val_accuracy", None, 1)
 
 
-KEYS = " (keys: question, shared, variants, baseline, seeds, splits, metric, smallest)"
+CLAIMS = "claims: {half: {test_accuracy: 0.98, source: arXiv 1}, none: {source: a page, test_loss: 1}}\n"
+
+
+def test_a_file_says_what_others_claim_of_its_variants(tmp_path):
+    assert read(tmp_path, GOOD + CLAIMS).claims == (
+        Claim("half", "test_accuracy", 0.98, "arXiv 1"),
+        Claim("none", "test_loss", 1.0, "a page"),
+    )
+    assert read(tmp_path, GOOD).claims == ()
+
+
+KEYS = " (keys: question, shared, variants, baseline, seeds, splits, metric, smallest, claims)"
 HOLD_OUT = "so it would be judged on the test set; hold images out for that (shared: {validation_size: 10000})"
 SPLITS = "expected how many sets of held-out examples the seeds go round, from 1"
 HELD_OUT = "expected one of the held-out examples, like val_accuracy or val_loss"
@@ -107,6 +118,21 @@ HERE = "does not belong here; "
         ("[1, 2]", "2\nmetric: 3", f"metric 3: {HELD_OUT}"),
         ("[1, 2]", "2\nsmallest: 0", f"smallest 0: {SMALLEST}"),
         ("[1, 2]", "2\nsmallest: .inf", f"smallest .inf: {SMALLEST}"),
+        ("[1, 2]", "2\nclaims: [half]", f"claims ['half']: expected variants, each with {A_CLAIM[9:]}"),
+        ("[1, 2]", "2\nclaims: {hlaf: {test_loss: 1}}", "claims: unknown variant 'hlaf'; did you mean 'half'?"),
+        ("[1, 2]", "2\nclaims: {half: 0.98}", f"claims: half: '0.98': {A_CLAIM}"),
+        ("[1, 2]", "2\nclaims: {half: {test_loss: 1}}", f"claims: half: {{'test_loss': 1}}: {A_CLAIM}"),
+        ("[1, 2]", "2\nclaims: {half: {source: a}}", f"claims: half: {{'source': 'a'}}: {A_CLAIM}"),
+        (
+            "[1, 2]",
+            "2\nclaims: {half: {test_loss: a bit, source: a}}",
+            f"claims: half: {{'test_loss': 'a bit', 'source': 'a'}}: {A_CLAIM}",
+        ),
+        (
+            "[1, 2]",
+            "2\nclaims: {half: {test_loss: 1, val_loss: 1, source: a}}",
+            f"claims: half: {{'test_loss': 1, 'val_loss': 1, 'source': 'a'}}: {A_CLAIM}",
+        ),
         ("[1, 2]", "2\nsmallest: a bit", f"smallest a bit: {SMALLEST}"),
         (
             "dropout: 0.5",
