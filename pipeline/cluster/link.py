@@ -102,7 +102,8 @@ class Link:
             self._is_urgent = self._is_urgent and bool(self._waiting)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._waiting or self._progress, patience_s)
-            self._changed.wait_for(lambda: self._waiting, min(PROGRESS_S, patience_s))
+            if self._progress:
+                self._changed.wait_for(lambda: self._waiting, min(PROGRESS_S, patience_s))
             if self._waiting:
                 self._changed.wait_for(lambda: self._is_urgent, min(LINGER_S, patience_s))
             elif self._progress:

@@ -18,7 +18,7 @@ from pipeline.values import unknown_name
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "smallest", "claims")
 MOST = 10_000  # seeds, splits
-A_CLAIM = "expected a final value and who claims it, like {test_accuracy: 0.98, source: arXiv 2011.08927}"
+A_CLAIM = "a final value and who claims it, like {test_accuracy: 0.98, source: arXiv 2011.08927}"
 EXAMPLE = """expected, for example:
     question: Does dropout give a better test result?
     shared: {epochs: 20, validation_size: 10000}
@@ -206,7 +206,7 @@ def _claims(given: Any, variants: Iterable[str], problems: list[str]) -> tuple[C
     if given is None:
         return ()
     if not isinstance(given, dict):
-        problems.append(f"claims {given!r}: expected variants, each with {A_CLAIM.removeprefix('expected ')}")
+        problems.append(f"claims {given!r}: expected variants, each with {A_CLAIM}")
         return ()
     claims = []
     for label, content in given.items():
@@ -220,7 +220,7 @@ def _claims(given: Any, variants: Iterable[str], problems: list[str]) -> tuple[C
             if source and math.isfinite(number := float(value)):
                 claims.append(Claim(str(label), metric, number, source))
                 continue
-        problems.append(f"claims: {label}: {content!r}: {A_CLAIM}")
+        problems.append(f"claims: {label}: {content!r}: expected {A_CLAIM}")
     return tuple(claims)
 
 
