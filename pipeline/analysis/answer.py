@@ -13,7 +13,8 @@ from pipeline.analysis.words import sentence
 from pipeline.comparing import comparison
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.looks import PLAN, Plan
-from pipeline.comparing.quantities import METRIC
+from pipeline.comparing.quantities import DIRECTIONS, METRIC
+from pipeline.comparing.verdicts import EVERY
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.terminal.shell import shown
@@ -70,16 +71,19 @@ def _as_asked(parent: Any, baseline: str | None, metric: str | None, smallest: f
     """What the question itself says of its comparison; asked otherwise than planned, it gets no verdict."""
     params, tags = parent.data.params, parent.data.tags
     plan, facts = Plan.from_text(tags.get(PLAN, "")) or (None, {})
-    planned = {"baseline": params.get("baseline"), "metric": facts.get("metric", METRIC)}
+    planned = {"baseline": facts.get("baseline", params.get("baseline")), "metric": facts.get("metric", METRIC)}
     given = {"baseline": baseline, "metric": metric}
     other = [f"{name} {planned[name]}" for name, value in given.items() if value not in (None, planned[name])]
-    objection = f"the plan is for {' and '.join(other)}" if other else str(facts.get("objection", ""))
+    objections = {EVERY: f"the plan is for {' and '.join(other)}"} if other else facts.get("objections", {})
+    better = str(facts.get("better", "")) if metric in (None, planned["metric"]) else ""
     return {
         **{name: planned[name] if value is None else value for name, value in given.items()},
         "smallest": facts.get("smallest") if smallest is None else smallest,
-        "order": params.get("variants", "").split(", "),
+        "order": [*facts.get("variants", params.get("variants", "").split(", "))],
         "plan": plan,
-        "objection": objection,
+        "objections": objections,
+        "trainings": facts.get("variants", {}),
+        "higher_better": DIRECTIONS.get(better),
     }
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.analysis.curves import means_per_epoch
-from pipeline.analysis.words import difference_text, verdict_text
+from pipeline.analysis.words import difference_text, short_verdict
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.groups import Group
 from pipeline.comparing.quantities import bounds_of
@@ -91,7 +91,7 @@ def _name(comparison: Comparison, group: Group) -> str:
     if contrast is None or group.fate:
         return f"{group.label}\n{group.fate}" if group.fate else group.label
     beside = difference_text(comparison.metric, contrast)
-    return f"{group.label}\n{beside} {verdict_text(comparison, contrast).partition(' (')[0]}"
+    return f"{group.label}\n{beside} {short_verdict(comparison, contrast).partition(' (')[0]}"
 
 
 def _png(figure: Figure) -> bytes:

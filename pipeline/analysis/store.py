@@ -63,9 +63,9 @@ def _named(client: mlflow.MlflowClient, word: str, experiments: Mapping[str, str
     return found
 
 
-def with_curves(client: mlflow.MlflowClient, found: list[Run]) -> list[Run]:
+def with_curves(client: mlflow.MlflowClient, found: list[Run], most: float = MANY_RUNS) -> list[Run]:
     """The runs with their values of every epoch, if they are not too many."""
-    if len(found) > MANY_RUNS:
+    if len(found) > most:
         return found
     return [replace(run, curves=_curves(client, run)) for run in found]
 

@@ -87,7 +87,7 @@ def print_comparison(comparison: Comparison) -> None:
     """Print the table, as wide as the terminal, with what is common to all and what to know before believing it."""
     console = Console(file=sys.stdout, highlight=False)
     if comparison.title:
-        console.print(comparison.title, style="bold")
+        console.print(Text(comparison.title), style="bold")
     console.print(_table(group_header(comparison), [group_row(comparison, each) for each in comparison.groups]))
     if comparison.contrasts:
         others = [each for each in comparison.groups if each.label != comparison.baseline]
@@ -101,7 +101,7 @@ def _table(names: list[str], lines: list[list[str]]) -> Table:
     """A table for the terminal; a cell with an interval takes two lines."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for line in lines:
         table.add_row(*[Text(cell.replace(", ", "\n", 1) if " ± " in cell else cell) for cell in line])
     return table

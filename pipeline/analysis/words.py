@@ -5,7 +5,6 @@ from collections import Counter
 
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.looks import ALL, MOST_SEEDS
-from pipeline.comparing.quantities import higher_is_better
 from pipeline.comparing.statistics import Estimate
 from pipeline.comparing.verdicts import NONE, SAME, UNDECIDED, Contrast
 from pipeline.values import duration
@@ -28,6 +27,11 @@ def verdict_text(comparison: Comparison, contrast: Contrast) -> str:
         return f"{UNDECIDED} (takes over {MOST_SEEDS} seeds)"
     most = f"over {MOST_SEEDS}" if high > MOST_SEEDS else str(high)
     return f"{UNDECIDED} (takes {low if low == high else f'{low} to {most}'} seeds)"
+
+
+def short_verdict(comparison: Comparison, contrast: Contrast) -> str:
+    """The verdict without the reason why there is none."""
+    return NO_VERDICT if contrast.verdict == NONE else verdict_text(comparison, contrast)
 
 
 def _smallest_text(comparison: Comparison) -> str:
@@ -80,14 +84,23 @@ def how_tested(comparison: Comparison) -> list[str]:
     tests = ", ".join(dict.fromkeys(each.test for each in comparison.contrasts if each.test))
     plan, several = comparison.plan, len(comparison.contrasts) > 1
     together = "all intervals, of all looks," if plan else "all intervals" if several else "the interval"
-    speaks = "new seeds and new held-out examples" if plan and plan.is_over_splits else "new seeds on the same split"
-    lines = [f"intervals: {tests}; {together} hold{'s' if not plan and not several else ''} with 95 %, for {speaks}"]
+    holds = f"hold{'s' if not plan and not several else ''} with 95 %, for {_what_new_ones(comparison)}"
+    lines = [f"intervals: {tests}; {together} {holds}"]
     if plan is None:
         lines.append(
             "no verdict: no plan made these runs, and who looks until the answer pleases is wrong too often; "
             "a question with its seeds in an experiment file gets one"
         )
     return [*(lines if tests else lines[1:]), *_next_look(comparison)]
+
+
+def _what_new_ones(comparison: Comparison) -> str:
+    """What the intervals speak of; of other splits only if no two seeds share one: splits differ as seeds do."""
+    look = max(each.look for each in comparison.contrasts)
+    splits = comparison.plan.splits(look) if comparison.plan else 1
+    if splits <= 1:
+        return "new seeds on the same split"
+    return "new seeds on new splits" if splits == look else f"new seeds on the same {splits} splits"
 
 
 def _next_look(comparison: Comparison) -> list[str]:
@@ -141,14 +154,14 @@ def sentence(comparison: Comparison) -> str:
         start += f" (sd {found.sd * scale:.{digits}f}{interval}, n = {found.n})"
     if not comparison.contrasts:
         return f"{start}."
-    sign = -1 if higher_is_better(metric) else 1
+    sign = -1 if comparison.higher_better else 1
     ranked = sorted(comparison.contrasts, key=lambda one: (math.isnan(one.difference), sign * one.difference))
     told = [each for each in ranked if each.verdict not in (UNDECIDED, NONE)]
     open_ones = [each for each in ranked if each not in told]
     if len(open_ones) <= FEW:
         told, open_ones = ranked, []
     parts = [
-        f"{each.label} {NO_VERDICT if each.verdict == NONE else verdict_text(comparison, each)}"
+        f"{each.label} {short_verdict(comparison, each)}"
         + ("" if math.isnan(each.difference) else f" ({each.difference * scale:+.{digits}f}{points})")
         for each in told[:MOST_TOLD]
     ]

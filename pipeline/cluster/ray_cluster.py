@@ -23,7 +23,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.experiments.engine import bytes_of
 from pipeline.experiments.plan import Data, data_of
 from pipeline.experiments.pool import THREADS
-from pipeline.experiments.spec import Question
+from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Trial
 from pipeline.recording.code_digest import code_digest
 from pipeline.terminal.shell import UnreachableError, user_name
@@ -51,6 +51,8 @@ class RayCluster:
         self.flags: dict[str, Any] = {"on": f"ray:{place.address}" if place.address else "ray"}
         self.flags |= {"cpus": f"{cpus:g}"} if cpus != 1 else {}
         self.flags |= {"gpus": f"{gpus:g}"} if gpus else {}
+        self.flags |= {"checkpoint_every": f"{checkpoint_every:g}"} if checkpoint_every else {}
+        self.flags |= {"insecure": True} if insecure else {}
         self.ray: Any = None
         self.is_ours = False
         self.epitaph: Epitaph | None = None

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.comparing.groups import ENDED, Group, Run, group
+from pipeline.comparing.groups import ENDED, Group, Run, group, training_of
 from pipeline.comparing.looks import Plan
-from pipeline.comparing.quantities import METRIC, smallest_of
+from pipeline.comparing.quantities import METRIC, higher_is_better, smallest_of
 from pipeline.comparing.verdicts import UNDECIDED, Contrast, contrasts
 
 # What every training of ours records, so that a comparison of nothing but divergences is no mistyped metric.
@@ -23,6 +23,7 @@ class Comparison:
         common: knobs that are the same everywhere.
         notes: what a reader must know before believing the table.
         smallest: differences below it are called the same.
+        higher_better: whether more of the metric is what one wants.
         plan: of the looks; None: these runs were planned by nobody.
     """
 
@@ -34,6 +35,7 @@ class Comparison:
     common: Mapping[str, str]
     notes: tuple[str, ...]
     smallest: float
+    higher_better: bool
     plan: Plan | None = None
 
     def contrast(self, label: str) -> Contrast | None:
@@ -55,7 +57,9 @@ def compare(
     smallest: float | None = None,
     order: Sequence[str] = (),
     plan: Plan | None = None,
-    objection: str = "",
+    objections: Mapping[str, str] = {},
+    trainings: Mapping[str, str] = {},
+    higher_better: bool | None = None,
 ) -> Comparison:
     """Group the runs and compare each group with the baseline.
 
@@ -68,12 +72,14 @@ def compare(
         smallest: the smallest difference of interest in the metric; None: see `quantities.SMALLEST`.
         order: labels in the order wanted; groups that it does not name come last, the oldest first.
         plan: which seeds are looked at when; None: all runs count, and there are intervals, but no verdicts.
-        objection: why the plan allows no verdict, or nothing.
+        objections: why the plan allows no verdict of a variant, by its label; of any: by `verdicts.EVERY`.
+        trainings: what a question asks for now, label -> `groups.training_of`; other runs are counted and left out.
+        higher_better: whether more of the metric is what one wants; None: as its name tells.
 
     Raises:
         ValueError: if there is nothing to compare, or no such baseline or metric.
     """
-    runs = list(runs)
+    runs, notes = _asked_for(list(runs), trainings)
     groups, common, left_out = _groups(runs, metric, order)
     labels = [each.label for each in groups]
     if baseline is None:
@@ -81,10 +87,28 @@ def compare(
     if baseline not in labels:
         raise ValueError(f"baseline {baseline!r} is not among the groups: {', '.join(labels)}")
     smallest = smallest or smallest_of(metric)
-    found = contrasts(groups, baseline, metric, smallest, plan, objection)
+    if higher_better is None:
+        higher_better = higher_is_better(metric) is not False
+    found = contrasts(groups, baseline, metric, smallest, plan, objections, higher_better=higher_better)
     kept = tuple(_looked_at(each, baseline, found, plan) for each in groups)
-    notes = (*left_out, *_of_the_plan(groups, kept, plan), *_notes(kept, metric))
-    return Comparison(title, metric, baseline, kept, tuple(found), common, notes, smallest, plan)
+    notes += [*left_out, *_of_the_plan(groups, kept, plan), *_notes(kept, metric)]
+    return Comparison(title, metric, baseline, kept, tuple(found), common, tuple(notes), smallest, higher_better, plan)
+
+
+def _asked_for(runs: list[Run], trainings: Mapping[str, str]) -> tuple[list[Run], list[str]]:
+    """The runs that a question asks for now, and how many others there are, in words.
+
+    Raises:
+        ValueError: if there are only others.
+    """
+    if not trainings:
+        return runs, []
+    wanted = [run for run in runs if trainings.get(run.tags.get("variant", "")) == training_of(run.params)]
+    others = len(runs) - len(wanted)
+    words = f"{others} run{'s' * (others != 1)} of knobs that the question asks no more for, left out"
+    if runs and not wanted:
+        raise ValueError(f"none of {len(runs)} runs has the knobs that the question asks for now")
+    return wanted, [words] if others else []
 
 
 def _groups(runs: Sequence[Run], metric: str, order: Sequence[str]) -> tuple[list[Group], dict[str, str], list[str]]:

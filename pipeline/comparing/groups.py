@@ -1,5 +1,6 @@
 """Runs, and groups of those that differ only in chance: in the seed, and in which examples were held out."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,10 +9,11 @@ from functools import cached_property
 from pipeline import divergence
 from pipeline.comparing.quantities import bounds_of
 from pipeline.comparing.statistics import Estimate, estimate
-from pipeline.config import KNOBS, ROLES, own_code
+from pipeline.config import KNOBS, ROLES, as_recorded, own_code
 from pipeline.config.roles import names_of
 
 ENDED = ("FINISHED", "FAILED")
+SEEDS = ("seed", "validation_seed")
 NAMED = [name for name, knob in KNOBS.items() if names_of(knob)]  # what may be code of the user's own
 
 
@@ -116,6 +118,19 @@ def group(runs: Sequence[Run]) -> tuple[list[Group], dict[str, str]]:
     groups = [_group(dict(zip(different, key, strict=True)), seeds.values()) for key, seeds in by_knobs.items()]
     named = Counter(each.label for each in groups)  # variants of the same name may have other knobs
     return [replace(each, label=_knobs_label(each.knobs)) if named[each.label] > 1 else each for each in groups], common
+
+
+def training_of(knobs: Mapping[str, object]) -> str:
+    """Twelve hex digits of the knobs that decide a training, but for its seeds.
+
+    A knob at its default counts as one that is not given: as of a run from before there was that knob.
+    """
+    deciding = sorted(
+        (name, value)
+        for name, value in as_recorded({name: str(value) for name, value in knobs.items()}).items()
+        if name not in SEEDS and (name not in ROLES or (ROLES[name].decides and value != str(KNOBS[name].default)))
+    )
+    return hashlib.sha256(repr(deciding).encode()).hexdigest()[:12]
 
 
 def _param(run: Run, name: str) -> str:

@@ -78,10 +78,9 @@ class Plan:
         """All that these seeds reach, in seeds of a variant."""
         return sizes(len(self.seeds))
 
-    @property
-    def is_over_splits(self) -> bool:
-        """Whether the held-out examples differ between seeds."""
-        return any("/" in unit for unit in self.seeds)
+    def splits(self, size: int) -> int:
+        """Sets of held-out examples that the first so many seeds of a variant have among them."""
+        return len({unit.partition("/")[2] for unit in self.units(size)})
 
     def baseline_size(self, size: int) -> int:
         """Seeds of the baseline at the look at so many of a variant: as many where the file lists them."""

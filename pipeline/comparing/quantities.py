@@ -5,13 +5,17 @@ import math
 from pipeline.comparing.statistics import ANY, Bounds
 
 METRIC = "val_accuracy"  # what decides where nothing else is asked
+DIRECTIONS = {"higher": True, "lower": False}  # of what is better
+LOWER, HIGHER = ("loss", "seconds", "error"), ("accuracy", "f1", "precision", "recall")
 # The smallest difference that a comparison should be able to see, and below which two are called the same.
 SMALLEST = {"accuracy": 0.001, "loss": 0.005, "seconds": 0.05}
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether more of the metric is what one wants."""
-    return not any(word in metric for word in ("loss", "seconds", "error"))
+def higher_is_better(metric: str) -> bool | None:
+    """Whether more of the metric is what one wants; None where its name does not tell."""
+    if any(word in metric for word in LOWER):
+        return False
+    return True if any(word in metric for word in HIGHER) else None
 
 
 def bounds_of(metric: str) -> Bounds:

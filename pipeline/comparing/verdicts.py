@@ -1,16 +1,17 @@
 """Each group against the baseline: the runs that a look takes, the interval that it allows, and the verdict from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.comparing import statistics
 from pipeline.comparing.groups import Group
 from pipeline.comparing.looks import ERROR, MOST_SEEDS, Plan, share, sizes
-from pipeline.comparing.quantities import bounds_of, higher_is_better
+from pipeline.comparing.quantities import bounds_of
 from pipeline.comparing.statistics import Difference, floored, in_pairs, variance
 
 BETTER, WORSE, SAME, UNDECIDED, NONE = "better", "worse", "same", "undecided", "none"
+EVERY = ""  # no variant's label: an objection against the whole plan
 Values = dict[str, float]
 
 
@@ -80,7 +81,14 @@ class _Pair:
 
 
 def contrasts(
-    groups: Sequence[Group], baseline: str, metric: str, smallest: float, plan: Plan | None, objection: str = ""
+    groups: Sequence[Group],
+    baseline: str,
+    metric: str,
+    smallest: float,
+    plan: Plan | None,
+    objections: Mapping[str, str] = {},
+    *,
+    higher_better: bool = True,
 ) -> list[Contrast]:
     """Each group but the baseline against it; see `comparison.compare`."""
     base = next(each for each in groups if each.label == baseline)
@@ -97,14 +105,15 @@ def contrasts(
     needed = _needed(whole, smallest, plan)
     judged = []
     for label, pair in ((each.label, pairs[each.label]) for each in others):
-        reason = objection or _mixture(pair) if plan else "no plan"
+        objection = objections.get(EVERY) or objections.get(label) or _mixture(pair)
+        reason = objection if plan else "no plan"
         if not pair.is_whole:
             open_or_none = NONE if reason else UNDECIDED
             judged.append(Contrast(label, verdict=pair.fate or open_or_none, reason=reason, look=pair.look))
             continue
         level = plan.level(pair.look) if plan and pair.look else ERROR / len(whole)
         low, high = found[label].interval(level) if pair.look or not plan else (math.nan, math.nan)
-        verdict = NONE if reason else verdict_of(low, high, smallest, higher_better=higher_is_better(metric))
+        verdict = NONE if reason else verdict_of(low, high, smallest, higher_better=higher_better)
         numbers = (found[label].difference, low, high)
         judged.append(Contrast(label, *numbers, verdict, reason, pair.look, found[label], needed))
     return judged

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pipeline.data.dataset import Dataset
 from pipeline.experiments.plan import Data
 from pipeline.experiments.pool import WorkerPool, start_importing
-from pipeline.experiments.spec import Question
+from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Trial
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.provenance import cores

@@ -13,11 +13,11 @@ from pipeline.data import datasets
 from pipeline.delivery import console
 from pipeline.experiments.artist import Artist
 from pipeline.experiments.engine import Engine, Pool, ThisMachine
-from pipeline.experiments.judging import Judged, looks
-from pipeline.experiments.looked import before
+from pipeline.experiments.judging import Judged, before, looks
 from pipeline.experiments.plan import data_of, plan
 from pipeline.experiments.progress import Progress, time_spent
-from pipeline.experiments.spec import Question, read_question
+from pipeline.experiments.question import Question
+from pipeline.experiments.spec import read_question
 from pipeline.experiments.trial import Trial
 from pipeline.mlflow_client import preflight
 from pipeline.mlflow_client.tracking_uri import keep_store
@@ -34,6 +34,7 @@ from pipeline.tracking.uploader import UploaderProcess
 
 KILLED_PATIENCE_S = 6.0
 DEFAULT_EXPERIMENT = "0"
+UNASKED = ("missing", "interrupted")  # as no look has asked for them
 
 
 def experiment(
@@ -86,7 +87,8 @@ def experiment(
                 )
         except Interrupted as interruption:
             until = {"until": "decided"} if until_decided else {}
-            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **everywhere, **until, **engine.flags)
+            flags = {**everywhere, **until, **({"jobs": jobs} if jobs else {}), **engine.flags}
+            again = command("experiment", shown(Path(file)), runs_dir=runs_dir, **flags)
             print(f"stopped by {interruption}; what is done stays done; go on with: {again}", flush=True)
             console.tell_delivery(parent, uploader.wait(KILLED_PATIENCE_S))
             return interruption.exit_code
@@ -159,7 +161,7 @@ def _train(question: Question, trials: list[Trial], pool: Pool, artist: Artist) 
 def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderProcess, spent: Callable[[], str]) -> int:
     """Compare what is there, record it with the parent, tell it, with the time that was spent at last."""
     question = judged.question
-    failed = [trial for trial in trials if trial.state not in ("finished", "diverged", "missing")]
+    failed = [trial for trial in trials if trial.state not in ("finished", "diverged", *UNASKED)]
     try:
         found = judged.of(trials)
     except ValueError as error:
@@ -183,7 +185,7 @@ def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderPro
     if failed:
         print("start the same command again: what is finished is not trained twice", file=sys.stderr)
     refused = console.tell_delivery(run.folder, delivered)
-    return 1 if failed or refused else 0
+    return 1 if failed or refused or not found else 0
 
 
 def _record_answer(judged: Judged, found: Comparison, run: Run) -> None:

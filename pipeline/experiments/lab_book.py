@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ from statsmodels.stats.multitest import multipletests
 from pipeline.analysis import report, store, tables, words
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.groups import Run
-from pipeline.comparing.looks import ERROR, PLAN, Plan
+from pipeline.comparing.looks import ERROR, PLAN
 from pipeline.comparing.verdicts import BETTER, WORSE
 from pipeline.config import ROLES
-from pipeline.experiments.spec import Question, read_question
+from pipeline.experiments.judging import Looked
+from pipeline.experiments.question import Question
+from pipeline.experiments.spec import read_question
 from pipeline.files import replaced_whole
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
@@ -132,8 +135,9 @@ def _measure(client: Any, question: Question, folder: Path) -> bool:
     """Write the question's section, table and pictures; False if the store has no finished run of it."""
     try:
         runs = [run for run in store.find_runs(client, [question.name]) if _belongs(run, question)]
-        plan, objection = _planned(client, question, runs)
-        found = question.compare(store.with_curves(client, runs), plan, objection)
+        looked = _looked(client, question, runs)
+        plan = question.plan(looked.plan.asked if looked.plan else 0)
+        found = question.compare(store.with_curves(client, runs, math.inf), plan, looked.objections(question))
     except ValueError as error:
         print(f"{question.name}: left as it is ({error})", file=sys.stderr)
         return False
@@ -148,11 +152,10 @@ def _belongs(run: Run, question: Question) -> bool:
     return run.tags.get("variant") in question.variants and run.seed in question.plan().baseline_seeds
 
 
-def _planned(client: Any, question: Question, runs: Sequence[Run]) -> tuple[Plan, str]:
-    """The file's plan, with what the question's own run says of earlier looks."""
+def _looked(client: Any, question: Question, runs: Sequence[Run]) -> Looked:
+    """What the question's own run says of earlier looks."""
     parent = store.parent_of(client, runs[0].experiment_id, question.name) if runs else None
-    kept = Plan.from_text(parent.data.tags.get(PLAN, "")) if parent else None
-    return question.plan(kept[0].asked if kept else 0), str(kept[1].get("objection", "")) if kept else ""
+    return Looked.of_tag(parent.data.tags.get(PLAN, "")) if parent else Looked()
 
 
 def _note_trainings(found: Comparison, path: Path) -> None:

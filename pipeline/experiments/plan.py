@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import divergence
 from pipeline.config import ROLES, RunConfig
-from pipeline.experiments.spec import Question
+from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Trial
 from pipeline.recording.code_digest import code_digest
 from pipeline.recording.record import forget_checkpoints
@@ -44,11 +44,11 @@ def plan(
     """
     known = _known_runs(question.name, runs_dir)
     trials = []
+    configs = {variant: question.configs(variant) for variant in question.variants}
     for place in range(len(question.baseline_seeds)):
-        for variant in question.variants:
-            configs = question.configs(variant)
-            if place < len(configs):
-                trials.append(_trial(question, variant, configs[place], place))
+        for variant, of_variant in configs.items():
+            if place < len(of_variant):
+                trials.append(_trial(question, variant, of_variant[place], place))
     for trial in trials:
         first = question.variants[trial.variant]
         code = code_digest(first.own_code())

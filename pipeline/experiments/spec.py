@@ -2,22 +2,20 @@
 
 import contextlib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.comparing import comparison
-from pipeline.comparing.comparison import Comparison
-from pipeline.comparing.groups import Run
-from pipeline.comparing.looks import Plan, baseline_count, drawn_seeds
-from pipeline.comparing.quantities import METRIC
+from pipeline.comparing.looks import baseline_count, drawn_seeds
+from pipeline.comparing.quantities import DIRECTIONS, METRIC, higher_is_better
 from pipeline.config import ROLES, UNREGISTERED, ConfigError, RunConfig, problems_of
 from pipeline.config.yaml_files import read_yaml
-from pipeline.values import unknown_name
+from pipeline.experiments.question import Claim, Question
+from pipeline.values import did_you_mean, unknown_name
 
-KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "smallest", "claims")
+KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "better", "smallest", "claims")
 MOST = 10_000  # seeds, splits
+MEANT = {"seed": "list seeds under `seeds`", "validation_seed": "say under `splits` how many there are"}
 A_CLAIM = "a final value and who claims it, like {test_accuracy: 0.98, source: arXiv 2011.08927}"
 EXAMPLE = """expected, for example:
     question: Does dropout give a better test result?
@@ -27,79 +25,6 @@ EXAMPLE = """expected, for example:
       sample: {dropout: 0.2}
     baseline: sample
     seeds: 20"""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What somebody else says of a variant: a final value, and who says so."""
-
-    variant: str
-    metric: str
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """A checked experiment file.
-
-    Attributes:
-        name: the file's name without its ending; the MLflow experiment's name.
-        variants: label -> config, with the first seed; the labels stand in the file's order.
-        baseline: the label that the others are compared with.
-        seeds: of each variant, in the order in which they count.
-        baseline_seeds: of the baseline; more of them where the name draws them.
-        splits: so many sets of held-out examples the seeds go round.
-        metric: the final value that decides.
-        smallest: the smallest difference of interest in it; None: see `quantities.SMALLEST`.
-        claims: what others say of the variants; the lab book has the answer beside it.
-        text: the file as it was read.
-        path: where it lies.
-    """
-
-    name: str
-    question: str
-    variants: dict[str, RunConfig]
-    baseline: str
-    seeds: tuple[int, ...]
-    baseline_seeds: tuple[int, ...]
-    splits: int
-    metric: str
-    smallest: float | None
-    claims: tuple[Claim, ...]
-    text: str
-    path: Path
-
-    def configs(self, variant: str) -> list[RunConfig]:
-        """A config for each seed of the variant."""
-        seeds = self.baseline_seeds if variant == self.baseline else self.seeds
-        first = self.variants[variant]
-        return [first.replace(seed=seed, validation_seed=place % self.splits) for place, seed in enumerate(seeds)]
-
-    def own_code(self) -> list[str]:
-        """The import paths of the user's own code that takes part in any variant."""
-        return sorted({path for config in self.variants.values() for path in config.own_code()})
-
-    def plan(self, asked: int = 0) -> Plan:
-        """When its runs are looked at; `asked` is the most contrasts that there ever were."""
-        return Plan.of(self.seeds, self.baseline_seeds, self.splits, len(self.variants) - 1, asked)
-
-    def compare(self, runs: Iterable[Run], plan: Plan | None = None, objection: str = "") -> Comparison:
-        """What the runs say of it, its variants in the file's order.
-
-        Raises:
-            ValueError: if none of them is finished.
-        """
-        return comparison.compare(
-            runs,
-            title=self.question,
-            baseline=self.baseline,
-            metric=self.metric,
-            smallest=self.smallest,
-            order=list(self.variants),
-            plan=plan or self.plan(),
-            objection=objection,
-        )
 
 
 def read_question(path: Path | str, **everywhere: Any) -> Question:
@@ -140,19 +65,23 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
         shared = {}
     seeds, is_drawn = _seeds(content.get("seeds"), path.stem, problems)
     shared = {"model_name": UNREGISTERED, "record": "light", **shared}
-    problems += [f"shared: {problem}" for problem in _problems_of({**shared, **everywhere})]
-    common = {**shared, **everywhere, "seed": seeds[0]}
-    variants = {} if problems else _variants(content["variants"], common, problems)
+    problems += [f"shared: {problem}" for problem in _misplaced(shared, MEANT)]
+    common = {**shared, **everywhere}
+    of_all = problems_of(common)
+    variants = {} if problems else _variants(content["variants"], {**common, "seed": seeds[0]}, of_all, problems)
+    problems += [] if variants else [f"shared: {problem}" for problem in of_all]
     baseline = str(content.get("baseline", next(iter(variants), "")))
     if variants and baseline not in (labels := [str(label) for label in content["variants"]]):
         problems.append(f"baseline {baseline!r} is not among the variants: {', '.join(labels)}")
-    metric, smallest, splits = _metric(content, problems), _smallest(content, problems), _splits(content, problems)
+    metric = _metric(content.get("metric", METRIC), variants.values(), problems)
+    better = _better(content.get("better", ""), metric, problems)
+    smallest, splits = _smallest(content, problems), _splits(content, problems)
     claims = _claims(content.get("claims"), variants, problems) if variants else ()
     if problems:
         raise ConfigError([f"in {path}:", *problems] if len(problems) > 1 else [f"in {path}: {problems[0]}"])
     question = " ".join(str(content["question"]).split())
     more = drawn_seeds(path.stem, baseline_count(len(seeds), len(variants) - 1)) if is_drawn else seeds
-    given = tuple(seeds), tuple(more), splits, metric, smallest, claims
+    given = tuple(seeds), tuple(more), splits, metric, better, smallest, claims
     return Question(path.stem, question, variants, baseline, *given, text, path.absolute())
 
 
@@ -183,12 +112,29 @@ def _splits(content: dict[str, Any], problems: list[str]) -> int:
     return given
 
 
-def _metric(content: dict[str, Any], problems: list[str]) -> str:
-    given = content.get("metric", METRIC)
+def _metric(given: Any, variants: Iterable[RunConfig], problems: list[str]) -> str:
+    """The metric that decides, which the runs of all variants will have; a callback may log any."""
     if not isinstance(given, str) or not given.startswith("val_"):
         problems.append(f"metric {given!r}: expected one of the held-out examples, like val_accuracy or val_loss")
         return METRIC
+    for config in variants:
+        own = [path.rpartition(":")[2] for path in config.metric.split(",") if path]
+        known = [f"val_{name}" for name in dict.fromkeys(["accuracy", "loss", *own])]
+        if given not in known and not config.callback:
+            problems.append(
+                f"metric {given!r}: the runs will have {', '.join(known)}{did_you_mean(given, known)}; one of your own "
+                "is a knob (shared: {metric: my_metrics:f1})"
+            )
+            return METRIC
     return given
+
+
+def _better(given: Any, metric: str, problems: list[str]) -> str:
+    if given not in ("", *DIRECTIONS):
+        problems.append(f"better {given!r}: expected {' or '.join(DIRECTIONS)}")
+    elif not given and higher_is_better(metric) is None:
+        problems.append(f"metric {metric}: is more of it better, or less? Say `better: higher` or `better: lower`")
+    return str(given)
 
 
 def _smallest(content: dict[str, Any], problems: list[str]) -> float | None:
@@ -224,41 +170,57 @@ def _claims(given: Any, variants: Iterable[str], problems: list[str]) -> tuple[C
     return tuple(claims)
 
 
-def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[str, RunConfig]:
+def _variants(given: Any, common: dict[str, Any], of_all: list[str], problems: list[str]) -> dict[str, RunConfig]:
+    """The variants; what is wrong with what they share (`of_all`) is told once, if none of them sets it right."""
     if not isinstance(given, dict) or not given:
         problems.append(f"variants {given!r}: expected a name with its knobs each, like `none: {{dropout: 0.0}}`")
         return {}
+    wrong = {
+        label: problems_of({**common, **(knobs or {})})
+        for label, knobs in given.items()
+        if isinstance(knobs, dict | None)
+    }
+    shared = [problem for problem in of_all if all(problem in each for each in wrong.values())]
+    problems += [f"shared: {problem}" for problem in shared]
     variants: dict[str, RunConfig] = {}
     for label, knobs in given.items():
-        knobs = {} if knobs is None else knobs
-        if not isinstance(knobs, dict):
+        if label not in wrong:
             problems.append(f"variant {label}: {knobs!r} is not knobs like {{dropout: 0.0}}")
             continue
-        wrong = _problems_of({**common, **knobs}, knobs)
-        problems += [f"variant {label}: {problem}" for problem in wrong]
-        if wrong:
-            continue
-        config = RunConfig.from_mapping({**common, **knobs})
-        if not config.validation_size:
-            problems.append(
-                f"variant {label}: validation_size is 0, so it would be judged on the test set; "
-                "hold images out for that (shared: {validation_size: 10000})"
-            )
-        problems += [
-            f"variants {other} and {label} are the same: every knob has the same value"
-            for other, before in variants.items()
-            if before == config
-        ]
-        variants[str(label)] = config
+        own = [*_misplaced(knobs or {}), *(problem for problem in wrong[label] if problem not in shared)]
+        own += [] if str(label).strip() else ["expected a name that is not blank"]
+        problems += [f"variant {label}: {problem}" for problem in own]
+        if not own and not wrong[label]:
+            variants[str(label)] = config = RunConfig.from_mapping({**common, **(knobs or {})})
+            problems += _unjudgeable(str(label), config, variants)
     return variants
 
 
-def _problems_of(knobs: dict[str, Any], written: dict[str, Any] | None = None) -> list[str]:
-    """What is wrong with the knobs; `written` are those that the file itself gives at this place."""
-    meant = {"seed": "list seeds under `seeds`", "validation_seed": "say under `splits` how many there are"}
-    problems = [
-        f"{name} does not belong here; {meant.get(name, 'the experiment decides it')}"
-        for name in (knobs if written is None else written)
-        if name in ROLES and not ROLES[name].asked and (written is not None or name in meant)
+def _unjudgeable(label: str, config: RunConfig, variants: Mapping[str, RunConfig]) -> list[str]:
+    """Why a variant that can be trained could not be compared with the others."""
+    problems = []
+    if not config.validation_size:
+        problems.append(
+            f"variant {label}: validation_size is 0, so it would be judged on the test set; "
+            "hold images out for that (shared: {validation_size: 10000})"
+        )
+    if config.keep_best:
+        problems.append(
+            f"variant {label}: keep_best is on, and what is compared are the values of the last epoch, not of the one "
+            "that is kept; leave it out"
+        )
+    for other, before in variants.items():
+        differing = [name for name, value in config.as_dict().items() if before.as_dict().get(name) != value]
+        if other != label and not any(name not in ROLES or ROLES[name].groups for name in differing):
+            what = f"only {' and '.join(differing)} differs" if differing else "every knob has the same value"
+            problems.append(f"variants {other} and {label} are the same: {what}")
+    return problems
+
+
+def _misplaced(knobs: Iterable[str], names: Iterable[str] = ROLES) -> list[str]:
+    """Which of the knobs the experiment decides by itself."""
+    return [
+        f"{name} does not belong here; {MEANT.get(name, 'the experiment decides it')}"
+        for name in knobs
+        if name in names and not ROLES[name].asked
     ]
-    return problems + problems_of(knobs)

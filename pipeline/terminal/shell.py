@@ -19,8 +19,8 @@ def command(*words: object, **flags: object) -> str:
 
     Args:
         words: as they stand on the command line.
-        flags: name -> value; a flag whose value is None or empty is left out. `runs_dir` is left out as well where it
-            is the default's folder, seen from here.
+        flags: name -> value; a flag whose value is None or empty is left out, one that is True has none. `runs_dir` is
+            left out as well where it is the default's folder, seen from here.
     """
     given = {name: str(value) for name, value in flags.items() if value not in (None, "")}
     if "runs_dir" in given:
@@ -30,7 +30,7 @@ def command(*words: object, **flags: object) -> str:
             del given["runs_dir"]
     parts = ["python", "-m", "pipeline", *map(str, words)]
     for name, value in given.items():
-        parts += [f"--{name}", value]
+        parts += [f"--{name}"] if flags[name] is True else [f"--{name}", value]
     elsewhere = "" if standing_here() else f"cd {quoted(Path.cwd())} && "
     return elsewhere + shlex.join(parts)
 

@@ -12,6 +12,7 @@ from mlflow.entities import Metric, Param, RunTag
 from scipy import stats
 
 from pipeline import cli
+from pipeline.comparing.groups import training_of
 from pipeline.comparing.looks import Plan
 from pipeline.mlflow_client.connection import connect
 from tests.conftest import environment, ready_store
@@ -210,6 +211,15 @@ def test_an_answer_of_an_earlier_method_says_so_and_is_not_counted_with_the_othe
         assert "The book holds 1 contrast in 1 question, 1 better or worse." in book
 
 
+def test_a_report_judges_the_file_as_it_is_now_by_the_look_of_then(pipeline, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/trial.yaml").write_text(QUESTION + "metric: val_loss\n")
+    assert pipeline("report")[0] == 0
+    book = (tmp_path / "experiments/README.md").read_text()
+    assert "none: the metric was val_accuracy at the look at 5 and is val_loss now: ask it as a question of" in book
+    assert ", 0 better or worse." in book
+
+
 def test_a_report_of_nothing_is_refused(pipeline, tmp_path):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/never.yaml").write_text(QUESTION)
@@ -217,6 +227,25 @@ def test_a_report_of_nothing_is_refused(pipeline, tmp_path):
     assert code == 2
     assert "the store has finished runs of none of never" in err
     assert not (tmp_path / "experiments/README.md").exists()
+
+
+def test_a_question_is_compared_as_its_plan_has_it_and_runs_of_former_knobs_are_left_out(tmp_path, pipeline):
+    client = connect(ready_store(tmp_path))
+    experiment = client.create_experiment("moved", artifact_location=str(tmp_path / "artifacts"))
+    now = {"epochs": 3, "validation_size": 100}
+    variants = {name: training_of({**now, "dropout": dropout}) for name, dropout in (("half", 0.5), ("none", 0.0))}
+    plan = PLAN.as_text(look=5, metric="val_accuracy", baseline="half", variants=variants)
+    head = client.create_run(experiment, run_name="moved", tags={"question": "moved", "plan": plan}).info.run_id
+    client.log_param(head, "baseline", "none")
+    for epochs in (2, 3):
+        for variant, dropout in (("none", "0.0"), ("half", "0.5")):
+            for seed, accuracy in enumerate(ACCURACIES[variant], start=1):
+                log(client, experiment, variant, seed, accuracy, dropout=dropout, epochs=epochs, parent=head)
+    code, out, err = pipeline("compare", "moved")
+    assert (code, err) == (0, "")
+    assert re.search(r"none +-0\.90 \[-\d\.\d\d, -\d\.\d\d\] +worse", out), out
+    assert "epochs=3" in out
+    assert "note: 10 runs of knobs that the question asks no more for, left out" in out
 
 
 def test_params_are_compared_by_what_they_are_however_they_were_typed(tmp_path, pipeline):

@@ -35,6 +35,15 @@ def test_a_group_alone_has_the_interval_of_its_mean_and_no_verdict():
     assert tables.rows(found) == [["base", "5", "97.30 ± 0.16, 97.10 to 97.50"]]
 
 
+def test_words_in_brackets_are_words(capsys):
+    runs = [*runs_of("[base]", STEADY), *runs_of("[/x]", TURNED)]
+    tables.print_comparison(compare(runs, title="Better [see the paper] than [/x]?", baseline="[base]"))
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "Better [see the paper] than [/x]?"
+    assert "against [base]" in " ".join(out.split())
+    assert "[/x]" in out.split("?", 1)[1]
+
+
 def test_markdown_is_the_same_table():
     lines = tables.markdown(two()).splitlines()
     assert lines[0] == "| variant | n | val accuracy, % | val accuracy against base, points | verdict |"

@@ -63,10 +63,19 @@ def test_with_a_plan_the_intervals_of_all_looks_hold_and_it_is_said_for_what():
     assert words.how_tested(two(plan=plan))[0] == (
         "intervals: paired over 5 seeds; all intervals, of all looks, hold with 95 %, for new seeds on the same split"
     )
-    over_splits = Plan(("1", "2/1"), ("1", "2/1"), 1)
-    assert words.how_tested(replace(two(plan=plan), plan=over_splits))[0].endswith(
-        "new seeds and new held-out examples"
-    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "what"),
+    [
+        ("1 2 3 4 5", "new seeds on the same split"),
+        ("1 2/1 3/2 4/3 5/4", "new seeds on new splits"),
+        ("1 2/1 3 4/1 5", "new seeds on the same 2 splits"),
+    ],
+)
+def test_an_interval_speaks_of_new_splits_only_where_no_two_seeds_share_one(seeds, what):
+    plan = Plan(tuple(seeds.split()), tuple(seeds.split()), 1)
+    assert words.how_tested(replace(two(plan=plan_of(10)), plan=plan))[0].endswith(f"with 95 %, for {what}")
 
 
 def test_what_comes_next_is_told_with_its_runs_and_their_time():

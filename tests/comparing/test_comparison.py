@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.comparing.comparison import compare
+from pipeline.comparing.groups import training_of
 from pipeline.comparing.looks import Plan
 from tests.comparable import BASE, BETTER, diverged, plan_of, run, runs_of, verdicts
 
@@ -48,6 +49,21 @@ def test_seeds_that_are_not_planned_are_left_out_and_told():
         "3 runs of a with seeds that are not planned are left out",
     )
     assert found.contrasts == compare([*runs_of("base", STEADY), *runs_of("a", STEADY)], plan=plan_of(5)).contrasts
+
+
+def test_runs_of_knobs_that_a_question_asks_no_more_for_are_left_out_and_told():
+    labels = ("base", "a", "gone")
+    runs = [run(label, seed, 0.5, epochs=epochs) for label in labels for seed, epochs in ((1, "5"), (2, "30"))]
+    known = {"epochs": 30, "seed": 7, "validation_seed": 3, "rho": 0.9, "data_dir": "/there"}  # of those one decides
+    trainings = {label: training_of({**known, "variant_knob": label}) for label in labels[:2]}
+    found = compare(runs, baseline="base", trainings=trainings)
+    assert [(each.label, [one.params["epochs"] for one in each.runs]) for each in found.groups] == [
+        ("base", ["30"]),
+        ("a", ["30"]),
+    ]
+    assert found.notes == ("4 runs of knobs that the question asks no more for, left out",)
+    with pytest.raises(ValueError, match="none of 6 runs has the knobs that the question asks for now"):
+        compare(runs, baseline="base", trainings={"base": "another"})
 
 
 def test_before_the_first_look_all_planned_runs_are_shown():

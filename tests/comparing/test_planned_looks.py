@@ -69,8 +69,8 @@ def test_seeds_go_round_the_splits():
     plan = Plan.of([7, 8, 9], [7, 8, 9, 10], splits=2, contrasts=2)
     assert plan.seeds == ("7", "8/1", "9")
     assert plan.baseline_seeds == ("7", "8/1", "9", "10/1")
-    assert plan.is_over_splits
-    assert not Plan.of([7, 8], [7, 8], splits=1, contrasts=1).is_over_splits
+    assert [plan.splits(size) for size in (1, 2, 3)] == [1, 2, 2]
+    assert Plan.of([7, 8], [7, 8], splits=1, contrasts=1).splits(2) == 1
 
 
 def test_a_look_takes_the_first_seeds_in_the_plans_order():

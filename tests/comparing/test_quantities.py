@@ -15,6 +15,7 @@ from pipeline.comparing.quantities import bounds_of, higher_is_better, smallest_
         ("seconds_per_epoch", False, (0, math.inf), 0.05),
         ("error_rate", False, (-math.inf, math.inf), 0.001),
         ("f1", True, (-math.inf, math.inf), 0.001),
+        ("val_ece", None, (-math.inf, math.inf), 0.001),
     ],
 )
 def test_a_metrics_name_tells_which_way_is_better_where_it_ends_and_what_matters(

@@ -12,7 +12,7 @@ from scipy import stats
 from pipeline.comparing.comparison import compare
 from pipeline.comparing.looks import Plan
 from pipeline.comparing.statistics import Difference
-from pipeline.comparing.verdicts import Contrast, look_of, verdict_of
+from pipeline.comparing.verdicts import EVERY, Contrast, look_of, verdict_of
 from tests.comparable import BASE, BETTER, diverged, plan_of, run, runs_of, verdicts
 
 STEADY = [0.1, 0.2, 0.3, 0.4, 0.5]  # in any order the same spread, so that no skewness widens
@@ -296,10 +296,31 @@ def test_a_mixture_in_runs_that_no_look_took_is_no_reason():
 
 def test_an_objection_to_the_plan_allows_no_verdict_also_of_what_has_no_run_yet():
     runs = [*runs_of("base", STEADY), *runs_of("a", [9.0, 9.1, 9.2, 9.3, 9.4]), run("b", 77, 0.5)]
-    found = compare([*runs, diverged("c", 1)], baseline="base", plan=plan_of(5, 3), objection="seeds were changed")
+    objections = {EVERY: "seeds were changed"}
+    found = compare([*runs, diverged("c", 1)], baseline="base", plan=plan_of(5, 3), objections=objections)
     assert verdicts(found) == {"a": "none", "b": "none", "c": "diverged in 1 of 1 runs"}
     assert [each.reason for each in found.contrasts[:2]] == ["seeds were changed"] * 2
     assert found.undecided == ()
+
+
+def test_an_objection_to_a_variant_leaves_the_others_their_verdicts():
+    far = [9.0, 9.1, 9.2, 9.3, 9.4]
+    runs = [*runs_of("base", STEADY), *runs_of("a", far), *runs_of("b", far)]
+    found = compare(runs, baseline="base", plan=plan_of(5, 2), objections={"b": "it was added"})
+    assert [(each.label, each.verdict, each.reason) for each in found.contrasts] == [
+        ("a", "better", ""),
+        ("b", "none", "it was added"),
+    ]
+
+
+def test_which_way_is_better_is_as_said_or_as_the_name_tells():
+    runs = [*runs_of("base", STEADY, metric="ece"), *runs_of("a", [each + 9 for each in STEADY], metric="ece")]
+    found = [
+        compare(runs, metric="ece", baseline="base", plan=plan_of(5), higher_better=each)
+        for each in (None, True, False)
+    ]
+    assert [each.contrasts[0].verdict for each in found] == ["better", "better", "worse"]
+    assert [each.higher_better for each in found] == [True, True, False]
 
 
 # How many seeds it takes

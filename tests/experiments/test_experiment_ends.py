@@ -9,20 +9,22 @@ import pytest
 
 from pipeline import signals
 from pipeline.analysis import runs
+from pipeline.comparing.groups import training_of
 from pipeline.config import ConfigError
 from pipeline.experiments import engine, experiment
 from pipeline.signals import Interrupted
 from pipeline.tracking.folders import all_folders
 from pipeline.tracking.journal import Journal, RunIsAliveError
-from tests.trials import ALL, DIVERGED, TRIAL, HandPool, HeldJournal, NotedUploader, record, trial
+from tests.trials import ALL, BASE, DIVERGED, TRIAL, HandPool, HeldJournal, NotedUploader, record, trial
 
 __all__ = ["trial"]
 HALF = "half seed=2"
+NONE, HALVED = (training_of({**BASE, "dropout": dropout}) for dropout in (0.0, 0.5))
 
 
-def run(jobs=1, runs_dir="runs", **everywhere):
+def run(jobs=1, runs_dir="runs", *, until_decided=False, **everywhere):
     try:
-        return experiment.experiment("trial.yaml", jobs, runs_dir, everywhere)
+        return experiment.experiment("trial.yaml", jobs, runs_dir, everywhere, until_decided=until_decided)
     finally:
         HeldJournal.let_go()
 
@@ -51,7 +53,7 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     planned = json.loads(start["tags"].pop("plan"))
     assert planned == {
         **{"seeds": "2 1", "contrasts": 1, "asked": 1, "look": 0, "baseline": "none", "metric": "val_accuracy"},
-        "file": str(Path("trial.yaml").absolute()),
+        **{"file": str(Path("trial.yaml").absolute()), "variants": {"none": NONE, "half": HALVED}},
     }
     assert start["tags"] == {
         "mlflow.runName": "trial",
@@ -171,6 +173,17 @@ def test_where_nothing_finished_there_is_nothing_to_compare_and_it_says_so(trial
     assert "report" not in out
 
 
+def test_what_was_interrupted_and_no_look_asks_for_is_no_failure(trial, capsys, monkeypatch):
+    """Seeds beyond the look that decided."""
+    text = TRIAL.replace("[2, 1]", "[1, 2, 3, 4, 5, 6]")
+    Path("trial.yaml").write_text(text)
+    monkeypatch.setattr("tests.trials.accuracy_of", lambda config: config.dropout + 1e-4 * config.seed**2)
+    record("none", 6, status="KILLED")
+    assert run(until_decided=True) == 0
+    assert parent().ended()["status"] == "FINISHED"
+    assert "failed" not in capsys.readouterr().err
+
+
 def test_what_has_not_begun_is_not_compared(trial, monkeypatch):
     train = HandPool.train
 
@@ -213,7 +226,7 @@ def test_a_signal_ends_it_as_killed_with_what_to_type_to_go_on(trial, capsys, nu
     HandPool.before = interrupt
     assert run(data_dir="my data") == 128 + number
     assert (parent().ended()["status"], parent().ended()["tags"]) == ("KILLED", {"failure_reason": word})
-    expected = "go on with: python -m pipeline experiment trial.yaml --data_dir 'my data'"
+    expected = "go on with: python -m pipeline experiment trial.yaml --data_dir 'my data' --jobs 1"
     assert f"stopped by {word}; what is done stays done; {expected}\n" in capsys.readouterr().out
     assert NotedUploader.finished == [experiment.KILLED_PATIENCE_S]
     HandPool.before = None
@@ -228,7 +241,8 @@ def test_what_to_type_to_go_on_says_where_the_runs_lie(trial, capsys):
 
     HandPool.before = interrupt
     assert run(runs_dir="over there") == 129
-    assert "go on with: python -m pipeline experiment trial.yaml --runs_dir 'over there'\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "go on with: python -m pipeline experiment trial.yaml --runs_dir 'over there' --jobs 1\n" in out
 
 
 def test_signals_are_heard_and_a_second_one_leaves_the_record_closed(trial):

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.comparing import comparison
+from pipeline.comparing.groups import training_of
 from pipeline.comparing.looks import drawn_seeds
 from pipeline.config import ConfigError
 from pipeline.experiments.spec import A_CLAIM, EXAMPLE, Claim, read_question
@@ -84,7 +85,10 @@ def test_a_file_says_what_others_claim_of_its_variants(tmp_path):
     assert read(tmp_path, GOOD).claims == ()
 
 
-KEYS = " (keys: question, shared, variants, baseline, seeds, splits, metric, smallest, claims)"
+KEYS = " (keys: question, shared, variants, baseline, seeds, splits, metric, better, smallest, claims)"
+HAVE = "the runs will have val_accuracy, val_loss"
+OWN = "one of your own is a knob (shared: {metric: my_metrics:f1})"
+KEPT = "what is compared are the values of the last epoch, not of the one that is kept; leave it out"
 HOLD_OUT = "so it would be judged on the test set; hold images out for that (shared: {validation_size: 10000})"
 SPLITS = "expected how many sets of held-out examples the seeds go round, from 1"
 HELD_OUT = "expected one of the held-out examples, like val_accuracy or val_loss"
@@ -116,6 +120,16 @@ HERE = "does not belong here; "
         ("[1, 2]", "2\nsplits: many", f"splits 'many': {SPLITS}"),
         ("[1, 2]", "2\nmetric: test_accuracy", f"metric 'test_accuracy': {HELD_OUT}"),
         ("[1, 2]", "2\nmetric: 3", f"metric 3: {HELD_OUT}"),
+        ("[1, 2]", "2\nmetric: val_acc", f"metric 'val_acc': {HAVE}; did you mean 'val_accuracy'?; {OWN}"),
+        ("[1, 2]", "2\nmetric: val_macro_f1", f"metric 'val_macro_f1': {HAVE}; {OWN}"),
+        ("[1, 2]", "2\nbetter: more", "better 'more': expected higher or lower"),
+        ("half: {dropout: 0.5}", "'': {dropout: 0.5}", "variant : expected a name that is not blank"),
+        ("dropout: 0.5", "keep_best: true", f"variant half: keep_best is on, and {KEPT}"),
+        (
+            "{dropout: 0.5}",
+            "{dropout: 0.0, on_divergence: continue}",
+            "variants none and half are the same: only on_divergence differs",
+        ),
         ("[1, 2]", "2\nsmallest: 0", f"smallest 0: {SMALLEST}"),
         ("[1, 2]", "2\nsmallest: .inf", f"smallest .inf: {SMALLEST}"),
         ("[1, 2]", "2\nclaims: [half]", f"claims ['half']: expected variants, each with {A_CLAIM}"),
@@ -177,6 +191,26 @@ def test_a_mistake_is_named_in_one_line_with_what_is_meant(tmp_path, old, new, p
         assert problems == [f"in {tmp_path}/trial.yaml: {problem}"]
 
 
+def test_what_a_variant_sets_right_of_what_is_shared_is_no_mistake(tmp_path):
+    text = GOOD.replace("epochs: 3,", "epochs: 3, optimizer: nesterov,").replace("dropout: 0.0", "momentum: 0.5")
+    question = read(tmp_path, text.replace("dropout: 0.5", "momentum: 0.9"))
+    assert [each.momentum for each in question.variants.values()] == [0.5, 0.9]
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert caught.value.problems[0].startswith(f"in {tmp_path}/trial.yaml: variant half: momentum ")
+
+
+def test_a_metric_of_ones_own_decides_if_all_runs_have_it_and_it_is_said_which_way(tmp_path):
+    own = GOOD.replace("epochs: 3,", "epochs: 3, metric: 'macro_f1,my_metrics:ece',")
+    assert read(tmp_path, own + "metric: val_macro_f1\n").metric == "val_macro_f1"
+    question = read(tmp_path, own + "metric: val_ece\nbetter: lower\n")
+    assert (question.metric, question.better) == ("val_ece", "lower")
+    with pytest.raises(ConfigError, match=r"metric val_ece: is more of it better, or less. Say `better: higher` or"):
+        read(tmp_path, own + "metric: val_ece\n")
+    logged = GOOD.replace("epochs: 3,", "epochs: 3, callback: my_calls:Logs,")
+    assert read(tmp_path, logged + "metric: val_whatever_loss\n").metric == "val_whatever_loss"
+
+
 def test_all_mistakes_are_told_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, GOOD.replace("0.5", "1.5").replace("0.0", "-1").replace("half\n", "hlaf\n"))
@@ -236,10 +270,11 @@ def test_a_question_compares_runs_under_its_words_in_the_files_order(tmp_path, m
     asked = []
     monkeypatch.setattr(comparison, "compare", lambda runs, **how: asked.append((runs, how)) or "found")
     question = read(tmp_path, GOOD + "metric: val_loss\nsmallest: 0.02\n")
-    assert question.compare(["a run"], objection="not now") == "found"
+    assert question.compare(["a run"], objections={"half": "not now"}) == "found"
     words = {"title": "Does dropout help?", "baseline": "half", "order": ["none", "half"]}
-    decided = {"metric": "val_loss", "smallest": 0.02, "plan": question.plan(), "objection": "not now"}
-    assert asked == [(["a run"], words | decided)]
+    decided = {"metric": "val_loss", "smallest": 0.02, "plan": question.plan(), "objections": {"half": "not now"}}
+    trainings = {label: training_of(config.as_dict()) for label, config in question.variants.items()}
+    assert asked == [(["a run"], words | decided | {"trainings": trainings, "higher_better": None})]
 
 
 @pytest.mark.parametrize(

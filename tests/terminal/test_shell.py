@@ -37,6 +37,7 @@ def test_a_command_names_the_runs_dir_unless_it_is_the_default_here(odd):
     assert shell.command("sync", runs_dir=odd / "runs") == "python -m pipeline sync"
     assert pasted(shell.command("sync", runs_dir=odd / ODD)) == ["-m", "pipeline", "sync", "--runs_dir", ODD]
     outside = odd.parent / "o u"
+    assert pasted(shell.command("train", insecure=True, gpus=None))[-2:] == ["train", "--insecure"]
     assert pasted(shell.command("train", runs_dir=outside))[-2:] == ["--runs_dir", str(outside)]
 
 

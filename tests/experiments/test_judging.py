@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.comparing.looks import Plan
 from pipeline.experiments import experiment
+from pipeline.experiments.spec import read_question
 from pipeline.tracking.folders import all_folders
 from tests.trials import TRIAL, HandPool, HeldJournal, trial
 
@@ -53,10 +54,12 @@ def noise(config):
 
 def test_a_look_is_kept_with_what_was_looked_at(trial):
     assert ask(FIVE) == 0
+    variants = read_question(FILE, runs_dir="runs").trainings
     assert tag(parents()[0]) == {
         **{"seeds": "1 2 3 4 5", "contrasts": 1, "asked": 1, "look": 5, "baseline": "none", "metric": "val_accuracy"},
-        **{"code": "code-1", "data": "data-1", "file": str(FILE.absolute())},
+        **{"code": "code-1", "data": "data-1", "file": str(FILE.absolute()), "variants": variants},
     }
+    assert list(variants) == ["none", "half"]
 
 
 def test_seeds_that_are_added_at_the_end_lead_to_the_next_look(trial):
@@ -111,6 +114,36 @@ def test_the_error_is_shared_by_all_contrasts_that_were_ever_asked(trial):
     ask(FIVE)
     plan = trial.written[-1][0].plan
     assert (plan.contrasts, plan.asked, plan.level(5)) == (1, 3, pytest.approx(0.05 * 0.01 / 3))
+
+
+ELSEWHERE = "after the look at 5: ask it as a question of its own, in a file of another name"
+
+
+def verdicts(trial):
+    return {each.label: (each.verdict, each.reason) for each in trial.written[-1][0].contrasts}
+
+
+def test_a_variant_that_is_added_or_changed_after_a_look_gets_no_verdict_and_the_others_keep_theirs(trial):
+    ask(FIVE)
+    added = TEXT.replace("baseline", "  most: {dropout: 0.9}\nbaseline")
+    ask(FIVE, added)
+    assert verdicts(trial) == {"half": ("better", ""), "most": ("none", f"it was added {ELSEWHERE}")}
+    ask(FIVE, added)  # what has been told once is told again
+    assert verdicts(trial)["most"] == ("none", f"it was added {ELSEWHERE}")
+    ask(FIVE, TEXT.replace("dropout: 0.5", "dropout: 0.6"))
+    assert verdicts(trial) == {"half": ("none", f"its knobs were changed {ELSEWHERE}")}
+    ask(FIVE, TEXT.replace("half:", "most:"))
+    assert verdicts(trial) == {"most": ("none", f"it was added {ELSEWHERE}")}
+    ask(FIVE)  # given back
+    assert verdicts(trial) == {"half": ("better", "")}
+
+
+def test_knobs_of_the_baseline_that_were_changed_after_a_look_leave_no_verdict(trial):
+    ask(FIVE)
+    ask(FIVE, TEXT.replace("epochs: 3", "epochs: 4"))
+    assert verdicts(trial) == {"half": ("none", f"the knobs of the baseline none were changed {ELSEWHERE}")}
+    found = trial.written[-1][0]
+    assert {run.params["epochs"] for each in found.groups for run in each.runs} == {"4"}
 
 
 def test_looks_of_an_earlier_run_of_the_question_count(trial, monkeypatch):
