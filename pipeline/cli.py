@@ -45,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR if isinstance(error, ValueError) else UNREACHABLE
     except BrokenPipeError:
         return 1
-    except SystemExit as end:  # argparse's, after --help
-        return int(end.code or 0)
+    except SystemExit as end:  # argparse's, after --help, or that of a user's own code
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(f"pipeline: {without_secrets(str(end.code))}", file=sys.stderr)
+        return USER_ERROR
     except Interrupted as interruption:
         print(f"pipeline: stopped by {interruption}", file=sys.stderr)
         return interruption.exit_code

@@ -44,12 +44,17 @@ def take_part(arguments: Sequence[str], environ: MutableMapping[str, str] = os.e
     if wanted in ([], ["1"]):
         return False
     if environ.get("WORLD_SIZE", "1") == "1" or "TORCHELASTIC_RUN_ID" not in environ:
-        raise ValueError(
-            f"num_nodes {wanted[0]} needs a launcher that starts the command on each node: "
-            "torchrun --nnodes N --node-rank K --master-addr FIRST --master-port P -m pipeline train ..."
-        )
+        raise ValueError(needs_launcher(wanted[0]))
     environ[PARTNERS] = environ[OURS] = str(os.getpid())
     return True
+
+
+def needs_launcher(num_nodes: int | str) -> str:
+    """What is wrong where several nodes are wanted and nobody has started them."""
+    return (
+        f"num_nodes {num_nodes} needs a launcher that starts the command on each node, with --num_nodes {num_nodes} as "
+        "a flag: torchrun --nnodes N --node-rank K --master-addr FIRST --master-port P -m pipeline train ..."
+    )
 
 
 def tell(words: str) -> None:

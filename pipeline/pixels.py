@@ -16,6 +16,9 @@ def as_pixels(image: Image.Image, size: tuple[int, int] | None, channels: int) -
         image: of any mode that Pillow reads.
         size: (height, width) to which it is resized; None: as it is.
         channels: 1 or 3.
+
+    Raises:
+        ValueError: if its pixels are floating-point numbers.
     """
     image = on_paper(as_bytes(upright(image)), "white").convert("L" if channels == 1 else "RGB")
     if size is not None and size != (image.height, image.width):
@@ -35,7 +38,9 @@ def upright(image: Image.Image) -> Image.Image:
 
 def as_bytes(image: Image.Image) -> Image.Image:
     """Of 8 bits a channel, greys of 16 bits with all of their range; with transparent parts as RGBA."""
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith("F"):
+        raise ValueError("pixels that are floating-point numbers have no known range; save 8 or 16 bits")
+    if image.mode.startswith("I"):
         image = _of_sixteen_bits(image)
     return image.convert("RGBA") if "A" in image.getbands() or "transparency" in image.info else image
 

@@ -1,13 +1,16 @@
 """What a user may bring to a training, and what they may get wrong, as import paths name it."""
 
 import random
+import warnings
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback
 from torch import nn
 from torchmetrics.functional import accuracy
 
 NAN, INF = float("nan"), float("inf")
+DRAWS = {"torch": lambda: torch.rand(()).item(), "python": random.random, "numpy": np.random.rand}
 
 
 def nadam(parameters, learning_rate):
@@ -112,6 +115,13 @@ class Tells(Callback):
         pl_module.log("test_mine", 5.0)
 
 
+class Enough(Callback):
+    """Stops the training with its second epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.should_stop or trainer.current_epoch == 1
+
+
 class TellsSteps(Callback):
     """Logs every batch, by steps and by epochs, and to the logger itself."""
 
@@ -130,6 +140,36 @@ class Network(nn.Module):
 
     def forward(self, inputs):
         return self.layer(inputs.flatten(1))
+
+
+class StochasticDepth(Network):
+    """What each block leaves out is reckoned with torch, as many networks do."""
+
+    def __init__(self, spec, depth: int = 3):
+        super().__init__(spec)
+        self.rates = [rate.item() for rate in torch.linspace(0, 0.5, depth)]
+        if depth > 3:
+            raise ValueError(f"{depth} blocks are too many")
+
+
+class Warns(Network):
+    def __init__(self, spec):
+        super().__init__(spec)
+        if self.layer.weight.is_meta:
+            warnings.warn("initializing a weight that is none is a no-op", stacklevel=1)
+
+
+class Draws(nn.Module):
+    """Draws from a global generator as it is built, and with every batch, in training and in evaluation."""
+
+    def __init__(self, spec, source: str = "torch"):
+        super().__init__()
+        self.draw = DRAWS[source]
+        self.scale = 1 + self.draw()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(spec.size, len(spec.classes)))
+
+    def forward(self, inputs):
+        return self.layers(inputs) * (self.scale + self.draw())
 
 
 class Plain:

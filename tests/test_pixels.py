@@ -71,8 +71,18 @@ def test_a_colour_of_a_palette_and_a_level_of_16_bits_may_be_transparent():
     assert as_pixels(reopened(deep, transparency=257), None, 1).tolist() == [[0, 255, 1, 255]]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "I", "F"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "I"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_has_a_shape_that_a_network_takes(mode, channels):
     found = as_pixels(Image.new(mode, (3, 2)), (4, 5), channels)
     assert (found.dtype, found.shape) == (np.uint8, (4, 5) if channels == 1 else (4, 5, 3))
+
+
+@pytest.mark.parametrize("highest", [1.0, 255.0, 65535.0])
+def test_floating_point_numbers_are_refused_as_nobody_says_what_white_is(highest):
+    image = reopened(Image.fromarray(np.float32([[0, highest]])), "TIFF")
+    assert image.mode == "F"
+    with pytest.raises(
+        ValueError, match=r"^pixels that are floating-point numbers have no known range; save 8 or 16 bits$"
+    ):
+        as_pixels(image, None, 1)

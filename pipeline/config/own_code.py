@@ -1,24 +1,50 @@
 """Code of a user's own, named by import path, `my_flowers:flowers`: found, imported, its files listed."""
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.values import did_you_mean, short
 
-_loaded: set[str] = set()  # the files of the modules
+_loaded: set[str] = set()  # the files of the modules, of the packages they are in, and of what they hand on
+OURS = __name__.partition(".")[0]  # this package, of which the code digest says itself what counts
+INSTALLED = {"site-packages", "dist-packages"}
+# Of these the named file alone counts, and else their version: to look through torch's 1,800 files takes 40 s.
+FRAMEWORKS = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning", "lightning_fabric"}
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class OwnCodeError(ValueError):
     """A name that leads to no code of the user's, or to code that is not what was asked for."""
+
+
+class OwnFile(NamedTuple):
+    """A file of a module.
+
+    Attributes:
+        root: the folder that Python looks in, below which the module's name leads to the file.
+    """
+
+    path: Path
+    root: Path
+
+    @property
+    def place(self) -> Path:
+        """The file as its module's name says it."""
+        return self.path.relative_to(self.root)
+
+    @property
+    def is_installed(self) -> bool:
+        return bool(INSTALLED & set(self.path.parts))
 
 
 def is_own(name: str) -> bool:
@@ -40,7 +66,6 @@ def load(name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     path = file_of(module_name, name)
-    _loaded.add(str(path))
     module = importlib.import_module(module_name)
     found = getattr(module, attribute, None)
     if found is None:
@@ -48,6 +73,8 @@ def load(name: str) -> Callable[..., Any]:
         raise OwnCodeError(f"{name}: {path} has no {attribute}{did_you_mean(attribute, known)}")
     if not callable(found):
         raise OwnCodeError(f"{name}: {attribute} in {path} is {type(found).__name__}, expected a function or a class")
+    with contextlib.suppress(TypeError, ValueError, OSError):  # what is not written in Python has no file
+        _loaded.add(inspect.getsourcefile(inspect.unwrap(found)) or str(path))
     return found  # type: ignore[no-any-return]
 
 
@@ -55,16 +82,18 @@ def file_of(module_name: str, name: str = "") -> Path:
     """The module's file; it is looked for as Python does, the working directory first.
 
     Raises:
-        OwnCodeError: if there is none.
+        OwnCodeError: if there is none. What a package on the way raises as it is imported is raised as it is.
     """
     here = str(Path.cwd())
     if "" not in sys.path and here not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
-    try:
-        spec = importlib.util.find_spec(module_name)
-    except (ModuleNotFoundError, ValueError):  # a package on the way is missing, or it is __main__
-        spec = None
+    spec, parts = None, module_name.split(".")
+    for count in range(1, len(parts) + 1):
+        spec = _spec_of(".".join(parts[:count]))
+        if spec is None:
+            break
+        _loaded.add(spec.origin or "")
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         near = sorted(path.stem for path in Path.cwd().glob("*.py"))
         raise OwnCodeError(
@@ -72,6 +101,18 @@ def file_of(module_name: str, name: str = "") -> Path:
             "start where its file lies"
         )
     return Path(spec.origin)
+
+
+def _spec_of(module_name: str) -> ModuleSpec | None:
+    """What Python knows of the module once it has imported the package that it is in; None if there is no module."""
+    if module_name in sys.modules and getattr(sys.modules[module_name], "__spec__", None) is None:
+        return None  # a __main__ that was started as a file
+    try:
+        return importlib.util.find_spec(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):  # it is lacking to the user's package
+            raise
+        return None
 
 
 def as_number(given: Any) -> float | None:
@@ -83,10 +124,11 @@ def as_number(given: Any) -> float | None:
 
 
 def place_of(error: BaseException, name: str) -> str:
-    """`my_flowers.py:12`: the line of the user's module at which the error left it, or its file."""
+    """`my_flowers.py:12`: the last line of the user's own files on the error's way, or the file of the module."""
     path = file_of(name.partition(":")[0], name)
-    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
-    return f"{path.name}:{lines[-1]}" if lines else path.name
+    way = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    lines = [f"{Path(file).name}:{line}" for file, line in way if file in _loaded]
+    return lines[-1] if lines else path.name
 
 
 def begin_of(code: Any) -> str:
@@ -106,26 +148,58 @@ def raised_in_own(error: BaseException) -> bool:
 
 
 def files_of(names: Iterable[str]) -> list[Path]:
-    """The files of the modules that the import paths name, and what these import from beside them."""
-    waiting = [file_of(name.partition(":")[0], name) for name in names]
-    found: list[Path] = []
+    """The files of the modules that the import paths name, and what these import from beside them or their packages."""
+    return list(dict.fromkeys(each.path for each in own_files(names)))
+
+
+def own_files(names: Iterable[str]) -> list[OwnFile]:
+    """The same with the folders that they are found under, in the order of their places below these."""
+    waiting = [_named(name) for name in names]
+    found: set[OwnFile] = set()
     while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.append(path)
-            waiting += _beside(path)
-    return sorted(found)
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _imported_by(file)
+    return sorted(found, key=lambda file: (file.place, file.path))
 
 
-def _beside(path: Path) -> list[Path]:
-    """The files in the module's own folder that it imports."""
-    names = set()
+def _named(name: str) -> OwnFile:
+    """The file of the module that the import path names."""
+    module_name = name.partition(":")[0]
+    path = file_of(module_name, name)
+    return OwnFile(path, path.parents[module_name.count(".") + (path.stem == "__init__")])
+
+
+def _imported_by(file: OwnFile) -> list[OwnFile]:
+    """The files of the user's that the file imports, and those of the packages that it is in."""
+    if file.is_installed and file.place.parts[0] in FRAMEWORKS:
+        return []
+    packages = [] if file.is_installed else [*file.place.parents][:-1]
+    stems = [file.root / package for package in packages]
+    for level, name in _imports_of(file.path):
+        stems += [folder.joinpath(*name.split(".")) for folder in _folders_of(file, level, name)]
+    paths = [next(filter(Path.is_file, (stem / "__init__.py", Path(f"{stem}.py"))), None) for stem in stems]
+    found = [OwnFile(path, file.root) for path in paths if path and path.is_relative_to(file.root)]
+    return [each for each in found if each.place.parts[0] != OURS]
+
+
+def _imports_of(path: Path) -> set[tuple[int, str]]:
+    """What the file imports: how many dots stand before a name, none before an absolute one, and the name."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {(0, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            names |= {base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)}
-    paths = [path.parent.joinpath(*name.split(".")) for name in names if name]
-    files = [each for stem in paths for each in (stem.with_suffix(".py"), stem / "__init__.py")]
-    return [each for each in files if each.is_file()]
+            names = [node.module or "", *(f"{node.module or ''}.{alias.name}".lstrip(".") for alias in node.names)]
+            found |= {(node.level, name) for name in names}
+    return found
+
+
+def _folders_of(file: OwnFile, level: int, name: str) -> list[Path]:
+    """The folders in which the file's import of a name may find it."""
+    if level:
+        return [file.root / package for package in [*file.place.parents][level - 1 : level]]
+    if file.is_installed:  # beside it lie the packages of others
+        return [file.root] if name.partition(".")[0] == file.place.parts[0] else []
+    return [file.path.parent, file.root]

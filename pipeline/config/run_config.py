@@ -125,7 +125,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, val
         ge=0,
         le=2**32 - 1,
     )
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = knob("auto", "hardware to train on")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = knob("auto", "hardware; auto: CUDA, else a CPU")
     devices: str = knob("auto", "how many devices, or which, as Lightning's Trainer takes it")
     num_nodes: int = knob(1, "machines that train one run together, started by torchrun (docs/cluster.md)", ALONE, ge=1)
     strategy: str = knob("auto", "how devices work together, as Lightning's Trainer takes it (ddp, ...)")
@@ -274,25 +274,19 @@ def class_with_knobs_of(*owners: str) -> type[RunConfig]:
     """The config's class for a dataset and a network: the knobs of every training, and theirs.
 
     Raises:
-        ConfigError: if one of their parameters is a knob that means something else already.
+        ConfigError: if one of their parameters is called like something else already.
     """
     fields: dict[str, Any] = {}
     problems = []
     for owner in owners:
-        for name, (kind, default) in _knobs_of(owner).items():
-            if name in COMMON or name in fields:
-                whose = f"of {owners[0]}" if name in fields else "of every training"
-                problems.append(f"{owner} has a parameter {name}, which is a knob {whose} already; call it otherwise")
-            required = default is signatures.REQUIRED
-            fields[name] = (kind, ... if required else default)
+        for name, (kind, default) in signatures.knobs_of(owner).items():
+            whose = f"of {owners[0]}" if name in fields else "of every training" if name in COMMON else ""
+            if why := f"which is a knob {whose} already" if whose else signatures.why_no_knob(name, RunConfig):
+                problems.append(f"{owner} has a parameter {name}, {why}; call it otherwise")
+            fields[name] = (kind, ... if default is signatures.REQUIRED else default)
     if problems:
         raise ConfigError(problems)
     return create_model("RunConfig", __base__=RunConfig, **fields)
-
-
-def _knobs_of(owner: str) -> signatures.Knobs:
-    """The knobs, or none where the name itself is wrong, which is told with all else."""
-    return {} if own_code.is_own(owner) and own_code.problem_of(owner) else signatures.knobs_of(owner)
 
 
 def class_of(values: Mapping[str, object]) -> type[RunConfig]:

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field
 
-from pipeline.config.own_code import OwnCodeError, is_own, load
+from pipeline.config.own_code import OwnCodeError, is_own, load, problem_of
 
 PACKAGE = Path(__file__).parents[1]
 # The shipped ones that have knobs: name -> module and what to call in it.
 NETWORKS = {"mlp": ("networks/mlp", "MLP"), "cnn": ("networks/cnn", "CNN")}
 DATASETS = {"folder": ("data/folder", "folder"), "table": ("data/table", "table")}
+FLAGS = ("config", "help", "project_defaults", "resume")  # those of train that are no knobs
 KINDS = (int, float, bool, str)
 # The knobs of every dataset that may have to hold out its own test part.
 TestShare = Annotated[
@@ -33,11 +34,13 @@ Knobs = dict[str, tuple[Any, Any]]
 def knobs_of(name: str) -> Knobs:
     """The knobs of a network or a dataset, shipped or own: its parameters but the first, which the pipeline gives.
 
+    A name that is wrong itself, which is told with all else, has none.
+
     Raises:
         OwnCodeError: if it is own, and cannot be had, or has a parameter that can be no knob.
     """
     if is_own(name):
-        return _of_own(name)
+        return {} if problem_of(name) else _of_own(name)
     shipped = {**NETWORKS, **DATASETS}
     return _of_source(*shipped[name]) if name in shipped else {}
 
@@ -81,3 +84,12 @@ def _kind_of(parameter: inspect.Parameter, name: str) -> Any:
             "expected int, float, bool, str, or Literal of words"
         )
     return kind
+
+
+def why_no_knob(name: str, config: type) -> str:
+    """What keeps a parameter's name from being a knob's, an attribute of the config's class; or nothing."""
+    if name in FLAGS:
+        return "which is a flag of train already"
+    if name.startswith("_"):
+        return "which begins with an underscore, as no knob does"
+    return "which is an attribute of the config already" if hasattr(config, name) else ""

@@ -172,7 +172,9 @@ def _in_order(examples: ExampleTensors, rank_of: tuple[int, int]) -> DataLoader[
 
 
 def _loader(examples: ExampleTensors, batch_size: int, sampler: Sampler[int]) -> DataLoader[Batch]:
-    return DataLoader(examples, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+    # With each iterator it draws a seed that nobody uses: not from the global generator, where it would be missed.
+    own = torch.Generator()
+    return DataLoader(examples, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is, generator=own)
 
 
 def _as_it_is(batch: Any) -> Any:

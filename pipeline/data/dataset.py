@@ -132,7 +132,8 @@ def _images(values: ArrayLike, part: str) -> Array:
         hint = "; a table of numbers is given with table=True" if array.ndim == 2 else ""
         hint = "; colours come last" if array.ndim == 4 and array.shape[1] in (1, 3) else hint
         raise DataError(f"{part} has images of shape {array.shape}, {expected}{hint}")
-    if array.dtype != np.uint8:
+    is_bytes = array.dtype == np.uint8
+    if not is_bytes or (part == "train" and array.max() <= 1):  # fractions, cut off as they became bytes
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 255 and high > 1 and (array == np.floor(array)).all()):
             hint = "; multiply them by 255 and round" if low >= 0 and high <= 1 else ""

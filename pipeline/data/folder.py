@@ -1,8 +1,9 @@
 """A folder of images with one sub-folder a class, as torchvision's ImageFolder takes it."""
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ HIDDEN = (".", "__MACOSX")  # how names begin
 EXPECTED = "expected a folder with one sub-folder a class, CLASS/*.jpg, or with two of that kind, train and test"
 MANY = 2_000  # images take long enough to say so
 NAMED = 3
+DIM = 16  # what the brightest level of 12 bits becomes, 4095, read as one of 16
 UNSEEN, OTHER, LOOP = "hidden", "of no image format", "linking back to a folder above"
 
 Files = dict[str, list[str]]  # class -> its image files, by their names below data_dir
@@ -63,7 +65,10 @@ def folder(
     if tests.all() or not tests.any():
         raise DataError(f"{data_dir}: found no image to {'train' if tests.all() else 'test'} with that can be read")
     train, test = ((decoded.pixels[rows], labels[rows]) for rows in (~tests, tests))
-    return Dataset(train, test, classes)
+    data = Dataset(train, test, classes)
+    if (brightest := decoded.pixels.max()) <= DIM:
+        tell(f"{data_dir}: the brightest of all pixels is {brightest} of 255: were they 12 bits in files of 16?")
+    return data
 
 
 def _parts(data_dir: Path, left_out: Counter[str]) -> dict[str, Path]:
@@ -112,7 +117,7 @@ def _files(data_dir: Path, path: Path, left_out: Counter[str]) -> Files:
     for entry in _entries(path):
         if entry.name.startswith(HIDDEN):
             left_out[UNSEEN] += 1
-        elif entry.is_dir():
+        elif _is(entry.is_dir):
             below = _images_below(Path(entry.path), (_identity(path),), left_out)
             files[entry.name] = sorted(each.removeprefix(os.path.join(data_dir, "")) for each in below)  # noqa: PTH118
         else:
@@ -129,9 +134,9 @@ def _images_below(path: Path, above: tuple[tuple[int, int], ...], left_out: Coun
     for entry in _entries(path):
         if entry.name.startswith(HIDDEN):
             left_out[UNSEEN] += 1
-        elif entry.is_dir():
+        elif _is(entry.is_dir):
             yield from _images_below(Path(entry.path), (*above, here), left_out)
-        elif entry.is_file() and entry.name.lower().endswith(SUFFIXES):
+        elif _is(entry.is_file) and entry.name.lower().endswith(SUFFIXES):
             yield entry.path  # a Path costs as much as all else
         else:
             left_out[OTHER] += 1
@@ -139,7 +144,14 @@ def _images_below(path: Path, above: tuple[tuple[int, int], ...], left_out: Coun
 
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder that are not hidden, by name."""
-    return [Path(entry.path) for entry in _entries(path) if entry.is_dir() and not entry.name.startswith(HIDDEN)]
+    return [Path(entry.path) for entry in _entries(path) if _is(entry.is_dir) and not entry.name.startswith(HIDDEN)]
+
+
+def _is(asked: Callable[[], bool]) -> bool:
+    """What an entry answers; a link that leads to itself is neither folder nor file."""
+    with contextlib.suppress(OSError):
+        return asked()
+    return False
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:

@@ -229,19 +229,33 @@ def _labels(path: Path, column: "Series[Any]") -> NDArray[Any]:
 
     if isinstance(column.dtype, CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
+    is_text = is_bool_dtype(column.dtype) or not is_numeric_dtype(column.dtype)
+    column = _as_text(column) if is_text else column
     if missing := int(column.isna().sum()):
         raise DataError(f"{path}: found no value of the target {column.name} in {missing:,} of {len(column):,} rows")
-    if is_bool_dtype(column.dtype) or not is_numeric_dtype(column.dtype):
-        text: NDArray[Any] = column.astype(str).str.strip().to_numpy(np.str_)
+    if is_text:
+        text: NDArray[Any] = column.to_numpy(np.str_)
         return text
     values: NDArray[Any] = column.to_numpy()
-    whole = values == np.floor(values)
+    whole = (values == np.floor(values)) & (values >= -(2**63)) & (values < 2**63)
     if not whole.all():
         raise DataError(
             f"{path}: found the target {column.name} to be numbers such as {values[~whole][0]:g}, expected classes: "
             "this is a classification"
         )
     return values.astype(np.int64)
+
+
+def _as_text(column: "Series[Any]") -> "Series[Any]":
+    """The values as text; `NA` and its like are none among numbers and among truths, among words they are one more."""
+    from pandas import to_numeric
+
+    text = column.astype(str).str.strip().where(column.notna())
+    says_none = text.isin(MISSING)
+    others = text[~says_none].dropna().drop_duplicates()
+    numbers = to_numeric(others, errors="coerce").notna().all()
+    truths = set(others.str.lower()) <= {"true", "false"}
+    return text.mask(says_none) if len(others) and (numbers or truths) else text
 
 
 def _classes(paths: dict[str, Path], labels: dict[str, NDArray[Any]], target: str) -> NDArray[Any]:

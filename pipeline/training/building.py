@@ -1,5 +1,6 @@
 """Data, network and classifier of a config; the network first on paper, where it costs nothing: does it fit?"""
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -107,14 +108,17 @@ def check_shares(data: DataModule, processes: int) -> None:
 def check_size(config: RunConfig, spec: DataSpec, examples: int) -> None:
     """Make sure that the network can be trained here on so many examples, and written as ONNX, before anything is made.
 
+    Torch's random state stays.
+
     Raises:
         ValueError: saying how much it needs and how much is here.
     """
     given = ", ".join(f"{name} {value}" for name, value in config.own_knobs("network").items()) or config.network
     try:
-        network = _on_paper(config, spec)
+        with torch.random.fork_rng(devices=[]):
+            network = _on_paper(config, spec)
     except (RuntimeError, OverflowError, TypeError) as error:
-        if "overflow" not in str(error).lower() and "too large" not in str(error).lower():
+        if not _cannot_be_counted(error):
             raise
         raise ValueError(f"{given}: more weights than can be counted; take fewer") from None
     weights = sum(each.numel() for each in network.parameters())
@@ -134,7 +138,15 @@ def check_size(config: RunConfig, spec: DataSpec, examples: int) -> None:
 def _on_paper(config: RunConfig, spec: DataSpec) -> nn.Module:
     """The network without memory for its weights; a network that cannot be had so is built."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return make_network(config, spec)
-    except NotImplementedError:
-        return make_network(config, spec)
+    except Exception as error:  # whatever its code does that needs numbers, as `.item()`
+        if _cannot_be_counted(error):
+            raise
+    return make_network(config, spec)
+
+
+def _cannot_be_counted(error: Exception) -> bool:
+    words = str(error).lower()
+    return isinstance(error, RuntimeError | OverflowError | TypeError) and ("overflow" in words or "too large" in words)

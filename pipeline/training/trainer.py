@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from lightning_fabric.accelerators.mps import MPSAccelerator
 from lightning_fabric.utilities import registry
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
@@ -16,6 +17,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import Logger
 
 from pipeline.config import RunConfig
+from pipeline.launchers import has_partners, needs_launcher
 
 # Each Trainer looks through all installed packages for callbacks; one look is enough for a process, and 0.02 s.
 registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[attr-defined,assignment]
@@ -30,7 +32,7 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: Sequence[C
     try:
         return Trainer(
             max_epochs=config.epochs,
-            accelerator=config.accelerator,
+            accelerator=_accelerator(config.accelerator),
             devices=int(config.devices) if config.devices.isdigit() else config.devices,
             num_nodes=config.num_nodes,
             strategy=config.strategy,
@@ -45,6 +47,13 @@ def make_trainer(config: RunConfig, logger: Logger | bool, callbacks: Sequence[C
         raise ValueError(f"Lightning cannot train with {given} here: {error}") from error
 
 
+def _accelerator(asked: str) -> str:
+    """What to ask Lightning for: its own choice, but not MPS, on which no training of ours can sum its means."""
+    if asked != "auto" or not MPSAccelerator.is_available():
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def check_hardware(config: RunConfig) -> int:
     """Make sure that Lightning takes the accelerator, devices, strategy and precision, before a run begins.
 
@@ -52,10 +61,17 @@ def check_hardware(config: RunConfig) -> int:
         How many processes will train together.
 
     Raises:
-        ValueError: saying what Lightning has against them.
+        ValueError: saying what Lightning has against them; if it takes MPS; if several nodes are wanted and nobody has
+            started them.
     """
+    if config.num_nodes > 1 and not has_partners():
+        raise ValueError(needs_launcher(config.num_nodes))
     with only_useful_words():
-        return make_trainer(config, False, []).world_size
+        trainer = make_trainer(config, False, [])
+    if trainer.strategy.root_device.type == "mps":
+        lacks = "has no float64, in which means are summed"
+        raise ValueError(f"accelerator {config.accelerator} is MPS here, which {lacks}; take cpu")
+    return trainer.world_size
 
 
 def tell_partners(job: dict[str, Any] | None) -> dict[str, Any]:

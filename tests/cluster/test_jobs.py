@@ -172,3 +172,24 @@ def test_the_package_and_own_modules_travel_and_nothing_that_lies_beside_them(tm
     assert not list((tmp_path / "there").rglob("__pycache__"))
     carried = checkout._unpacked(tmp_path / "there/checkout.json")
     assert carried == checkout.checkout()
+
+
+def test_a_package_travels_with_all_that_it_imports_to_the_place_that_python_finds_it_by(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    garden = tmp_path / "src/my_travelling_garden"
+    (garden / "deep").mkdir(parents=True)
+    for name, text in (
+        ("__init__.py", ""),
+        ("layers.py", "K = 1\n"),
+        ("other.py", ""),
+        ("deep/__init__.py", ""),
+        ("deep/nets.py", "from my_travelling_garden.layers import K\n"),
+    ):
+        (garden / name).write_text(text)
+    (tmp_path / "there").mkdir()
+    stage(tmp_path / "there", ["my_travelling_garden.deep.nets:Net"])
+    there = tmp_path / "there/my_travelling_garden"
+    assert sorted(path.relative_to(there).as_posix() for path in there.rglob("*.py")) == [
+        *("__init__.py", "deep/__init__.py", "deep/nets.py", "layers.py"),
+    ]

@@ -6,6 +6,7 @@ from pipeline import cli
 from pipeline.commands import flags
 from pipeline.commands.parsing import Parser
 from pipeline.config import KNOBS, ConfigError, RunConfig
+from pipeline.config.signatures import FLAGS
 
 
 def parsed(*words):
@@ -181,3 +182,9 @@ def test_flags_of_any_subcommand_are_written_with_dashes_or_underscores_and_take
         "unknown flag '--run-dir'; did you mean 'runs_dir'?",
         "unknown flag '-r'",
     ]
+
+
+def test_no_own_parameter_may_be_called_like_a_flag_of_train():
+    parser = Parser("train")
+    flags.parse_knobs(parser, [])
+    assert sorted({action.dest for action in parser._actions} - KNOBS.keys() - flags.ELSEWHERE) == sorted(FLAGS)

@@ -2,6 +2,8 @@
 
 import re
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,6 +26,12 @@ def needs(spec, depth: int): pass
 def clash(spec, epochs: int = 3): pass
 def strange(spec, sizes: list = (1, 2)): pass
 def nothing(): pass
+def flag(spec, config: str = "x"): pass
+def switch(spec, resume: bool = False): pass
+def helps(spec, help: str = ""): pass
+def defaults(spec, project_defaults: int = 1): pass
+def attribute(spec, replace: bool = True): pass
+def hidden(spec, _depth: int = 1): pass
 value = 3
 """
 
@@ -37,6 +45,16 @@ def here(tmp_path, monkeypatch):
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("my_")]:
         del sys.modules[name]
+
+
+def write(folder, sources):
+    for name, source in sources.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(source)
+
+
+def files(here, *names):
+    return [path.relative_to(here).as_posix() for path in own_code.files_of(names)]
 
 
 def problems(**knobs):
@@ -80,12 +98,28 @@ def test_a_knob_that_only_another_network_has_is_refused_by_name():
         ("my net:Net", "is not module:function, like my_flowers:flowers"),
         ("my_net:clash", "my_net:clash has a parameter epochs, which is a knob of every training already"),
         ("my_net:needs", "depth is missing: it has no default"),
+        ("my_net:flag", "^my_net:flag has a parameter config, which is a flag of train already; call it otherwise$"),
+        ("my_net:switch", "has a parameter resume, which is a flag of train already; call it otherwise"),
+        ("my_net:helps", "has a parameter help, which is a flag of train already; call it otherwise"),
+        ("my_net:defaults", "has a parameter project_defaults, which is a flag of train already; call it otherwise"),
+        ("my_net:attribute", "has a parameter replace, which is an attribute of the config already; call it otherwise"),
+        (
+            "my_net:hidden",
+            "has a parameter _depth, which begins with an underscore, as no knob does; call it otherwise",
+        ),
+        ("my_net.deeper:Net", "no module my_net.deeper in .* or installed"),
+        ("my_lacking.nets:Net", "no module my_lacking.nets in .* or installed"),
     ],
 )
 def test_what_is_wrong_with_a_name_is_one_line(name, words):
     (problem,) = problems(network=name)
     assert re.search(words, problem)
     assert "\n" not in problem
+
+
+def test_a_module_that_python_has_no_file_of_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_main", ModuleType("my_main"))
+    assert problems(network="my_main:Net")[0].startswith("my_main:Net: no module my_main in ")
 
 
 def test_two_owners_of_one_knob_are_told(here):
@@ -101,6 +135,54 @@ def test_an_error_of_the_module_itself_is_raised_whole(here):
         own_code.load("my_broken:x")
     assert own_code.raised_in_own(caught.value)
     assert own_code.place_of(caught.value, "my_broken:x") == "my_broken.py:2"
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "words"),
+    [
+        ("import my_missing", ModuleNotFoundError, "No module named 'my_missing'"),
+        ("import my_garden.missing", ModuleNotFoundError, "No module named 'my_garden.missing'"),
+        ("int('three')", ValueError, "invalid literal for int"),
+    ],
+)
+def test_an_error_of_a_package_on_the_way_to_the_module_is_raised_whole(here, source, error, words):
+    write(here, {"my_garden/__init__.py": f"\n{source}\n", "my_garden/nets.py": "Net = dict\n"})
+    with pytest.raises(error, match=words) as caught:
+        own_code.load("my_garden.nets:Net")
+    assert own_code.raised_in_own(caught.value)
+    assert (here / "my_garden/__init__.py", 1) in [(Path(each.path), each.lineno) for each in caught.traceback]
+
+
+NETS = """
+import functools
+
+class Net:
+    def __init__(self, spec):
+        raise ValueError("no such width")
+
+def plain(call):
+    return functools.wraps(call)(lambda *given: call(*given))
+
+@plain
+def net(spec):
+    return Net(spec)
+"""
+
+
+@pytest.mark.parametrize("name", ["Net", "net"])
+def test_an_error_of_what_another_module_hands_on_has_the_place_that_it_came_from(here, name):
+    write(here, {"my_garden/__init__.py": "from my_garden.nets import Net, net\n", "my_garden/nets.py": NETS})
+    make = own_code.load(f"my_garden:{name}")
+    with pytest.raises(ValueError, match="no such width") as caught:
+        make(None)
+    assert own_code.raised_in_own(caught.value)
+    assert own_code.place_of(caught.value, f"my_garden:{name}") == "nets.py:6"
+
+
+def test_what_has_no_source_is_loaded_all_the_same(here):
+    write(here, {"my_parts.py": "from functools import partial\nmake = partial(int, base=2)\ncount = len\n"})
+    assert own_code.load("my_parts:make")("11") == 3
+    assert own_code.load("my_parts:count") is len
 
 
 def test_an_error_of_ours_out_of_a_users_module_stays_one_line(here):
@@ -129,6 +211,68 @@ def test_the_files_of_a_module_are_its_own_and_what_it_imports_from_beside_it(he
     (here / "my_parts/layers.py").write_text("import my_model\n")
     found = own_code.files_of(["my_model:x"])
     assert [path.relative_to(here).as_posix() for path in found] == ["my_model.py", "my_net.py", "my_parts/layers.py"]
+
+
+GARDEN = {
+    "my_garden/__init__.py": "from my_garden.nets import Net\n",
+    "my_garden/nets.py": "from my_garden.layers import K\nNet = dict\n",
+    "my_garden/layers.py": "import torch\nfrom my_tools import depth\nK = 1\n",
+    "my_garden/other.py": "",
+    "my_tools/depth.py": "",
+    "my_tools/other.py": "",
+}
+
+
+@pytest.mark.parametrize("name", ["my_garden:Net", "my_garden.nets:Net"])
+def test_the_files_of_a_module_in_a_package_are_those_that_its_package_has_it_import(here, name):
+    write(here, GARDEN)
+    garden = ["my_garden/__init__.py", "my_garden/layers.py", "my_garden/nets.py"]
+    assert files(here, name) == [*garden, "my_tools/depth.py"]
+
+
+def test_a_relative_import_leads_as_many_folders_up_as_it_has_dots_and_packages_count_with_their_own_files(here):
+    deep = "from ..layers import K\nfrom . import same\nfrom .... import beyond\n"
+    write(here, GARDEN | {"my_garden/deep/nets.py": deep, "my_garden/deep/layers.py": "", "my_garden/deep/same.py": ""})
+    write(here, {"my_garden/deep/__init__.py": "", "my_garden/same.py": "", "beyond.py": ""})
+    assert files(here, "my_garden.deep.nets:Net") == [
+        *("my_garden/__init__.py", "my_garden/deep/__init__.py", "my_garden/deep/nets.py"),
+        *("my_garden/deep/same.py", "my_garden/layers.py", "my_garden/nets.py", "my_tools/depth.py"),
+    ]
+
+
+def test_a_relative_import_of_a_module_in_no_package_leads_to_no_file_beside_the_folder(here):
+    write(here, {"my_model.py": "try:\n    from . import my_net\nexcept ImportError:\n    import my_net\n"})
+    here.with_name(f"{here.name}.py").write_text("")
+    assert files(here, "my_model:x") == ["my_model.py", "my_net.py"]
+
+
+def test_files_of_this_pipeline_are_none_of_a_users_unless_they_are_named(here):
+    sources = {"my_model.py": "from pipeline.data import Dataset\nimport pipeline.cli\n", "pipeline/cli.py": ""}
+    write(here, sources | {"pipeline/__init__.py": "", "pipeline/data/__init__.py": ""})
+    assert files(here, "my_model:x") == ["my_model.py"]
+    (path,) = own_code.files_of(["pipeline.networks.mlp:MLP"])
+    assert path.parts[-3:] == ("pipeline", "networks", "mlp.py")
+
+
+def test_of_what_is_installed_only_its_own_package_is_looked_through_and_of_torch_nothing(here, monkeypatch):
+    installed = here / "lib/site-packages"
+    write(
+        installed,
+        GARDEN | {"my_single.py": "import my_tools.depth\n", "my_garden/deep.py": "from my_garden import Net"},
+    )
+    monkeypatch.syspath_prepend(str(installed))
+    assert files(installed, "my_single:x") == ["my_single.py"]
+    assert files(installed, "my_garden.layers:K") == ["my_garden/layers.py"]
+    garden = ["my_garden/__init__.py", "my_garden/deep.py", "my_garden/layers.py", "my_garden/nets.py"]
+    assert files(installed, "my_garden.deep:Net") == garden
+    assert [path.parts[-2:] for path in own_code.files_of(["torch.optim:NAdam"])] == [("optim", "__init__.py")]
+
+
+def test_files_are_in_the_order_of_their_places_wherever_the_folders_lie_that_they_are_found_under(here, monkeypatch):
+    write(here, {"z/src/my_b/__init__.py": "", "z/src/my_b/nets.py": "", "my_a.py": "", "my_c.py": ""})
+    monkeypatch.syspath_prepend(str(here / "z/src"))
+    names = ["my_c:x", "my_b.nets:x", "my_a:x"]
+    assert files(here, *names) == ["my_a.py", "z/src/my_b/__init__.py", "z/src/my_b/nets.py", "my_c.py"]
 
 
 def test_what_mlproject_gives_of_itself_goes_with_any_network():

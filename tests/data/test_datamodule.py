@@ -187,8 +187,8 @@ def test_evaluation_goes_through_all_images_in_file_order_2000_at_a_time(loaded,
     ],
 )
 def test_evaluation_takes_so_many_examples_at_a_time_as_2000_of_mnist_s_are_numbers(monkeypatch, shape, table, at_once):
-    zeros = np.zeros((2001 if at_once == 2000 else at_once + 1, *shape), np.uint8)
-    data = Dataset((zeros[:2], [0, 1]), (zeros, np.zeros(len(zeros), int)), ["a", "b"], table=table)
+    grey = np.full((2001 if at_once == 2000 else at_once + 1, *shape), 128, np.uint8)
+    data = Dataset((grey[:2], [0, 1]), (grey, np.zeros(len(grey), int)), ["a", "b"], table=table)
     monkeypatch.setattr(data_modules.datasets, "load", lambda *arguments: data)
     assert [len(labels) for _, labels in module().test_dataloader()] == [at_once, 1]
 
@@ -270,6 +270,14 @@ def test_the_images_lie_on_the_trainer_s_device_once_and_batches_are_made_there(
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert {loader.dataset.inputs.device.type, loader.dataset.labels.device.type} == {"meta"}
         assert {part.device.type for part in next(iter(loader))} == {"meta"}
+
+
+def test_no_loader_draws_from_torch_s_global_generator(loaded):
+    """What a network draws would depend on how often somebody has begun to go through the data."""
+    data, before = module(validation_size=6), torch.get_rng_state()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # The hold-out.

@@ -87,6 +87,8 @@ WHOLE = "expected whole numbers in 0..255 (uint8)"
     [
         (GREY / 255, f"float64 pixels from 0 to 0.231373, {WHOLE}; multiply them by 255 and round"),
         (GREY > 9, f"bool pixels from 0 to 1, {WHOLE}; multiply them by 255 and round"),
+        ((GREY / 255).astype(np.uint8), f"uint8 pixels from 0 to 0, {WHOLE}; multiply them by 255 and round"),
+        ((GREY > 9).astype(np.uint8), f"uint8 pixels from 0 to 1, {WHOLE}; multiply them by 255 and round"),
         (GREY + 0.5, f"float64 pixels from 0.5 to 59.5, {WHOLE}"),
         (GREY.astype(int) - 1, f"int64 pixels from -1 to 58, {WHOLE}"),
         (GREY.astype(int) * 9, f"int64 pixels from 0 to 531, {WHOLE}"),
@@ -96,6 +98,11 @@ WHOLE = "expected whole numbers in 0..255 (uint8)"
 )
 def test_pixels_that_are_no_bytes_are_told_with_their_range(values, found):
     assert told(images, values) == f"train has {found}"
+
+
+def test_a_part_to_test_with_may_be_as_dark_as_it_is():
+    assert Dataset((GREY, NUMBERS), (GREY * 0, NUMBERS)).test.inputs.max() == 0
+    assert Dataset((GREY, NUMBERS), (GREY % 2, NUMBERS)).test.inputs.max() == 1
 
 
 def test_examples_of_no_number_or_of_differing_shapes_are_told():
@@ -291,7 +298,7 @@ def test_names_of_classes_are_two_at_least_different_and_not_empty():
 @pytest.mark.parametrize(("count", "kind"), [(256, np.uint8), (257, np.uint16), (1000, np.uint16)])
 def test_labels_are_of_the_smallest_type_that_holds_all_classes(count, kind):
     for labels in (np.arange(count), [f"{number:04}" for number in range(count)]):
-        data = images(np.zeros((count, 2, 2), np.uint8), labels)
+        data = images(np.full((count, 2, 2), 2, np.uint8), labels)
         assert (data.train.labels.dtype, data.train.labels.tolist()) == (kind, list(range(count)))
         assert len(data.spec.classes) == count
 
@@ -315,7 +322,7 @@ def test_a_class_that_only_the_test_part_has_is_one_without_training_examples():
 
 
 def test_a_drawing_goes_with_images_like_mnist_s():
-    square = np.zeros((4, 28, 28), np.uint8)
+    square = np.full((4, 28, 28), 2, np.uint8)
     assert images(square, drawing="mnist").spec.drawing == "mnist"
     expected = "expected 'mnist' with 28x28 grey images, or nothing"
     assert told(images, square, drawing="ink") == (
@@ -336,7 +343,7 @@ def test_the_digest_is_that_of_the_arrays_and_of_a_spec_that_is_not_mnist_s():
     data = images()
     values = (data.spec.as_json().encode(), GREY, bytes(NUMBERS), GREY[:1], bytes(NUMBERS[:1]))
     assert data.digest == hashlib.sha256(b"".join(map(bytes, values))).hexdigest()[:16]
-    square = np.zeros((4, 28, 28), np.uint8)
+    square = np.full((4, 28, 28), 2, np.uint8)
     of_mnist = Dataset((square, NUMBERS), (square, NUMBERS), MNIST.classes, drawing="mnist")
     parts = bytes(square) + bytes(NUMBERS)
     assert of_mnist.digest == hashlib.sha256(parts + parts).hexdigest()[:16]
@@ -361,7 +368,7 @@ def test_equal_data_have_equal_digests_and_other_classes_features_or_values_anot
 
 @pytest.mark.parametrize("name", ["a\udcff", "b\0c"])
 def test_a_class_or_a_feature_whose_name_is_no_text_is_refused(name):
-    images, labels = np.zeros((2, 3, 3), np.uint8), [0, 1]
+    images, labels = np.full((2, 3, 3), 2, np.uint8), [0, 1]
     with pytest.raises(DataError, match="is no text that JSON can hold"):
         Dataset((images, labels), (images, labels), ["a", name])
     rows = np.array([[1.0], [2.0]])

@@ -126,6 +126,15 @@ def test_what_cannot_be_read_is_left_out_with_the_reason(tmp_path):
     assert not any("\n" in words for words in found.unreadable)
 
 
+def test_an_image_of_floating_point_numbers_is_left_out_with_the_reason(tmp_path):
+    write(tmp_path / "0.png", image_of(0))
+    write(tmp_path / "1.tif", Image.fromarray(np.asarray(image_of(1)).astype(np.float32) / 255))
+    found = decoded(tmp_path)
+    assert np.array_equal(found.pixels, [image_of(0)])
+    reason = "pixels that are floating-point numbers have no known range; save 8 or 16 bits"
+    assert found.unreadable == [f"1.tif: {reason}"]
+
+
 def test_images_are_what_they_are_whatever_their_suffix_says(tmp_path):
     for number, kind in enumerate(["WEBP", "TIFF", "PPM", "GIF", "BMP", "PNG"] * 5):
         image_of(number).save(tmp_path / f"{number:02}.{'jpg' if number % 2 else 'png'}", kind, lossless=True)

@@ -171,6 +171,15 @@ def test_links_are_followed_but_not_in_circles(tmp_path, capfd):
     assert capfd.readouterr().err == (f"{folder}: left out 2 linking back to a folder above, 1 of no image format\n")
 
 
+def test_links_that_lead_to_themselves_are_left_out_wherever_they_lie(tmp_path, capfd):
+    folder = write_classes(tmp_path / "train", {"a": 2, "b": 2})
+    for place in (tmp_path, folder, folder / "a"):
+        (place / "loop.png").symlink_to(place / "loop.png")
+    data = load(tmp_path)
+    assert sorted(numbers_in(data.train) + numbers_in(data.test)) == [0, 1, 2, 3]
+    assert capfd.readouterr().err == f"{tmp_path}: left out 2 of no image format\n"
+
+
 def test_a_folder_that_is_none_or_holds_no_classes_is_told(tmp_path):
     assert told(tmp_path / "none") == f"data_dir {tmp_path / 'none'}: found no such folder, {EXPECTED}"
     (tmp_path / "flowers.zip").touch()
@@ -258,6 +267,27 @@ def test_images_of_differing_sizes_are_told_by_name_unless_they_are_resized(tmp_
         "all of them with --image_size 64"
     )
     assert load(folder, image_size=5).spec.shape == (1, 5, 5)
+
+
+@pytest.mark.parametrize(("highest", "brightest"), [(4095, 16), (3000, 12), (1023, 4)])
+def test_images_that_are_all_but_black_are_told(tmp_path, capfd, highest, brightest):
+    for number in range(4):
+        levels = np.random.RandomState(number).randint(0, highest, (6, 8))
+        levels[0, 0] = highest
+        write(tmp_path / "ab"[number % 2] / f"{number}.png", Image.fromarray(levels.astype(np.uint16)))
+    load(tmp_path)
+    said = f"{tmp_path}: the brightest of all pixels is {brightest} of 255: were they 12 bits in files of 16?\n"
+    assert capfd.readouterr().err == said
+    write(tmp_path / "a" / "4.png", Image.fromarray(np.full((6, 8), 17, np.uint8)))
+    load(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_images_of_zeros_and_ones_are_told(tmp_path):
+    for number in range(4):
+        write(tmp_path / "ab"[number % 2] / f"{number}.png", Image.fromarray(np.full((6, 8), number % 2, np.uint8)))
+    expected = "expected whole numbers in 0..255 (uint8); multiply them by 255 and round"
+    assert told(tmp_path) == f"train has uint8 pixels from 0 to 1, {expected}"
 
 
 def test_the_real_photographs_are_read(tmp_path, sign_digits, capfd):

@@ -46,7 +46,7 @@ def told(data_dir):
 
 
 def inside(data_dir):
-    return _made(np.zeros((2, 3, 3), np.uint8))
+    return _made(np.full((2, 3, 3), 2, np.uint8))
 
 
 def _made(images):
@@ -55,7 +55,7 @@ def _made(images):
 
 
 def empty_class(data_dir):
-    images = np.zeros((2, 3, 3), np.uint8)
+    images = np.full((2, 3, 3), 2, np.uint8)
     return Dataset((images, [0, 0]), (images, [0, 1]), ["rose", "tulip"])
 
 

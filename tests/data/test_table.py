@@ -232,11 +232,31 @@ FIRST = "expected a table with the names of its columns in the first line"
          "classification; give another --target, or put its values into groups"),
         ("width,kind\n1,1.5\n2,2\n", "found the target kind to be numbers such as 1.5, expected classes: this is a "
          "classification"),
+        ("width,kind\n1,1\n2,inf\n", "found the target kind to be numbers such as inf, expected classes: this is a "
+         "classification"),
+        ("width,kind\n1,1\n2,-1e300\n", "found the target kind to be numbers such as -1e+300, expected classes: this "
+         "is a classification"),
+        ("width,kind\n1,1\n2,9223372036854775808\n", "found the target kind to be numbers such as 9.22337e+18, "
+         "expected classes: this is a classification"),
     ],
 )  # fmt: skip
 def test_a_table_that_is_none_is_told(tmp_path, content, found):
     path = text(tmp_path / "a.csv", content)
     assert told(path) == f"{path}: {found}"
+
+
+@pytest.mark.parametrize("missing", ["NA", "nan", "NULL", "None", "?"])
+@pytest.mark.parametrize("values", [["0", "1"], ["1.5e1", "-2"], ["True", "FALSE"]])
+def test_a_missing_target_among_numbers_or_truths_is_no_class_of_its_own(tmp_path, missing, values):
+    frame = pandas.DataFrame({"width": range(20), "y": [*values * 8, *[missing] * 3, ""]})
+    path = csv(tmp_path / "a.csv", frame)
+    assert told(path, "y") == f"{path}: found no value of the target y in 4 of 20 rows"
+    frame.replace("", None).to_parquet(path := tmp_path / "a.parquet")
+    assert told(path, "y") == f"{path}: found no value of the target y in 4 of 20 rows"
+    mixed = pandas.DataFrame({"width": range(6), "y": [*values, missing] * 2})
+    assert told(csv(tmp_path / "b.csv", mixed), "y").endswith("found no value of the target y in 2 of 6 rows")
+    words = mixed.replace(values[0], "few")
+    assert load(csv(tmp_path / "b.csv", words), "y").spec.classes == tuple(sorted(["few", values[1], missing]))
 
 
 def test_a_first_line_that_is_none_of_a_table_is_told(tmp_path):

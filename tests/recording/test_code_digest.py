@@ -71,3 +71,16 @@ def test_code_of_the_users_own_is_part_of_it_with_what_it_imports_from_beside_it
     assert digests.code_digest(["my_net:Net"]) != before
     with pytest.raises(OwnCodeError, match=r"my_nett:Net: no module my_nett in .*; did you mean 'my_net'"):
         digests.code_digest(["my_nett:Net"])
+
+
+def test_a_package_counts_with_what_its_modules_import_by_its_name(digest_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digest_of("a = 1")
+    garden = tmp_path / "my_digest_garden"
+    garden.mkdir()
+    (garden / "__init__.py").write_text("from my_digest_garden.nets import Net\n")
+    (garden / "nets.py").write_text("from my_digest_garden.layers import K\n")
+    (garden / "layers.py").write_text("K = 1\n")
+    before = digests.code_digest(["my_digest_garden:Net"])
+    (garden / "layers.py").write_text("K = 2\n")
+    assert digests.code_digest(["my_digest_garden:Net"]) != before

@@ -12,7 +12,7 @@ from tests.small_data import digits_of
 
 
 def images(count):
-    return np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.uint8)
+    return np.full((count, 28, 28), 2, np.uint8), np.zeros(count, np.uint8)
 
 
 SOURCE = digits_of(images(5), images(3), source="/data")

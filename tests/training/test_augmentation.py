@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from examples import extras
 from pipeline.config.own_code import OwnCodeError
 from pipeline.data_spec import MNIST, DataSpec
 from pipeline.training.augmentation import Augmentation, make_augmentation, shift
@@ -52,6 +53,18 @@ def test_a_seed_begins_its_own_sequence():
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(*found[0].split(50))
+
+
+def test_the_example_s_noise_is_drawn_where_the_generator_lies_and_added_where_the_inputs_do(monkeypatch):
+    real, expected = torch.randn, 1 + 0.05 * torch.randn(3, 5, generator=seeded(4))
+
+    def randn(*shape, generator, device="cpu"):
+        assert torch.device(device) == generator.device  # or torch raises, where the inputs lie on a GPU
+        return real(*shape, generator=generator, device=device)
+
+    monkeypatch.setattr(torch, "randn", randn)
+    assert torch.equal(extras.noise(torch.ones(3, 5), seeded(4)), expected)
+    assert extras.noise(torch.ones(3, 5, device="meta"), seeded(4)).device.type == "meta"
 
 
 def test_no_augmentation_is_none_and_a_table_is_not_shifted():

@@ -1,7 +1,11 @@
 """What a user brings to a training takes part in it, is recorded at the epochs, and is told in one line where wrong."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from torchmetrics.functional.classification import multiclass_f1_score
@@ -111,6 +115,85 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path, stop,
     assert torch.equal(ranks.weights_of(resumed.classifier), ranks.weights_of(whole.classifier))
     assert timeless(resumed.history) == timeless(whole.history)
     assert resumed.test == whole.test
+
+
+class Interrupted(Callback):
+    """Ends the training as its epoch `stop` begins (from 0), or the test, if there is no such epoch."""
+
+    def __init__(self, stop):
+        self.stop = stop
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == self.stop:
+            raise KeyboardInterrupt
+
+    def on_test_start(self, trainer, pl_module):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("source", ["torch", "python", "numpy"])
+def test_a_network_that_draws_from_a_global_generator_resumes_bit_for_bit(tmp_path, source, stop):
+    """It has `nn.Dropout` as well; interrupted between two epochs, or in the test."""
+    small = {"epochs": 3, "batch_size": 4, "validation_size": 9, "accelerator": "cpu"}
+    given = RunConfig(network=f"{OWN}:Draws", source=source, **small)
+
+    def trained(**how):
+        return fit.fit(given, data=ranks.small_data(given), **how)
+
+    whole = trained()
+    random.seed(stop)  # another process has others
+    np.random.seed(stop)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trained(folder=tmp_path, callbacks=[Interrupted(stop)])
+    last, _ = checkpoints.latest(tmp_path)
+    assert files.epoch_of(last) == stop
+    torch.manual_seed(stop)
+    resumed = trained(folder=tmp_path, resume_from=last)
+    assert torch.equal(ranks.weights_of(resumed.classifier), ranks.weights_of(whole.classifier))
+    assert timeless(resumed.history) == timeless(whole.history)
+    assert resumed.test == whole.test
+
+
+@pytest.mark.parametrize("stop", [2, 10])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"early_stopping": 1},
+        {"early_stopping": 2, "keep_best": True},
+        {"callback": f"{OWN}:Enough"},
+        {"early_stopping": 1, "min_epochs": 5},
+        {"callback": f"{OWN}:Enough", "min_epochs": 5},
+    ],
+)
+def test_a_training_that_was_stopped_early_stays_so_when_it_is_resumed(tmp_path, knobs, stop):
+    """Interrupted in the test, or before the epochs that there have to be."""
+    options = {name: knobs[name] for name in knobs if name == "min_epochs"}
+    given = CONFIG.replace(**{name: knobs[name] for name in knobs if name not in options}, epochs=10)
+
+    def trained(folder, **how):
+        return fit.fit(given, data=ranks.small_data(given), folder=tmp_path / folder, **options, **how)
+
+    whole = trained("whole")
+    assert 2 <= len(whole.history) < 10
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trained("killed", callbacks=[Interrupted(stop)])
+    last, _ = checkpoints.latest(tmp_path / "killed")
+    assert files.epoch_of(last) == min(stop, len(whole.history))
+    resumed = trained("killed", resume_from=last)
+    assert torch.equal(ranks.weights_of(resumed.classifier), ranks.weights_of(whole.classifier))
+    assert timeless(resumed.history) == timeless(whole.history)
+    assert resumed.test == whole.test
+
+
+def test_a_training_that_is_resumed_in_its_test_knows_where_it_diverged_and_logs_its_epochs_again(tmp_path):
+    knobs = {"epochs": 3, "learning_rate": 1e30, "optimizer": "sgd", "on_divergence": "continue", "folder": tmp_path}
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trained(**knobs, callbacks=[Interrupted(3)])
+    logger = Kept()
+    resumed = trained(logger, **knobs, resume_from=checkpoints.latest(tmp_path)[0])
+    assert resumed.diverged_in == 1
+    assert [step for step, _ in logger.rows] == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("fast", [True, False])

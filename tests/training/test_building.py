@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from pipeline import cli
 from pipeline.config import RunConfig
@@ -59,3 +60,25 @@ def test_a_network_with_lazy_layers_is_told_before_anything_is_made():
     config = RunConfig(network="tests.own_training_code:lazy")
     with pytest.raises(OwnCodeError, match=r"own_training_code:lazy has lazy layers, .*; size them by the spec"):
         building.make_network(config, MNIST)
+
+
+def test_a_network_that_cannot_be_had_on_paper_is_built_and_leaves_the_random_numbers_as_they_are(monkeypatch):
+    config = RunConfig(network="tests.own_training_code:StochasticDepth")
+    before = torch.get_rng_state()
+    building.check_size(config, MNIST, 60_000)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(each.is_meta for each in building._on_paper(config, MNIST).parameters())
+    monkeypatch.setattr(building, "memory_here", lambda: 0)
+    with pytest.raises(ValueError, match=r"^depth 3, batch_size 128: training 7,850 weights in batches of 128"):
+        building.check_size(config, MNIST, 60_000)
+
+
+def test_what_a_network_raises_itself_is_raised_without_a_word_of_the_paper():
+    config = RunConfig(network="tests.own_training_code:StochasticDepth", depth=4)
+    with pytest.raises(ValueError, match=r"^4 blocks are too many$") as caught:
+        building.check_size(config, MNIST, 60_000)
+    assert caught.value.__context__ is None
+
+
+def test_what_is_warned_of_on_paper_is_not_told():
+    building.check_size(RunConfig(network="tests.own_training_code:Warns"), MNIST, 60_000)

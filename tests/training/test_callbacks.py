@@ -44,6 +44,7 @@ class Trainer:
 
     def start(self):
         for each in self.callbacks:
+            each.on_fit_start(self, None)
             each.on_train_start(self, None)
 
     def _log(self, metrics, step):
@@ -203,8 +204,8 @@ def resumed(trainer, **how):
     """The trainer as another process takes up the training."""
     state = trainer.history.state_dict()
     trainer.training(**how)
-    trainer.history.load_state_dict(state)
     del trainer.done[:]
+    trainer.history.load_state_dict(state)
     return trainer
 
 
@@ -217,8 +218,8 @@ def test_a_resumed_run_knows_all_that_the_interrupted_one_did(monkeypatch, tmp_p
     assert list(first.state_dict()) == ["history"]
     resumed(trainer, folder=tmp_path, keep_best=True)
     assert trainer.history.epochs == first.epochs
-    trainer.start()
     assert trainer.done == [("logged", epoch, first.epochs[epoch]) for epoch in (1, 2, 3)]
+    trainer.start()
     assert trainer.divergence.epoch is None
     trainer.epoch(4, val_loss=0.4)
     assert trainer.saved() == ["epoch-0004.ckpt"]  # epoch 2 is still the best

@@ -27,6 +27,15 @@ class Keeps(Right):
         return Fails
     def set_extra_state(self, state):
         pass
+class Normed(Right):
+    def __init__(self, spec, width: int = 10):
+        super().__init__(spec, width)
+        self.norm = nn.BatchNorm1d(width)
+    def forward(self, inputs):
+        return self.norm(super().forward(inputs))
+class Squeezes(Right):
+    def forward(self, inputs):
+        return super().forward(inputs).squeeze()
 """
 OTHERS = """
 import numpy as np, torch
@@ -59,7 +68,7 @@ def stumbling(parameters, learning_rate):
 """
 
 
-def rehearse(tmp_path, monkeypatch, **knobs):
+def rehearse(tmp_path, monkeypatch, processes=1, **knobs):
     (tmp_path / "my_rehearsed.py").write_text(CODE)
     (tmp_path / "my_others.py").write_text(OTHERS)
     monkeypatch.chdir(tmp_path)
@@ -67,7 +76,7 @@ def rehearse(tmp_path, monkeypatch, **knobs):
     config = RunConfig(dataset="digits", **knobs)
     data = building.make_data(config)
     data.setup()
-    rehearsal.rehearse(config, data)
+    rehearsal.rehearse(config, data, processes)
 
 
 def test_what_is_right_passes_and_leaves_the_random_state_to_others(tmp_path, monkeypatch):
@@ -104,6 +113,40 @@ def test_what_is_wrong_is_one_line_with_the_place(tmp_path, monkeypatch, name, k
     with pytest.raises(OwnCodeError, match=rf"^network my_rehearsed:{name} {words}") as caught:
         rehearse(tmp_path, monkeypatch, network=f"my_rehearsed:{name}", **knobs)
     assert "\n" not in str(caught.value)
+
+
+LAST = "so few has the last batch of an epoch: take another batch_size or validation_size"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "processes"),
+    [
+        ({"batch_size": 4}, 1),
+        ({"validation_size": 28}, 1),  # 1,409 to train on
+        ({"batch_size": 1}, 1),
+        ({"validation_size": 156}, 10),  # 1,281, of which each gets 129, some of them twice
+    ],
+)
+def test_a_network_that_cannot_take_an_epochs_last_batch_is_told_before_it_costs_one(
+    tmp_path, monkeypatch, knobs, processes
+):
+    words = r"ValueError: Expected more than 1 value per channel .*; tried on 1 example of shape \(1, 28, 28\); "
+    with pytest.raises(OwnCodeError, match=rf"^network my_rehearsed:Normed \(my_rehearsed.py:25\): {words}{LAST}$"):
+        rehearse(tmp_path, monkeypatch, processes, network="my_rehearsed:Normed", **knobs)
+    words = r"it gives shape \(10,\), expected \(1, 10\): a logit for each class"
+    place = r"\(my_rehearsed.py:27\)"
+    with pytest.raises(OwnCodeError, match=rf"^network my_rehearsed:Squeezes {place}: {words}; {LAST}$"):
+        rehearse(tmp_path, monkeypatch, processes, network="my_rehearsed:Squeezes", **knobs)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "processes"),
+    [({}, 1), ({"batch_size": 3}, 1), ({"validation_size": 29}, 1), ({"validation_size": 28}, 2), ({"epochs": 1}, 10)],
+)
+def test_a_network_that_needs_two_examples_passes_where_the_last_batch_has_them(
+    tmp_path, monkeypatch, knobs, processes
+):
+    rehearse(tmp_path, monkeypatch, processes, network="my_rehearsed:Normed", **knobs)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from lightning_fabric.accelerators.mps import MPSAccelerator
 from torch.nn import functional as F
 
 from pipeline.config import RunConfig
 from pipeline.fast_cpu import blocks
+from pipeline.launchers import PARTNERS
 from pipeline.training import checkpoints, fit, trainer
 from pipeline.training.news import EpochNews
 
@@ -134,3 +136,41 @@ def test_unknown_devices_are_told():
         ValueError, match="Lightning cannot train with accelerator cpu, devices nonsense, num_nodes 1, strategy auto"
     ):
         trainer.check_hardware(config(devices="nonsense"))
+
+
+@pytest.fixture
+def apple_silicon(monkeypatch):
+    """A machine on which Lightning would choose MPS."""
+    monkeypatch.setattr(MPSAccelerator, "is_available", lambda: True)
+
+
+@pytest.mark.parametrize(("cuda", "device"), [(False, "cpu"), (True, "cuda")])
+def test_auto_is_cuda_or_the_cpu_where_lightning_would_choose_mps(monkeypatch, apple_silicon, cuda, device):
+    asked = []
+    monkeypatch.setattr(trainer, "Trainer", lambda **given: asked.append(given["accelerator"]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    trainer.make_trainer(config(accelerator="auto"), False, [])
+    assert asked == [device]
+
+
+def test_auto_trains_where_lightning_would_choose_mps(apple_silicon):
+    """In one process, as there, and in two."""
+    assert fit.fit(config(accelerator="auto", epochs=1)).trainer.strategy.root_device.type == "cpu"
+    assert trainer.check_hardware(config(accelerator="auto", devices="2", strategy="ddp")) == 2
+
+
+@pytest.mark.parametrize("accelerator", ["mps", "gpu"])
+def test_mps_is_refused_before_a_run_begins_as_it_has_no_float64(apple_silicon, accelerator):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        trainer.check_hardware(config(accelerator=accelerator))
+    assert str(caught.value) == (
+        f"accelerator {accelerator} is MPS here, which has no float64, in which means are summed; take cpu"
+    )
+
+
+def test_several_nodes_that_nobody_started_are_told_before_one_waits_for_another(monkeypatch):
+    monkeypatch.delenv(PARTNERS, raising=False)
+    with pytest.raises(ValueError, match=r"^num_nodes 2 needs a launcher .*, with --num_nodes 2 as a flag: torchrun"):
+        trainer.check_hardware(config(num_nodes=2))
+    monkeypatch.setenv(PARTNERS, "1")
+    assert trainer.check_hardware(config(num_nodes=2, devices="1", strategy="ddp")) == 2
