@@ -8,8 +8,11 @@ SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCE
 SHORTEST_SECRET = 5  # a shorter value would blank out innocent words
 HIDDEN = "***"
 
-_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"]*@")
-_QUERY = re.compile(r"([?&;](?:[\w.-]*(?:password|passwd|secret|token|credential|sig|key)[\w.-]*)=)[^&;\s#'\"]+", re.I)
+# Up to the last @ where a password follows the user: it may have a / ? # or @ that should have been escaped. Where a
+# whole port follows, it is a host and a port, and what has an @ behind them is no password.
+_PASSWORD = r"[^\s/?#'\"@:\[]*:(?!\d+(?:[/?#]|$))(?:(?!://)[^\s'\"])*"
+_USERINFO = re.compile(rf"(?<=://)(?:{_PASSWORD}|[^\s/?#'\"]*)@")
+_QUERY = re.compile(r"([?&;](?=[\w.-]*(?:password|passwd|secret|token|credential|sig|key))[\w.-]+=)[^&;\s#'\"]+", re.I)
 
 
 def without_secrets(text: str) -> str:
@@ -17,10 +20,16 @@ def without_secrets(text: str) -> str:
 
     `http://bob:pw@host/x` becomes `http://host/x`, `postgresql://h/db?password=pw` ends in `password=***`.
     """
-    text = _QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(r"\1", text))
+    text = _QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub("", text))
     for value in secrets():
         text = text.replace(value, HIDDEN)
     return text
+
+
+def address_without_secrets(address: str) -> str:
+    """The same for an address by itself, also one that lacks its scheme: `bob:pw@host:5000` becomes `host:5000`."""
+    scheme = "" if "://" in address else "http://"
+    return without_secrets(scheme + address).removeprefix(scheme)
 
 
 def secrets() -> list[str]:

@@ -19,6 +19,7 @@ from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from pipeline.addresses import without_secrets
 from pipeline.files import replaced_whole
+from pipeline.mlflow_client.preflight import check_addresses
 from pipeline.mlflow_client.tracking_uri import absolute, default_uri, is_sqlite, sqlite_path, sqlite_uri
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -49,18 +50,22 @@ def address() -> str:
 def connect(uri: str | None = None, *, looking_for: str = "") -> mlflow.MlflowClient:
     """A client of the tracking server. MLflow's own retries are cut short: the uploader has its own.
 
-    For who only looks for something, `runs` or `models`, no database is made.
+    For who only looks for something, `runs` or `models`, no database is made, and what MLflow could never open is told
+    as before a training.
 
     Raises:
-        ValueError: if there is no file in which that could be.
+        ValueError: if there is no file in which that could be, or the address is known to be wrong.
     """
+    uri = uri or address()
+    if looking_for:
+        check_addresses(uri)
     for name, value in QUIET_AND_IMPATIENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for each locked database
     logging.getLogger("alembic").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mlflow")
-    mlflow.set_tracking_uri(uri or address())
+    mlflow.set_tracking_uri(uri)
     _take_credentials_out()
     for store in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
         if path := sqlite_path(store):

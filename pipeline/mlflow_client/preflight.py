@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pipeline.addresses import without_secrets
+from pipeline.addresses import address_without_secrets, without_secrets
 from pipeline.config import ConfigError
 from pipeline.mlflow_client.lookups import DELETED, MISSING, ServerStore, SqliteStore, StoreFileError
 from pipeline.mlflow_client.naming import problems_of
@@ -28,6 +28,9 @@ UNITY_CATALOG = re.compile(r"(databricks-uc|uc)(:|$)")
 DATABASES = ("postgresql", "mysql", "mssql")
 SCHEMES = ("http", "https", "sqlite", *DATABASES, "file", "databricks")
 ELSEWHERE = "give sqlite:///mlflow.db, a server's http://HOST:PORT, or nothing"
+NO_PORT = (  # without the library's own words: what it took for the port may be part of a password
+    f"is no address (its port is no number up to 65535); write / ? # @ of a password as %2F %3F %23 %40, or {ELSEWHERE}"
+)
 
 
 def check(params: Mapping[str, object]) -> None:
@@ -67,17 +70,30 @@ def check_store(experiment_name: str, run_id: str = "", folder: Path | None = No
     Raises:
         ValueError: if it is known that it is not so.
     """
-    uri, registry = tracking_uri(), os.environ.get("MLFLOW_REGISTRY_URI", "")
-    addresses = {"MLFLOW_TRACKING_URI": uri}
+    uri = tracking_uri()
+    check_addresses(uri)
+    _check_content(uri, experiment_name, known_run=run_id, folder=folder)
+
+
+def check_addresses(uri: str) -> None:
+    """Make sure that the store of that address and the registry can be opened, as far as can be seen from here.
+
+    A file need not exist, and a server is not asked.
+
+    Raises:
+        ValueError: if it is known that one is no address, or its file no database of this MLflow.
+    """
+    addresses, registry = {"MLFLOW_TRACKING_URI": uri}, os.environ.get("MLFLOW_REGISTRY_URI", "")
     if registry and not UNITY_CATALOG.match(registry):
         addresses["MLFLOW_REGISTRY_URI"] = registry
     for name, address in addresses.items():
         if problem := address_problem(address):
-            raise ValueError(f"{name} {quoted(without_secrets(address))} {problem}")
-    try:
-        _check_content(uri, experiment_name, known_run=run_id, folder=folder)
-    except StoreFileError as error:
-        raise ValueError(f"{error}; or set MLFLOW_TRACKING_URI to record elsewhere") from None
+            raise ValueError(f"{name} {quoted(address_without_secrets(address))} {problem}")
+        try:
+            if path := sqlite_path(address):
+                SqliteStore(path)
+        except StoreFileError as error:
+            raise ValueError(f"{error}; or set {name} to another store") from None
 
 
 def _check_content(uri: str, experiment_name: str, *, known_run: str, folder: Path | None) -> None:
@@ -130,17 +146,24 @@ def address_problem(uri: str) -> str:
         return f"is a registry, not a store of runs; {ELSEWHERE}"
     try:
         parts = urlsplit(uri)
-        port = parts.port
-    except ValueError as error:
-        return f"is no address ({error}); {ELSEWHERE}"
+    except ValueError:
+        return f"is no address (its host cannot be read); {ELSEWHERE}"
     scheme = "databricks" if uri == "databricks" else parts.scheme
     if scheme in ("http", "https"):
-        return "" if parts.hostname and port != 0 else f"names no host; {ELSEWHERE}"
+        return _server_problem(parts)
     if scheme == "databricks":
         return _databricks_problem()
     if scheme.split("+")[0] in DATABASES:
         return _driver_problem(uri)
     return _other_problem(uri, scheme)
+
+
+def _server_problem(parts: SplitResult) -> str:
+    try:
+        port = parts.port
+    except ValueError:
+        return NO_PORT
+    return "" if parts.hostname and port != 0 else f"names no host; {ELSEWHERE}"
 
 
 def _sqlite_problem(uri: str) -> str:
@@ -169,13 +192,15 @@ def _driver_problem(uri: str) -> str:
         return f"needs the package {error.name}, which is not installed here; install it, or {ELSEWHERE}"
     except (ImportError, ArgumentError) as error:
         return f"cannot be opened ({' '.join(str(error).split())}); {ELSEWHERE}"
+    except ValueError:
+        return NO_PORT
     return ""
 
 
 def _other_problem(uri: str, scheme: str) -> str:
     """A plain path, a folder, a typing error, or a store that another package brings along."""
-    if re.match(r"[\w.-]+:\d+(/|$)", uri):
-        return f"lacks its scheme; did you mean http://{uri}?"
+    if re.match(r"[\w.-]+:\d+(/|$)", shown := address_without_secrets(uri)):
+        return f"lacks its scheme; did you mean http://{shown}?"
     if scheme in ("", "file") or len(scheme) == 1:
         if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
             return ""

@@ -5,6 +5,7 @@ this package, torch or pickle: it may import only what `REQUIREMENTS` names.
 """
 
 import json
+from itertools import chain
 from typing import Any, NamedTuple
 
 import mlflow
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime")
 NETWORK = "network"
 MNISTS = (28, 28)  # what networks take that were exported before they carried a description
+NO_NUMBERS = {str: "text", bytes: "text", dict: "objects", type(None): "null"}
 
 
 class Expected(NamedTuple):
@@ -62,12 +64,13 @@ def check_inputs(inputs: Any, expected: Expected) -> NDArray[np.float32]:
     """
     what, send = "rows" if expected.features else "images", expected.send
     try:
+        _check_leaves(inputs)
         found = np.asarray(inputs)
         if found.dtype.kind not in "uif":
             raise ValueError(f"they are {found.dtype.name}")
         with np.errstate(over="ignore"):  # too large a number becomes infinite, which is told below
             values = found.astype(np.float32, copy=False)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ValueError(f"the {what} are not numbers of one shape ({error}); {send}") from None
     if values.ndim != len(expected.shape) + 1 or values.shape[1:] != expected.shape:
         raise ValueError(f"found shape {values.shape}; {send}")
@@ -84,6 +87,21 @@ def check_inputs(inputs: Any, expected: Expected) -> NDArray[np.float32]:
         least = brightest[brightest > 0].min()
         raise ValueError(f"found an image whose brightest pixel is {least:g}, so scaled to 0..1 already; {send}")
     return values
+
+
+def _check_leaves(inputs: Any) -> None:
+    """Make sure that nested lists hold no text: NumPy would give each as much room as the longest of them takes.
+
+    Raises:
+        ValueError: saying what they hold.
+    """
+    lists: list[Any] = [[inputs]]
+    while lists:
+        kinds = set(map(type, chain.from_iterable(lists)))
+        if found := {NO_NUMBERS[kind] for kind in kinds & NO_NUMBERS.keys()}:
+            raise ValueError(f"they are {' and '.join(sorted(found))}")
+        nested = kinds & {list, tuple}
+        lists = [each for each in chain.from_iterable(lists) if type(each) in nested] if nested else []
 
 
 class Predictor(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined,misc]

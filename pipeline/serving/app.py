@@ -5,6 +5,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from anyio import to_thread
@@ -27,6 +28,7 @@ from pipeline.serving.refusals import handlers
 from pipeline.serving.schemas import contract_of, refusals
 
 PAGE = Path(__file__).parent / "page.html"
+PRINTABLE = "".join(map(chr, range(32, 127)))  # what a header takes as it is
 SMALL_BODY = 256 * 1024  # a larger one is parsed beside the event loop, so that small ones need not wait for it
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'"
@@ -116,8 +118,8 @@ def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> 
             protocol.check_probabilities(probabilities)
         telemetry.predicted(probabilities, loaded.spec.classes)
         scope["state"]["facts"] = {"version": loaded.version, "examples": len(examples)}
-        headers = {"x-model-name": loaded.name, "x-model-version": loaded.version, "content-type": "application/json"}
-        return probabilities, headers
+        headers = {"x-model-name": quote(loaded.name, PRINTABLE), "x-model-version": loaded.version}
+        return probabilities, {**headers, "content-type": "application/json"}
 
     async def invocations(scope: Scope, receive: Receive, send: Send) -> None:
         """Probabilities of raw examples, as `mlflow models serve` gives them; X-Model-Version says whose."""

@@ -38,10 +38,11 @@ class Hosts:
             return False
         if ANY in self.names or name in self.names or "." not in name or name.endswith(".localhost"):
             return True
-        return _is_number(name) or any(pattern[:2] == "*." and name.endswith(pattern[1:]) for pattern in self.names)
+        return is_number(name) or any(pattern[:2] == "*." and name.endswith(pattern[1:]) for pattern in self.names)
 
 
-def _is_number(name: str) -> bool:
+def is_number(name: str) -> bool:
+    """Whether it is an address, of IPv4 or IPv6, and no name."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

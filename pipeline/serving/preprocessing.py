@@ -7,6 +7,7 @@ training.
 """
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,10 @@ FORMATS = ("PNG", "JPEG")
 INK = 0.2  # of the strongest stroke; what is weaker is paper, shade or noise
 WORK_SIDE = 1_000
 CONTRAST = 32  # in grey levels: less is a blank image
-SCAN, MAX_SCANS = b"\xff\xda", 100  # a progressive JPEG has ten; thousands take minutes to decode
+JPEG, SCAN, END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # FF before another byte is data, or a mark within them
+MAX_SCANS = 100  # a progressive JPEG has ten; thousands take minutes to decode
+MAX_SEGMENTS = 10_000  # a photo has fifty; Pillow takes a second for a million
 # The size is checked below, for one file: Pillow's own check warns, and warnings are the process's, not a thread's.
 Image.MAX_IMAGE_PIXELS = None
 SEND = "send a PNG or JPEG file, at most 16 megapixels"
@@ -53,12 +57,12 @@ def read_image(content: bytes, spec: DataSpec) -> NDArray[np.float32]:
 def _decode(content: bytes, pixels_of: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
     """The pixels of an image file; its size is looked at before it is unpacked."""
     try:
+        if content.startswith(JPEG):
+            _check_scans(content)
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
             raise ImageError(f"the image has {width} x {height} pixels")
-        if content.count(SCAN) > MAX_SCANS:
-            raise ImageError(f"the JPEG has more than {MAX_SCANS} scans")
         image.load()
         return pixels_of(image)
     except ImageError:
@@ -67,6 +71,23 @@ def _decode(content: bytes, pixels_of: Callable[[Image.Image], NDArray[Any]]) ->
         raise ImageError("this is neither PNG nor JPEG") from None
     except Exception as error:  # Pillow raises many kinds for damaged files; each means the same to the sender
         raise ImageError(f"the image cannot be read ({type(error).__name__}: {str(error)[:80]})") from None
+
+
+def _check_scans(jpeg: bytes) -> None:
+    """Make sure that its decoding comes to an end: the segments up to the image's end are gone through as libjpeg does.
+
+    What is no marker's is passed over at once, so that neither data nor what follows the image is taken for scans.
+    """
+    place, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        marker = SEGMENT.search(jpeg, place)
+        if marker is None or marker[0] == END:
+            return
+        scans += marker[0] == SCAN
+        if scans > MAX_SCANS:
+            raise ImageError(f"the JPEG has more than {MAX_SCANS} scans")
+        place = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+    raise ImageError(f"the JPEG has more than {MAX_SEGMENTS:,} segments")
 
 
 def _grey_levels(image: Image.Image) -> NDArray[np.float32]:

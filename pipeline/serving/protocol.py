@@ -2,6 +2,7 @@
 
 import base64
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
 import numpy as np
 import orjson
@@ -22,6 +23,7 @@ from pipeline.values import exactly, short
 
 SEND_FILES = "send a PNG or JPEG as the body (Content-Type: image/png or image/jpeg), or several as multipart/form-data"
 MANY_FIELDS = 64  # of a form beside its files
+NO_FEATURE = "which is none of the features"
 Examples = NDArray[np.float32]
 
 
@@ -106,8 +108,12 @@ async def _form_of(request: Request, files: int, fields: int, send: str) -> Any:
     try:
         return await request.form(max_files=files, max_fields=fields)
     except (HTTPException, MultiPartException, MultipartParseError, ValueError, KeyError) as error:
-        reason = str(getattr(error, "detail", error))[:120]
-        raise RefusalError(400, "BAD_REQUEST", f"the form cannot be read ({reason}); {send}") from None
+        raise _unreadable(error, send) from None
+
+
+def _unreadable(error: Exception, send: str) -> RefusalError:
+    reason = str(getattr(error, "detail", error))[:120]
+    return RefusalError(400, "BAD_REQUEST", f"the form cannot be read ({reason}); {send}")
 
 
 async def _files_of_form(request: Request, contract: Contract) -> list[tuple[str, bytes]]:
@@ -128,12 +134,23 @@ async def _rows_of(request: Request, kind: str, contract: Contract) -> Examples:
     if kind not in FORM_TYPES:
         return await to_thread.run_sync(_rows_of_json, kind, await request.body(), contract)
     send, features = contract.send_rows, contract.spec.features
-    form = await _form_of(request, 0, len(features) + MANY_FIELDS, send)
-    fields = {name: _number_of(text) for name, text in form.multi_items()}
-    if len(fields) < len(form.multi_items()):
+    items = await _fields_of(request, kind, len(features) + MANY_FIELDS, send)
+    fields = {name: _number_of(text) for name, text in items}
+    if len(fields) < len(items):
         raise RefusalError(400, INVALID, f"found a field more than once; {send}")
     row = _validated(contract.row, fields, send)
     return np.array([[row[name] for name in features]], np.float32)
+
+
+async def _fields_of(request: Request, kind: str, most: int, send: str) -> list[tuple[str, str]]:
+    """A form's names and texts in UTF-8, of which Starlette takes what is urlencoded for Latin-1."""
+    if kind == "multipart/form-data":
+        return list((await _form_of(request, 0, most, send)).multi_items())
+    try:
+        body = (await request.body()).decode("utf-8")
+        return parse_qsl(body, keep_blank_values=True, errors="strict", max_num_fields=most)
+    except ValueError as error:
+        raise _unreadable(error, send) from None
 
 
 def _rows_of_json(kind: str, body: bytes, contract: Contract) -> Examples:
@@ -143,8 +160,18 @@ def _rows_of_json(kind: str, body: bytes, contract: Contract) -> Examples:
         raise RefusalError(400, INVALID, f"found no list of rows; {send}")
     if not 1 <= (found := len(content["rows"])) <= contract.most:
         raise RefusalError(400, INVALID, f"found {found} rows; send 1 to {contract.most} at a time")
+    _check_names(content["rows"], contract)
     rows = _validated(contract.rows, content, send)["rows"]
     return np.array([[row[name] for name in contract.spec.features] for row in rows], np.float32)
+
+
+def _check_names(rows: list[Any], contract: Contract) -> None:
+    """Refuse a row of more names than there are features by the first that is none, before all of them are gathered."""
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict) and len(row) > len(contract.spec.features):
+            features = set(contract.spec.features)
+            name = next(name for name in row if name not in features)
+            raise RefusalError(400, INVALID, f"row {number} has {short(name)}, {NO_FEATURE}; {contract.send_rows}")
 
 
 def _number_of(text: str) -> float | str:
@@ -166,7 +193,7 @@ def _problem_of(error: ValidationError) -> str:
     """The first thing that is wrong with rows, in words: `row 2 lacks the feature width`."""
     problems = error.errors(include_url=False)
     first, place = problems[0], problems[0]["loc"]
-    row, place = (f"row {int(place[1]) + 1}", place[2:]) if place[0] == "rows" else ("the row", place)
+    row, place = (f"row {int(place[1]) + 1}", place[2:]) if len(place) > 1 else ("the row", place)
     found = f"found {short(repr(first['input']))}"
     if not place:
         return f"{row}: {found}, expected {{feature: number, ...}}"
@@ -174,7 +201,7 @@ def _problem_of(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{row} lacks the feature {name}"
     if first["type"] == "extra_forbidden":
-        return f"{row} has {name}, which is none of the features"
+        return f"{row} has {name}, {NO_FEATURE}"
     return f"{row}, {name}: {found}, expected a number{' of float32' if isinstance(first['input'], float) else ''}"
 
 

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainValidator, TypeAdapter, create_model, with_config
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    JsonValue,
+    PlainValidator,
+    TypeAdapter,
+    create_model,
+    with_config,
+)
 from typing_extensions import TypedDict  # pydantic takes the own one of Python 3.12 and later only
 
 from pipeline.data_spec import DataSpec
@@ -206,7 +216,8 @@ def _not_scaled(depth: int) -> list[JsonValue]:
 def _rows(spec: DataSpec, most: int) -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
     """The readers of a row by the names of its features, and of several."""
     row = _object("Row", dict.fromkeys(spec.features, Number), extra="forbid")
-    several = Annotated[list[row], Field(min_length=1, max_length=most)]  # type: ignore[valid-type]
+    # Only the first wrong row is told; what is wrong with the thousand after it would take half a gigabyte.
+    several = Annotated[list[row], FailFast(), Field(min_length=1, max_length=most)]  # type: ignore[valid-type]
     return TypeAdapter(row), TypeAdapter(_object("Rows", {"rows": several}, extra="forbid"))
 
 

@@ -15,15 +15,15 @@ from typing import cast
 import uvicorn
 
 from pipeline.mlflow_client.connection import connect
+from pipeline.mlflow_client.errors import asking
 from pipeline.registry.versions import NotServableError, UnknownModelError
 from pipeline.serving.alias_watcher import Follower
 from pipeline.serving.app import make_app
 from pipeline.serving.connections import Connection, Limits, Room
-from pipeline.serving.hosts import Hosts
+from pipeline.serving.hosts import Hosts, is_number
 from pipeline.serving.metrics import Telemetry, log_as_json
 
 TOKEN = "PIPELINE_TOKEN"
-ANYWHERE = ("0.0.0.0", "::", "")
 OWN_FILES = 128  # besides connections: the registry, a model that is being fetched, libraries
 FINISH_WITHIN_S = 10
 GIVE_WAY_S = 0.0005  # a request waits so long for the thread that looks at the alias; Python's own 5 ms are its p99
@@ -36,13 +36,16 @@ def serve(
     """Serve the version that has the alias until SIGTERM or Ctrl-C; returns the exit code.
 
     Raises:
-        ValueError: if there is no such model or alias, it does not open, or the port is taken.
+        ValueError: if there is no such model, alias or store, it does not open, or the port is taken.
+        UnreachableError: if a database does not answer; a tracking server is waited for.
     """
-    hosts = Hosts([*allowed_hosts, *([host] if host not in ANYWHERE else [])])
+    hosts = Hosts([*allowed_hosts, *([host] if host and not is_number(host) else [])])
     log_as_json(log_level)
+    with asking():
+        client = connect(looking_for="models")
     listening = _listen(host, port)
     telemetry = Telemetry()
-    follower = Follower(connect(), model, alias, poll_s, telemetry)
+    follower = Follower(client, model, alias, poll_s, telemetry)
     try:
         follower.look()
         follower.note(None)
@@ -97,15 +100,18 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=is_six)
     except OSError as error:
         reason = str(error.strerror).partition(" (while")[0]
-        raise ValueError(f"cannot listen at {host}:{port} ({reason}); give another with --port") from None
+        raise ValueError(f"cannot listen at {_shown(host)}:{port} ({reason}); give another with --port") from None
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _tell(host: str, port: int, follower: Follower) -> None:
     loaded = follower.current
-    shown = f"[{host}]" if ":" in host else host
     what = f"{follower.name} version {loaded.version}" if loaded else f"nothing yet ({follower.trouble})"
     print(
-        f"serving {what} at http://{shown}:{port} - ask it there in a browser, or POST /invocations, /predict",
+        f"serving {what} at http://{_shown(host)}:{port} - ask it there in a browser, or POST /invocations, /predict",
         flush=True,
     )
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get(TOKEN):

@@ -166,6 +166,33 @@ def test_for_who_only_looks_no_database_is_made_and_one_that_is_there_is_opened(
     assert isinstance(connection.connect("http://mlflow.test", looking_for="runs"), Migrating)
 
 
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("127.0.0.1:5000", "lacks its scheme; did you mean http://127.0.0.1:5000?"),
+        ("bob:S3cret@mlflow.test:5000", "MLFLOW_TRACKING_URI mlflow.test:5000 lacks its scheme"),
+        ("mssql+pymssql://mlflow.test/x", "needs the package pymssql, which is not installed here"),
+        (
+            "sqlite:///damaged.db",
+            "is no database that can be read (file is not a database); or set MLFLOW_",
+        ),
+    ],
+)
+def test_for_who_looks_what_mlflow_never_opens_is_told_as_before_a_training(migrating, tmp_path, uri, words):
+    (tmp_path / "damaged.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(ValueError, match=r"^MLFLOW_TRACKING_URI|^damaged") as caught:
+        connection.connect(uri, looking_for="models")
+    assert words in str(caught.value)
+    assert migrating.made == ()
+
+
+def test_a_registry_that_cannot_be_opened_is_told_by_its_name(migrating, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/damaged.db")
+    (tmp_path / "damaged.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(ValueError, match=r"; or set MLFLOW_REGISTRY_URI to another store$"):
+        connection.connect("http://mlflow.test", looking_for="models")
+
+
 def test_of_two_first_users_one_makes_the_database(migrating, tmp_path):
     path = tmp_path / "mlflow.db"
     lock = FileLock(f"{path}.lock")

@@ -125,7 +125,10 @@ POSTGRESQL = make_url("postgresql://").get_dialect().driver  # another one with 
         ("sqlite://", "is a database in memory, which ends with the process that fills it"),
         ("localhost:5000", "lacks its scheme; did you mean http://localhost:5000?"),
         ("htp://host", "has the unknown scheme 'htp'; did you mean 'http'?"),
-        ("http://host:port", "is no address (Port could not be cast to integer value as 'port')"),
+        ("http://host:port", "is no address (its port is no number up to 65535); "),
+        ("http://host:65536", "is no address (its port is no number up to 65535); "),
+        ("mssql+pymssql://host:port/x", "is no address (its port is no number up to 65535); "),
+        ("http://[::1", "is no address (its host cannot be read); "),
         ("http:/host", "names no host"),
         ("./mlruns", "is a folder, and MLflow keeps no more records as files"),
         ("file:///tmp/mlruns", "is a folder, and MLflow keeps no more records as files"),
@@ -143,6 +146,29 @@ def test_an_address_that_mlflow_never_opens_is_refused(uri, words, monkeypatch, 
         preflight.check(RunConfig().as_dict())
     assert words in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://bob:S3cret/Pass@mlflow.test:5000", "http://mlflow.test:5000 is no address (its port is no number"),
+        ("http://bob:S3cret@[mlflow.test", "'http://[mlflow.test' is no address (its host cannot be read)"),
+        ("bob:S3cret@mlflow.test:5000", "mlflow.test:5000 lacks its scheme; did you mean http://mlflow.test:5000?"),
+        ("bob:S3cret@mlflow.test", "mlflow.test has the unknown scheme 'bob'"),
+        ("mssql+pymssql://bob:a@b:S3cret/c@mlflow.test/x", "mssql+pymssql://mlflow.test/x is no address (its port"),
+    ],
+)
+def test_an_address_that_mlflow_never_opens_is_told_without_its_password(uri, told, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ValueError, match=r"^MLFLOW_TRACKING_URI ") as caught:
+        preflight.check(RunConfig().as_dict())
+    assert str(caught.value).startswith(f"MLFLOW_TRACKING_URI {told}")
+    assert "S3cret" not in str(caught.value)
+
+
+def test_a_databases_password_may_have_a_slash_as_sqlalchemy_reads_it():
+    needs = preflight.address_problem("mssql+pymssql://bob:S3cret/Pass@mlflow.test/x")
+    assert needs.startswith("needs the package pymssql, which is not installed here")
 
 
 def test_schemes_are_told_apart_as_mlflow_does():
@@ -257,7 +283,7 @@ def test_a_file_that_mlflow_never_opens_is_refused(database, monkeypatch, tmp_pa
     path = tmp_path / "mlflow.db"
     path.write_bytes(database[0].read_bytes())
     damage(path)
-    with pytest.raises(ValueError, match="or set MLFLOW_TRACKING_URI to record elsewhere") as caught:
+    with pytest.raises(ValueError, match="or set MLFLOW_TRACKING_URI to another store") as caught:
         preflight.check(RunConfig().as_dict())
     assert words in str(caught.value)
 

@@ -1,5 +1,6 @@
 """The served model takes raw pixels and nothing else, and answers with probabilities."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -74,8 +75,47 @@ def test_what_is_not_numbers_is_refused(images):
 def test_the_very_words_for_what_is_not_numbers():
     with pytest.raises(ValueError, match="numbers") as caught:
         check_drawings("seven")
-    assert str(caught.value).startswith("the images are not numbers of one shape (they are str")
-    assert str(caught.value).endswith(f"); {SEND}")
+    assert str(caught.value) == f"the images are not numbers of one shape (they are text); {SEND}"
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        ([["7"]], "text"),
+        ([b"7"], "text"),
+        ([[1, 2], [3, None]], "null"),
+        ([[[1]], {"a": 1}], "objects"),
+        ([[1, [2, ["7"]]]], "text"),
+        (([1], ("7", None)), "null and text"),
+        ([[None], "7"], "text"),  # the first of the outermost
+        ([[True]], "bool"),
+    ],
+)
+def test_what_is_no_number_is_told_by_its_kind(images, found):
+    with pytest.raises(ValueError, match="numbers") as caught:
+        check_drawings(images)
+    assert str(caught.value) == f"the images are not numbers of one shape (they are {found}); {SEND}"
+
+
+def test_texts_take_no_room_times_the_longest_of_them():
+    images = [["7"] * 1000, ["7" * 50_000]]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="they are text"):
+            check_drawings(images)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
+
+
+def test_numbers_without_room_for_them_are_refused_as_well(monkeypatch):
+    def no_room(inputs):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(np, "asarray", no_room)
+    with pytest.raises(ValueError, match=r"not numbers of one shape \(Unable to allocate 9 TiB\); send"):
+        check_drawings([[1]])
 
 
 def test_the_edges_of_the_range_are_allowed_and_what_is_over_float32_is_told():

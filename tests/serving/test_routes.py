@@ -170,6 +170,26 @@ def test_a_file_is_answered_and_shown_if_asked_for(show):
     assert counted(service, "requests_total") == {'{route="/predict",status="200"}': 1}
 
 
+NAMES = {
+    "mnist-mlp": "mnist-mlp",
+    "50 % off, a+b/~": "50 % off, a+b/~",
+    "数字-mlp": "%E6%95%B0%E5%AD%97-mlp",
+    "größe 1": "gr%C3%B6%C3%9Fe 1",
+    "two\r\nlines": "two%0D%0Alines",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("route", ["/invocations", "/predict"])
+def test_a_model_may_have_a_name_that_no_header_takes(route, name):
+    model = Model(1)
+    model.name = name
+    sent = (JSON, pixels_of([123])) if route == "/invocations" else ([("Content-Type", "image/png")], file_of(123))
+    answer = one(service_of(model), "POST", route, *sent)
+    assert (answer.status, dict(answer.headers)["x-model-name"]) == (200, NAMES[name])
+    assert answer.json.get("model", name) == name
+
+
 def test_a_flag_that_is_none_is_refused_by_its_name():
     service = service_of(Model(1))
     answer = one(service, "POST", "/predict", [("Content-Type", "image/png")], file_of(123), query=b"show=perhaps")

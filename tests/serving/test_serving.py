@@ -6,6 +6,7 @@ import itertools
 import json
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import mlflow
 import numpy as np
 import onnxruntime
 import pytest
+import sqlalchemy.exc
 from PIL import Image
 
 from pipeline import cli
@@ -380,6 +382,71 @@ def test_so_is_an_alias_or_a_port(model_store, service, capsys, monkeypatch):
         assert "'http' is not a port" in said("--port", "http")[0]
     finally:
         mlflow.set_tracking_uri(before)
+
+
+UNUSABLE = {
+    "127.0.0.1:5000": "lacks its scheme; did you mean http://127.0.0.1:5000?",
+    "htp://mlflow.test": "has the unknown scheme 'htp'; did you mean 'http'?",
+    "http://mlflow.test:port": "is no address (its port is no number",
+    "sqlite:///damaged.db": "is no database that can be read (file is not a database); or set MLFLOW_TRACKING_URI",
+    "sqlite:///newer.db": "was made by a newer MLflow or by another program",
+    "sqlite:///nowhere.db": "the file does not exist; run from the project's folder, or set MLFLOW_TRACKING_URI",
+}
+
+
+def serve_told(capsys, monkeypatch, uri):
+    """Exit code and error lines of a `serve` that does not come to serving from that store."""
+    monkeypatch.setattr("pipeline.serving.server.log_as_json", lambda level: None)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        code = cli.main(["serve", "--port", "0"])
+    finally:
+        mlflow.set_tracking_uri(before)
+    out, err = capsys.readouterr()
+    assert out == ""
+    return code, err.splitlines()
+
+
+@pytest.mark.parametrize("uri", UNUSABLE)
+def test_so_is_a_store_that_cannot_be_opened_and_none_is_made(capsys, monkeypatch, tmp_path, uri):
+    (tmp_path / "damaged.db").write_bytes(b"no database at all" * 100)
+    with sqlite3.connect(tmp_path / "newer.db") as database:
+        database.execute("CREATE TABLE alembic_version AS SELECT 'v9' AS version_num")
+    database.close()
+    before = sorted(tmp_path.iterdir())
+    code, (line,) = serve_told(capsys, monkeypatch, uri)
+    assert code == 2
+    assert UNUSABLE[uri] in line
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_database_server_that_is_down_is_one_line_as_well(capsys, monkeypatch):
+    def connect(**options):
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("connection refused"))
+
+    monkeypatch.setattr("pipeline.serving.server.connect", connect)
+    code, lines = serve_told(capsys, monkeypatch, "sqlite:///x.db")
+    assert code == 3
+    assert lines == ["pipeline: sqlite:///x.db: connection refused; try again when it does"]
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_an_address_of_ipv6_is_listened_at_and_answers_by_its_name(model_store, tmp_path):
+    running = Service(model_store, tmp_path, "--host", "::1")
+    assert running.address.startswith("http://[::1]:")
+    assert httpx.get(running.address + "/model").json()["model"] == "mnist-mlp"
+    taken = run_pipeline("serve", "--host", "::1", "--port", running.address.rsplit(":", 1)[1], cwd=tmp_path)
+    assert running.stop() == 0
+    assert taken.returncode == 2
 
 
 def test_it_does_not_load_torch(service, model_store):

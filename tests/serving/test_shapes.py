@@ -12,14 +12,17 @@ import jsonschema_rs
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
+from starlette.requests import Request
 
 from pipeline.data_spec import MNIST, DataSpec
 from pipeline.pixels import as_pixels
 from pipeline.registry import predictor
 from pipeline.serving import protocol
 from pipeline.serving.middleware import MAX_BODY
+from pipeline.serving.refusals import RefusalError
 from pipeline.serving.schemas import Contract, contract_of
-from tests.asgi import ask, counted
+from tests.asgi import ask, counted, parts_of, scope_of
 from tests.fake_service import JSON, one, service_of
 from tests.small_models import FLOWERS, PHOTOS, SCANS, loaded_of
 
@@ -202,6 +205,86 @@ def test_a_wrong_form_is_refused_by_what_is_wrong_with_it(versions, case):
     answer = one(service_of(versions["table"]), "POST", "/predict", FORM, body.encode())
     assert answer.refusal[:2] == (400, INVALID)
     assert answer.refusal[2].startswith(f"{words}; send ")
+
+
+def table_of(*features):
+    """The contract of a table with these features."""
+    ones = (1.0,) * len(features)
+    return Contract(DataSpec("table", (len(features),), ("a", "b"), features, ones, ones))
+
+
+def read_form(contract, body, kind="application/x-www-form-urlencoded"):
+    """The row that a form brings."""
+    messages = iter(parts_of(body))
+
+    async def receive():
+        return next(messages)
+
+    request = Request(scope_of("POST", "/predict", [("Content-Type", kind)]), receive)
+    return asyncio.run(protocol.examples_of(request, contract))[1].tolist()
+
+
+def refused_form(contract, body):
+    """Status, code and words of the refusal."""
+    with pytest.raises(RefusalError) as told:
+        read_form(contract, body)
+    return told.value.status, told.value.code, told.value.message
+
+
+GREEK = table_of("größe", "μήκος & x")
+FIELDS = {"μήκος & x": " 2.5", "größe": "1.75"}
+
+
+def test_a_form_names_features_of_any_script_as_they_are_or_escaped():
+    made = httpx.Request("POST", "http://x", files={name: (None, value) for name, value in FIELDS.items()})
+    assert read_form(GREEK, made.read(), made.headers["content-type"]) == [[1.75, 2.5]]
+    assert read_form(GREEK, urlencode(FIELDS).encode()) == [[1.75, 2.5]]
+    assert read_form(GREEK, "größe=1.75&μήκος+%26 x=2.5".encode()) == [[1.75, 2.5]]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"gr\xf6\xdfe=1", "'utf-8' codec can't decode byte 0xf6 in position 2: invalid start byte"),
+        (b"gr%F6%DFe=1", "'utf-8' codec can't decode byte 0xf6 in position 2: invalid start byte"),
+        (b"x=1&" * 66 + b"x=1", "Max number of fields exceeded"),
+    ],
+)
+def test_a_form_that_is_no_utf8_or_has_many_fields_is_refused_with_the_reason(body, reason):
+    words = f"the form cannot be read ({reason}); {GREEK.send_rows}"
+    assert refused_form(GREEK, body) == (400, "BAD_REQUEST", words)
+
+
+def test_as_many_fields_as_features_and_64_are_looked_at():
+    words = f"found a field more than once; {GREEK.send_rows}"
+    assert refused_form(GREEK, b"x=1&" * 65 + b"x=1") == (400, INVALID, words)
+
+
+def test_a_feature_or_a_field_may_be_called_rows():
+    rows = table_of("rows", "x")
+    assert read_form(rows, b"x=1&rows=2") == [[2, 1]]
+    assert refused_form(rows, b"x=1") == (400, INVALID, f"the row lacks the feature rows; {rows.send_rows}")
+    words = f"the row, rows: found 'two', expected a number; {rows.send_rows}"
+    assert refused_form(rows, b"x=1&rows=two") == (400, INVALID, words)
+    words = f"the row has rows, which is none of the features; {GREEK.send_rows}"
+    assert refused_form(GREEK, "größe=1&μήκος %26 x=2&rows=3".encode()) == (400, INVALID, words)
+
+
+def test_of_many_wrong_rows_the_first_alone_is_looked_into():
+    rows = table_of(*(f"f{number}" for number in range(20)))
+    with pytest.raises(ValidationError) as caught:
+        rows.rows.validate_python({"rows": [{}] * 1000}, strict=True)
+    assert caught.value.error_count() == 20
+
+
+def test_of_many_features_that_are_none_the_first_alone_is_told(versions, monkeypatch):
+    monkeypatch.setattr(protocol, "_validated", None)
+    wrong = dict.fromkeys(("x", "y", *(f"y{number}" for number in range(10_000))), 1)
+    answer = one(
+        service_of(versions["table"]), "POST", "/predict", JSON, json.dumps({"rows": [row_of(), wrong]}).encode()
+    )
+    words = f"row 2 has y, which is none of the features; {Contract(FLOWERS).send_rows}"
+    assert answer.refusal == (400, INVALID, words)
 
 
 def test_an_image_is_no_row_and_a_row_no_image(versions):
