@@ -42,8 +42,8 @@ def model_problem(name: str) -> str:
         return ""
     if not name.strip():
         return "is blank: a registered model needs a name (none at all: no model is registered)"
-    if "/" in name or ":" in name:
-        return "has a '/' or ':', which MLflow does not take in a registered model's name"
+    if set("/:?") & set(name):
+        return "has a '/', ':' or '?', which an address of a registered model, models:/NAME/1, cannot hold"
     if posixpath.normpath(name) != name or name == "." or name.startswith(".."):
         return "reads as a path ('.' or '..'), which MLflow does not take as a registered model's name"
     return _text_problem(name, MAX_MODEL_NAME)

@@ -44,7 +44,9 @@ def refused(check, *words):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rules_for_names_are_mlflows(name):
-    assert bool(naming.model_problem(name)) == (refused(validation._validate_model_name, name) and name != "")
+    taken_and_not_found = "?" in name  # models:/NAME/1 ends there
+    wanted = refused(validation._validate_model_name, name) or taken_and_not_found
+    assert bool(naming.model_problem(name)) == (wanted and name != "")
     assert bool(naming.experiment_problem(name)) == refused(validation._validate_experiment_name, name)
 
 
@@ -67,7 +69,8 @@ def test_the_limits_are_mlflows_or_those_of_its_databases():
 @pytest.mark.parametrize(
     ("knob", "value", "words"),
     [
-        ("model_name", "a/b", "model_name 'a/b' has a '/' or ':', which MLflow does not take"),
+        ("model_name", "a/b", "model_name 'a/b' has a '/', ':' or '?', which an address of a registered model"),
+        ("model_name", "a?", "model_name 'a?' has a '/', ':' or '?', which an address of a registered model"),
         ("model_name", "m" * 257, "has 257 characters, MLflow takes 256"),
         ("experiment_name", "", "experiment_name '' is empty"),
         ("experiment_name", "two\nlines", "has line breaks or other control characters; give a name on one line"),
