@@ -22,5 +22,5 @@ def warm_cosine(epoch: int, epochs: int) -> float:
 
 
 def noise(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Inputs (B, ...) with a little noise; whatever is random comes from the generator."""
-    return inputs + 0.05 * torch.randn(inputs.shape, generator=generator, device=inputs.device)
+    """Inputs (B, ...) with a little noise; whatever is random comes from the generator, which is the CPU's."""
+    return inputs + 0.05 * torch.randn(inputs.shape, generator=generator).to(inputs.device)

@@ -14,6 +14,7 @@ from pytorch_lightning.core.optimizer import (
 )
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from pipeline.fast_cpu import gradients
@@ -72,7 +73,8 @@ def _steps_plainly(module: LightningModule) -> bool:
 def in_blocks(loader: DataLoader[Any], batch_size: int) -> DataLoader[Any]:
     """The same batches in the same order, a block of them at a time."""
     block = max(1, BLOCK // batch_size) * batch_size
-    return DataLoader(loader.dataset, batch_size=block, sampler=loader.sampler, collate_fn=loader.collate_fn)
+    same = {"sampler": loader.sampler, "collate_fn": loader.collate_fn, "generator": loader.generator}
+    return DataLoader(loader.dataset, batch_size=block, **same)
 
 
 class BlockSteps(LightningModule):
@@ -100,16 +102,32 @@ class BlockSteps(LightningModule):
         self._kept.clear()
 
     def training_step(self, block: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """One optimizer step for each batch of the block."""
+        """One optimizer step for each batch of the block, and after the last one the epoch's means are logged."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
+        derive = self.derive if self._is_left_alone() else self._derive_by_autograd
         inputs, labels = (torch.split(part, self.batch_size) for part in block)
         for examples, truth in zip(inputs, labels, strict=True):
             given = self.augment(examples) if self.augment else examples
-            self._kept.append((*self.derive(given, truth), truth))
+            self._kept.append((*derive(given, truth), truth))
             optimizer.step()
         if self.trainer.is_last_batch:
             self._go_on_in_schedule()
+            self._log_means()
+
+    def _is_left_alone(self) -> bool:
+        """Whether no callback has done to the network, since it was looked at, what the gradients by hand pass over."""
+        return self.derive.network is self.network and self.derive.holds() and not gradients.is_hooked(self)
+
+    def _derive_by_autograd(self, examples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean loss () and the logits (B, classes), as `derive` gives them, by the plain way's operations."""
+        logits = self(examples)
+        loss = F.cross_entropy(logits, labels)
+        self.optimizers().zero_grad()  # type: ignore[union-attr]
+        with torch.autocast("cpu", enabled=False):
+            self.manual_backward(loss)
+        torch.clear_autocast_cache()  # of the weights with fewer bits, which the step is about to change
+        return loss.detach(), logits.detach()
 
     def _go_on_in_schedule(self) -> None:
         """Step what schedules there are, where Lightning's own optimization does: before validation and checkpoint."""
@@ -118,13 +136,18 @@ class BlockSteps(LightningModule):
             self.lr_scheduler_step(each, None)
 
     def on_train_epoch_end(self) -> None:
-        """Log the means over the examples of the epoch, and what else is measured."""
-        # As float64 tensors: Lightning would round Python floats to float32.
-        self.log_dict({f"train_{name}": mean for name, mean in self._means().items()}, prog_bar=True, logger=False)
+        """Log what there is of an epoch that somebody has broken off."""
+        if not self.trainer.is_last_batch:
+            self._log_means()
+
+    def _log_means(self) -> None:
+        """Log the means over the examples of the epoch, and what else is measured; callbacks find them at its end."""
+        # As float64 tensors: Lightning would round Python floats to float32. Counted once, or a mean could be rounded.
+        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "logger": False, "batch_size": 1}
+        self.log_dict({f"train_{name}": mean for name, mean in self._means().items()}, prog_bar=True, **how)
         if self.measures:
             logits, labels = (torch.cat(parts) for parts in list(zip(*self._kept, strict=True))[1:])
-            found = {f"train_{each.name}": each(logits, labels) for each in self.measures}
-            self.log_dict(found, logger=False)
+            self.log_dict({f"train_{each.name}": each(logits, labels) for each in self.measures}, **how)
 
     def _means(self) -> dict[str, Tensor]:
         """By operations over all batches, once, where each step would need three."""

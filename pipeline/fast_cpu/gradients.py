@@ -1,16 +1,21 @@
 """Loss and gradients of the MLP derived by hand, for the CPU, where autograd's bookkeeping is a tenth of a step."""
 
 import copy
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
 from pipeline.networks.dropout import Dropout
 from pipeline.networks.mlp import MLP
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+WEIGHT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _AGREE: dict[Any, bool] = {}  # of what was tried in this process: whether it is as autograd has it
 
 
@@ -38,13 +43,34 @@ def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | N
     return Backprop(network, batch_size, DTYPES[precision]) if _AGREE[kind] else None
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody has hooks on the module, or gave it a forward of its own: only autograd's way calls them."""
+    own = vars(module)
+    return "forward" in own or any(own[kind] for kind in HOOKS)
+
+
 def _is_watched(network: nn.Module) -> bool:
-    """Whether somebody has hooks on a module or a weight, or a forward of a module's own: only autograd calls them."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    hooks = [getattr(module, kind) for module in network.modules() for kind in kinds]
-    of_weights = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    hooks += [getattr(weight, kind) for weight in network.parameters() for kind in of_weights]
-    return any(hooks) or any("forward" in vars(module) for module in network.modules())
+    """Whether somebody has hooks on one of the modules, on all there are, or on a weight."""
+    hooks = [getattr(weight, kind) for weight in network.parameters() for kind in WEIGHT_HOOKS]
+    return any(hooks) or any(map(is_hooked, network.modules())) or _has_any_global_hook()  # type: ignore[no-untyped-call]
+
+
+def _parts(modules: Sequence[dict[str, Any]]) -> list[Any]:
+    """What the gradients depend on, as objects: the same ones as long as nobody changes, freezes or hooks a part.
+
+    Args:
+        modules: the `vars` of each, through which one looks in microseconds: it is done before every block.
+    """
+    found: list[Any] = []
+    for own in modules:
+        found += [own["training"], own.get("p"), "forward" in own, *[not own[kind] for kind in HOOKS]]
+        found += own["_modules"].values()
+        for weight in own["_parameters"].values():
+            found.append(weight)
+            if weight is not None:
+                hooks = not weight._backward_hooks, not weight._post_accumulate_grad_hooks
+                found += [weight.requires_grad, weight.dtype, *hooks]
+    return found
 
 
 def _kind(network: nn.Module) -> tuple[Any, ...]:
@@ -90,7 +116,9 @@ class Backprop:
             batch_size: of the largest batch.
             dtype: of the matrix products; bfloat16 is what autocast makes of them.
         """
-        self.dtype = dtype
+        self.network, self.dtype = network, dtype
+        self.modules = [vars(module) for module in network.modules()]
+        self.parts = _parts(self.modules)
         self.linear = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
         self.dropout = [layer for layer in network.layers if isinstance(layer, Dropout)]
         self.scales = [torch.tensor(1 / (1 - layer.p), dtype=dtype).item() for layer in self.dropout]
@@ -102,6 +130,12 @@ class Backprop:
         self.weights = [_like(layer.weight, dtype) for layer in self.linear]
         self.biases = [_like(layer.bias, dtype) for layer in self.linear]
         self.gradients = [(torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)) for layer in self.linear]
+
+    def holds(self) -> bool:
+        """Whether the network is as it was: nobody has put hooks on it, nor frozen, pruned or changed a part of it."""
+        parts = _parts(self.modules)
+        same = len(parts) == len(self.parts) and all(map(operator.is_, parts, self.parts))
+        return same and not _has_any_global_hook()  # type: ignore[no-untyped-call]
 
     def __call__(self, examples: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, ...) float32 and (B,) int64 -> the mean loss () and the logits (B, classes), both float32."""

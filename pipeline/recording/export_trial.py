@@ -31,9 +31,18 @@ class ExportTrial(Checkpoint):
         self._process: subprocess.Popen[bytes] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            command = [sys.executable, "-m", __name__, self._task]
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        """Start it; a machine that cannot loses the trial, not the training."""
+        if not trainer.is_global_zero:
+            return
+        command = [sys.executable, "-m", __name__]
+        try:
+            with tempfile.TemporaryFile("w+") as task:  # an argument holds 128 kB, and a pipe 64 before it waits
+                task.write(self._task)
+                task.seek(0)
+                out, errors = subprocess.PIPE, subprocess.DEVNULL
+                self._process = subprocess.Popen(command, stdin=task, stdout=out, stderr=errors)
+        except OSError as error:
+            print(f"warning: the network's export is not tried beside the first epoch ({error})", file=sys.stderr)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether it has failed."""
@@ -85,4 +94,4 @@ def in_words(error: BaseException, network: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    raise SystemExit(main(sys.stdin.read()))

@@ -75,7 +75,7 @@ def ready(config: RunConfig, source: "Dataset | None" = None) -> tuple[RunConfig
     building.check_shares(data, processes)
     assert data.source is not None
     building.check_size(config, data.source.spec, len(data.train_examples))
-    rehearsal.rehearse(config, data)
+    rehearsal.rehearse(config, data, processes)
     return config.settled(), data
 
 

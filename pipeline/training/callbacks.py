@@ -1,19 +1,32 @@
 """The callbacks of every training, each one job; `History` lies beside."""
 
+import random
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from pipeline import divergence
+from pipeline.data.datamodule import DataModule
 from pipeline.networks.dropout import Dropout
 from pipeline.seeding import derive_seed
 from pipeline.signals import keep_sigterm
 from pipeline.training import checkpoints
 from pipeline.training.history import best_epoch, history_of
+
+STOPPED = "should_stop"  # what checkpoints call it
+
+
+def seed_generators(seed: int) -> None:
+    """Begin the sequences of the global generators, torch's, Python's and NumPy's, that belong to the seed."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 class EpochSeeds(Callback):
@@ -23,15 +36,30 @@ class EpochSeeds(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed torch's generator, each dropout layer by its place in the network, and the augmentation."""
+        """Seed the global generators, each dropout layer by its place in the network, and the augmentation."""
         place = ("dropout", trainer.current_epoch, trainer.global_rank)
-        torch.manual_seed(derive_seed(self.seed, *place))
+        seed_generators(derive_seed(self.seed, *place))
         network: torch.nn.Module = pl_module.network  # type: ignore[assignment]
         for index, module in enumerate(network.modules()):
             if isinstance(module, Dropout):
                 module.reseed(derive_seed(self.seed, *place, index))
         if augment := getattr(pl_module, "augment", None):
             augment.reseed(derive_seed(self.seed, "augment", *place[1:]))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed the global generators as for one epoch more: what was resumed in the test has trained none."""
+        seed_generators(derive_seed(self.seed, "dropout", trainer.max_epochs or 0, trainer.global_rank))
+
+
+class DataAtHand(Callback):
+    """Shows the other callbacks the data module, also where Lightning was given loaders alone."""
+
+    def __init__(self, data: DataModule) -> None:
+        self.data = data
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Only now: what Lightning has before this hook it would set up once more."""
+        trainer.datamodule = self.data  # type: ignore[attr-defined]
 
 
 class RateLog(Callback):
@@ -65,9 +93,11 @@ class DivergenceStop(Checkpoint):
         self.stop = stop
         self.epoch: int | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the epochs of the checkpoint."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the epochs of the checkpoint; there may be none left to train."""
         self.epoch = divergence.first_epoch(history_of(trainer))
+
+    on_train_start = on_fit_start  # where the strategy loads the checkpoint in between
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the epoch; all ranks have the same means and weights, so they stop together."""
@@ -105,6 +135,19 @@ class EpochCheckpoints(Checkpoint):
             checkpoints.save(trainer, self.folder, epoch)
         except OSError as error:  # the last whole checkpoint stays
             print(f"warning: no checkpoint of epoch {epoch} ({error})", file=sys.stderr)
+
+
+class StaysStopped(Callback):
+    """Keeps in each checkpoint whether somebody has stopped the training early, which Lightning's own state forgets.
+
+    So a training that was killed after that, in its test or its export, trains no epoch more when it is resumed.
+    """
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[STOPPED] = trainer.should_stop
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        trainer.should_stop = checkpoint.get(STOPPED, False)
 
 
 class KeepSigterm(Callback):

@@ -14,9 +14,20 @@ from pipeline.config import RunConfig
 from pipeline.data.datamodule import DataModule
 from pipeline.divergence import DivergedError
 from pipeline.fast_cpu import blocks, process
+from pipeline.seeding import derive_seed
 from pipeline.training import checkpoints
 from pipeline.training.building import make_callbacks, make_classifier, make_data
-from pipeline.training.callbacks import DivergenceStop, EpochCheckpoints, EpochSeeds, EpochTimer, KeepSigterm, RateLog
+from pipeline.training.callbacks import (
+    DataAtHand,
+    DivergenceStop,
+    EpochCheckpoints,
+    EpochSeeds,
+    EpochTimer,
+    KeepSigterm,
+    RateLog,
+    StaysStopped,
+    seed_generators,
+)
 from pipeline.training.classifier import Classifier
 from pipeline.training.history import AtEpochs, History, Metrics, best_epoch, once
 from pipeline.training.trainer import leave_the_group, make_trainer, only_useful_words, other_ranks_ended
@@ -72,14 +83,16 @@ def fit(
         DivergedError: if a loss or a weight is not finite at an epoch's end and the config says to stop then.
     """
     process.prepare(config.matmul_precision)
+    seed_generators(derive_seed(config.seed, "weights"))  # callbacks and networks may draw as they are built
     data = data or make_data(config)
     history, divergence = History(logger or None), DivergenceStop(config.on_divergence == "stop")
-    ours: list[Callback] = [EpochSeeds(config.seed), RateLog(), EpochTimer(), KeepSigterm(), history, divergence]
+    ours: list[Callback] = [EpochSeeds(config.seed), DataAtHand(data), RateLog(), EpochTimer(), KeepSigterm()]
+    ours += [StaysStopped(), history, divergence]
     if folder:
         ours.append(EpochCheckpoints(folder, config.keep_best, divergence))
     with only_useful_words():
         everyone = [*ours, *callbacks, *make_callbacks(config.callback)]
-        trainer = make_trainer(config, AtEpochs(logger) if logger else False, everyone, **trainer_options)
+        trainer = make_trainer(config, AtEpochs(logger or None), everyone, **trainer_options)
         classifier, loaders = _module_and_loaders(config, data, trainer, fast_cpu)
         with other_ranks_ended(trainer):
             trainer.fit(classifier, **loaders, ckpt_path=resume_from)

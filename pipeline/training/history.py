@@ -20,24 +20,25 @@ STATE = "EpochEnd"  # what checkpoints call it
 class AtEpochs(Logger):
     """A logger as the Trainer gets it, which logs nothing itself: `History` gives the other one each epoch whole.
 
-    Else whatever a callback or a subclass logs by `self.log` would stand there twice, once at Lightning's steps.
+    Else whatever a callback or a subclass logs by `self.log` would stand there twice, once at Lightning's steps. Around
+    None it is there all the same: some callbacks refuse a Trainer without a logger.
     """
 
-    def __init__(self, logger: Logger) -> None:
+    def __init__(self, logger: Logger | None) -> None:
         super().__init__()
         self.logger = logger
 
     @property
     def name(self) -> str | None:
-        return self.logger.name
+        return self.logger.name if self.logger else None
 
     @property
     def version(self) -> int | str | None:
-        return self.logger.version
+        return self.logger.version if self.logger else None
 
     @property
     def save_dir(self) -> str | None:
-        return self.logger.save_dir
+        return self.logger.save_dir if self.logger else None
 
     @property
     def experiment(self) -> Any:
@@ -48,13 +49,16 @@ class AtEpochs(Logger):
         """Nothing: see above."""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        self.logger.log_hyperparams(params, *args, **kwargs)
+        if self.logger:
+            self.logger.log_hyperparams(params, *args, **kwargs)
 
     def save(self) -> None:
-        self.logger.save()
+        if self.logger:
+            self.logger.save()
 
     def finalize(self, status: str) -> None:
-        self.logger.finalize(status)
+        if self.logger:
+            self.logger.finalize(status)
 
 
 class History(Checkpoint):
@@ -75,11 +79,6 @@ class History(Checkpoint):
     def state_key(self) -> str:
         return STATE
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epochs that the checkpoint knows: the record may have lost its last lines."""
-        for epoch in self.epochs:
-            self._log(epoch)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         before = max((earlier["time_ms"] for earlier in self.epochs.values()), default=0)
@@ -98,7 +97,10 @@ class History(Checkpoint):
         return {"history": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Log the epochs that the checkpoint knows: the record may have lost its last lines."""
         self.epochs = dict(state_dict["history"])
+        for epoch in self.epochs:
+            self._log(epoch)
 
 
 def _is_same(value: Tensor, before: Tensor | None) -> bool:

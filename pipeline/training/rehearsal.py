@@ -1,6 +1,7 @@
 """The user's own code, tried on a few examples before a training begins: what would fail late fails now."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -16,15 +17,17 @@ from pipeline.training.checkpoints import problem_of
 from pipeline.training.classifier import Batch, Classifier
 
 EXAMPLES = 4
+LAST = "; so few has the last batch of an epoch: take another batch_size or validation_size"
 T = TypeVar("T")
 
 
-def rehearse(config: RunConfig, data: DataModule) -> None:
+def rehearse(config: RunConfig, data: DataModule, processes: int = 1) -> None:
     """Try each part that is the user's own, over one classifier that is thrown away; torch's random state stays.
 
     Args:
         config: the knobs; of what is shipped only the augmentation is tried, which may not go with the data.
         data: set up.
+        processes: how many share an epoch's examples.
 
     Raises:
         OwnCodeError: saying what is wrong, in which file and line.
@@ -38,13 +41,17 @@ def rehearse(config: RunConfig, data: DataModule) -> None:
         for epoch in (0, config.epochs - 1):
             if classifier.factor:
                 classifier.factor(epoch)
+        share = -(-len(data.train_examples) // processes)
+        last = share % config.batch_size or min(config.batch_size, share)
         if classifier.augment:
             inputs, _ = data.train_examples.__getitems__([*range(min(config.batch_size, len(data.train_examples)))])
-            classifier.augment(inputs)
+            for count in (len(inputs), last):
+                classifier.augment(inputs[:count])
         batch = data.train_examples.__getitems__([*range(min(EXAMPLES, len(data.train_examples)))])
         classifier.to(batch[0].device)
         if own_code.is_own(config.network):
-            _try_network(config.network, classifier.network, batch, len(data.source.spec.classes))
+            few = {LAST: (batch[0][:last], batch[1][:last])} if last < EXAMPLES else {}
+            _try_network(config.network, classifier.network, {"": batch} | few, len(data.source.spec.classes))
         if own_code.is_own(config.optimizer):
             _try_optimizer(config.optimizer, classifier, batch)
 
@@ -67,15 +74,16 @@ def _try_callbacks(paths: str) -> None:
         owners[callback.state_key] = path
 
 
-def _try_network(path: str, network: nn.Module, batch: Batch, classes: int) -> None:
-    """Take the batch forward, backward and through an evaluation."""
-    what, (inputs, _) = f"network {path}", batch
-    tried = f"; tried on {len(inputs)} examples of shape {tuple(inputs.shape[1:])}"
-    problem = _told(what, path, lambda: _problem_of_answers(network, batch, classes), tried)
-    if not problem and (lost := problem_of(_told(what, path, network.state_dict))):
-        problem = f"its state {lost}"
-    if problem:
-        raise OwnCodeError(f"{what} ({begin_of(type(network).forward)}): {problem}")
+def _try_network(path: str, network: nn.Module, batches: Mapping[str, Batch], classes: int) -> None:
+    """Take each batch forward, backward and through an evaluation; its key is what an error of it says at the end."""
+    what, place = f"network {path}", begin_of(type(network).forward)
+    for hint, batch in batches.items():
+        count, *shape = batch[0].shape
+        tried = f"; tried on {count} example{'s' * (count != 1)} of shape {tuple(shape)}{hint}"
+        if problem := _told(what, path, functools.partial(_problem_of_answers, network, batch, classes), tried):
+            raise OwnCodeError(f"{what} ({place}): {problem}{hint}")
+    if lost := problem_of(_told(what, path, network.state_dict)):
+        raise OwnCodeError(f"{what} ({place}): its state {lost}")
 
 
 def _try_optimizer(path: str, classifier: Classifier, batch: Batch) -> None:

@@ -13,10 +13,13 @@ from pytorch_lightning.callbacks import (
 )
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import prune
 
 from pipeline.config import RunConfig
 from pipeline.data_spec import MNIST
 from pipeline.fast_cpu import blocks
+from pipeline.networks.dropout import Dropout
 from pipeline.networks.mlp import MLP
 from pipeline.optim.optimizers import RMSprop
 from pipeline.training import fit
@@ -115,13 +118,14 @@ def test_a_block_is_whole_batches_in_the_same_order(batch_size, block):
     data.batch_size = batch_size
     data.setup()
     plain = data.train_dataloader()
-    blocked = blocks.in_blocks(plain, batch_size)
+    blocked, before = blocks.in_blocks(plain, batch_size), torch.get_rng_state()
     assert blocked.batch_size == block
     for epoch in (0, 1):
         plain.sampler.set_epoch(epoch)  # Lightning calls it on what it is given
         one = [batch for pixels, labels in plain for batch in zip(pixels, labels, strict=True)]
         two = [batch for pixels, labels in blocked for batch in zip(pixels, labels, strict=True)]
         assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(one, two, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def each_epoch(weights):
@@ -230,6 +234,147 @@ def test_both_ways_give_the_same_weights_and_metrics_to_the_last_bit(monkeypatch
     assert fast.trainer.global_step == plain.trainer.global_step
 
 
+class Sees(Callback):
+    """What the trainer has measured, at each hook of an epoch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def _look(self, trainer, pl_module):
+        found = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "epoch_seconds"}
+        self.seen.append((trainer.current_epoch, found))
+
+    on_train_epoch_start = on_train_epoch_end = on_train_end = _look
+    on_validation_start = on_validation_epoch_end = on_validation_end = _look
+
+
+def test_a_callback_sees_the_same_metrics_at_the_same_time_both_ways():
+    knobs = {"metric": f"macro_f1,{OWN}:share", "schedule": "cosine"}
+    seen = {True: Sees(), False: Sees()}
+    for fast, callback in seen.items():
+        given = CONFIG.replace(**knobs)
+        found = fit.fit(given, data=ranks.small_data(given), callbacks=[callback], fast_cpu=fast)
+        assert isinstance(found.classifier, fit.FastClassifier) == fast
+        of_epochs = [metrics for _, metrics in callback.seen if "train_loss" in metrics]
+        assert [metrics["train_loss"] for metrics in of_epochs[:1]] == [found.history[1]["train_loss"]]
+        assert "train_share" in of_epochs[0]
+    assert seen[True].seen == seen[False].seen
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_callback_finds_the_data_module_both_ways(fast):
+    found, data = [], ranks.small_data()
+
+    def look(trainer, *_, **__):
+        found.append(trainer.datamodule)
+
+    hooks = ("setup", "on_fit_start", "on_train_epoch_end", "on_test_end")
+    fit.fit(CONFIG, data=data, callbacks=[LambdaCallback(**dict.fromkeys(hooks, look))], fast_cpu=fast)
+    assert len(found) == 6  # `setup` and the epochs twice
+    assert all(each is data for each in found)
+
+
+def test_an_epoch_that_is_broken_off_has_its_means_both_ways(monkeypatch):
+    class Enough(BlockWatcher):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = pl_module.progress()[0] == 4
+
+    monkeypatch.setattr(blocks, "BLOCK", 8)
+    fast, plain = (
+        fit.fit(CONFIG, data=ranks.small_data(), callbacks=[Enough()], fast_cpu=way) for way in (True, False)
+    )
+    assert fast.trainer.global_step == plain.trainer.global_step == 4
+    assert without_times(fast.history) == without_times(plain.history)
+
+
+class Changes(Callback):
+    """Does something to what is trained as the second epoch begins, and undoes it with the third."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.undo = self.change(pl_module)
+        elif trainer.current_epoch == 2:
+            self.undo()
+
+
+def halved(*given):
+    return given[-1] / 2
+
+
+def frozen(module):
+    weight = module.network.layers[0].weight.requires_grad_(False)
+    return lambda: weight.requires_grad_(True)
+
+
+def pruned(module):
+    prune.l1_unstructured(module.network.layers[0], "weight", 0.5)
+    return lambda: prune.remove(module.network.layers[0], "weight")
+
+
+def evaluating(module):
+    module.network.eval()
+    return module.network.train
+
+
+def without_dropout(module):
+    layer = next(each for each in module.network.layers if isinstance(each, Dropout))
+    before, layer.p = layer.p, 0
+    return lambda: setattr(layer, "p", before)
+
+
+def another_layer(module):
+    before, module.network.layers[1] = module.network.layers[1], nn.Tanh()
+    return lambda: module.network.layers.__setitem__(1, before)
+
+
+def another_network(module):
+    before, module.network = module.network, nn.Sequential(module.network, nn.Tanh())
+    return lambda: setattr(module, "network", before)
+
+
+def another_forward(module):
+    module.network.forward = lambda inputs: type(module.network).forward(module.network, inputs) / 2
+    return lambda: vars(module.network).pop("forward")
+
+
+CHANGES = {
+    "frozen": frozen,
+    "pruned": pruned,
+    "evaluating": evaluating,
+    "without dropout": without_dropout,
+    "another layer": another_layer,
+    "another network": another_network,
+    "another forward": another_forward,
+    "hook": lambda module: module.network.layers[0].register_forward_hook(halved).remove,
+    "hook of a weight": lambda module: module.network.layers[0].weight.register_hook(halved).remove,
+    "hook of the module": lambda module: module.register_forward_hook(halved).remove,
+    "hook of all modules": lambda module: register_module_forward_hook(halved).remove,
+}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_a_callback_does_to_the_network_as_it_trains_is_heeded_to_the_last_bit(monkeypatch, change, precision):
+    """Where the gradients by hand would be others; afterwards they are taken again."""
+    monkeypatch.setattr(blocks, "BLOCK", 8)
+    given = CONFIG.replace(epochs=3, precision=precision, optimizer="adamw")
+    fast, plain = (
+        fit.fit(given, data=ranks.small_data(given), callbacks=[Changes(change)], fast_cpu=way) for way in (True, False)
+    )
+    assert (type(fast.classifier), type(plain.classifier)) == (fit.FastClassifier, Classifier)
+    assert torch.equal(ranks.weights_of(fast.classifier), ranks.weights_of(plain.classifier))
+    assert without_times(fast.history) == without_times(plain.history)
+    assert fast.test == plain.test
+    left_alone = fit.fit(given, data=ranks.small_data(given))
+    assert fast.history[1]["train_loss"] == left_alone.history[1]["train_loss"]
+    assert fast.history[3]["train_loss"] != left_alone.history[3]["train_loss"]
+    by_hand = fast.classifier.derive.network is fast.classifier.network and fast.classifier.derive.holds()
+    assert by_hand == (change is not pruned)  # what is pruned has another weight for good
+
+
 @pytest.mark.parametrize(("batch_size", "rows"), [(21, 21), (22, 21), (10**12, 21), (4, 4)])
 def test_memory_is_laid_out_for_the_largest_batch_that_there_will_be(batch_size, rows):
     """Of 30 images 9 are held out; for a batch of 10**12 there is no memory anywhere."""
@@ -299,7 +444,7 @@ def test_a_block_is_one_step_a_batch_and_the_means_are_over_images(module):
         "train_accuracy": correct / 10,
     }
     assert {value.dtype for value in values.values()} == {torch.float64}
-    assert how == {"prog_bar": True, "logger": False}
+    assert how == {"prog_bar": True, "logger": False, "on_step": False, "on_epoch": True, "batch_size": 1}
     module.on_train_epoch_start()
     assert module.progress() == (0, 6, {})
 

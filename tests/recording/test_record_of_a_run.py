@@ -1,6 +1,7 @@
 """What a training writes into its record, in which order and with which values, and what it hands to the fit."""
 
 import contextlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.config.own_code import OwnCodeError
+from pipeline.data_spec import DataSpec
 from pipeline.divergence import TAG, DivergedError
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER
 from pipeline.recording import export_trial, results, resuming
@@ -20,9 +22,10 @@ from pipeline.recording.epoch_logger import EpochLogger
 from pipeline.tracking import run as run_module
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.run import Run
-from pipeline.training import building, fit
+from pipeline.training import building, fit, rehearsal
 from pipeline.training.news import EpochNews, StepNews
 from tests import ranks
+from tests.conftest import DELIVERED_WITHIN_S
 from tests.tracking.idle_uploader import IdleUploader
 
 OWN = "tests.own_training_code:Network"
@@ -59,6 +62,14 @@ def test_what_is_ready_are_the_data_and_the_config_with_its_model_named():
     config, data = recording.ready(SMALL.replace(validation_size=9))
     assert config == SMALL.replace(validation_size=9, model_name="thirty-mlp")
     assert [len(each) for each in (data.train_examples, data.val_examples, data.test_examples)] == [21, 9, 5]
+
+
+def test_a_rehearsal_knows_how_many_processes_share_an_epoch(monkeypatch):
+    known = []
+    monkeypatch.setattr(rehearsal, "rehearse", lambda config, data, processes: known.append(processes))
+    recording.ready(SMALL)
+    recording.ready(SMALL.replace(devices="2", strategy="ddp"))
+    assert known == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -259,6 +270,38 @@ def test_the_export_is_tried_of_a_network_of_ones_own_that_gets_a_version_and_on
     config = RunConfig(dataset="digits", network=network, model_name=model_name)
     recording.fit_and_record(config, run, ranks.small_data(), checkpoint)
     assert training.given["callbacks"] == (["trial"] if tried else [])
+
+
+def wide_table(columns):
+    """The spec of a table, its columns named at length."""
+    return DataSpec("table", (columns,), ("no", "yes"), tuple(f"column {number} of it" for number in range(columns)))
+
+
+def test_a_trial_gets_its_task_however_long_it_is(tmp_path, monkeypatch):
+    """An argument of a command line holds 128 kB on Linux."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $* > {tmp_path}/arguments\ncat > {tmp_path}/task\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    config, spec = RunConfig(network=OWN), wide_table(20_000)
+    trial = export_trial.ExportTrial(config, spec)
+    trial.on_train_start(SimpleNamespace(is_global_zero=True), None)
+    assert trial._process.wait(timeout=DELIVERED_WITHIN_S) == 0
+    assert (tmp_path / "arguments").read_text() == "-m pipeline.recording.export_trial\n"
+    task = json.loads((tmp_path / "task").read_text())
+    assert (RunConfig(**task["config"]), DataSpec.from_json(task["spec"])) == (config, spec)
+    trial.teardown(None, None, "fit")
+
+
+def test_a_trial_that_cannot_be_started_costs_a_warning_and_not_the_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no_python"))
+    trial = export_trial.ExportTrial(RunConfig(network=OWN), wide_table(2))
+    trial.on_train_start(SimpleNamespace(is_global_zero=True), None)
+    trial.on_train_epoch_end(None, None)
+    trial.teardown(None, None, "fit")
+    told = capsys.readouterr().err
+    assert told.startswith("warning: the network's export is not tried beside the first epoch ([Errno 2] ")
+    assert told.count("\n") == 1
 
 
 def test_a_training_that_diverged_and_stopped_has_failed_with_its_epoch_and_no_results(run, training):

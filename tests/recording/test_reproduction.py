@@ -43,6 +43,13 @@ def test_own_metrics_rates_and_what_was_logged_are_compared_and_identical(record
     assert told.startswith("identical: all 28 values of 2 epochs of run one")
 
 
+def test_a_callback_that_wants_a_logger_has_one_where_nothing_is_recorded(recorded, capsys):
+    folder = recorded(schedule="cosine", callback="pytorch_lightning.callbacks:LearningRateMonitor")
+    assert "lr-SGD" in values_of(folder.events())
+    assert reproduction.reproduce(str(folder.path), "runs") == 0
+    assert capsys.readouterr().out.startswith("identical: all 14 values of 2 epochs of run one")
+
+
 def test_an_own_metric_that_no_seed_decides_is_told_with_its_first_epoch(recorded, capsys):
     folder = recorded(metric=f"{OWN}:unseeded")
     was = values_of(folder.events())["train_unseeded"][1]

@@ -320,6 +320,26 @@ def test_a_callback_of_lightnings_that_wants_a_logger_has_one():
         assert metrics["lr-RMSprop"] == pytest.approx(metrics["learning_rate"], rel=1e-6)
 
 
+class Asks(Callback):
+    """Wants of the logger what a Lightning callback may want."""
+
+    def setup(self, trainer, pl_module, stage):
+        self.found = trainer.logger.name, trainer.logger.version, trainer.logger.save_dir, trainer.logger.experiment
+        trainer.logger.log_hyperparams({"mine": 1})
+        trainer.logger.log_metrics({"direct": 1.0}, step=3)
+        trainer.logger.save()
+
+
+def test_a_logger_around_nothing_takes_everything_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asks = Asks()
+    found = trained(callbacks=[asks, LearningRateMonitor()])
+    assert asks.found == (None, None, None, None)
+    assert type(found.trainer.logger) is AtEpochs
+    assert found.history[4]["lr-RMSprop"] == pytest.approx(0.01)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_gradients_are_clipped_by_their_norm():
     assert make_trainer(CONFIG, False, []).gradient_clip_val is None
     clipped = make_trainer(CONFIG.replace(gradient_clip=0.25), False, [])
