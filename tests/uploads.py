@@ -78,6 +78,7 @@ class World:
             done = property(lambda self: world.done.get(self.folder.path, 0))
 
             def deliver(self):
+                self.end = self.folder.ended()
                 world.deliver(self.folder)
 
         system = SimpleNamespace(stdin=self, stdout=sys.stdout, executable=sys.executable)

@@ -1,7 +1,8 @@
 """What events of a journal mean for each other on their way: which go in one request, which undo an earlier one."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pipeline.tracking.lines import Event
 
@@ -10,6 +11,7 @@ MOST = {"params": 100, "tags": 100, "values": 1000}
 MOST_TOGETHER = 1000
 BATCHED = ("start", "params", "metrics", "tags")
 BARRIERS = ("resume", "end")  # they change the run's status, in their turn
+FILES = ("artifact", "removal", "model")  # what goes to the place of the run's files, which may be another's
 OWN_TAGS = 3  # that a start gets besides its own: its key, its parent, its name
 
 
@@ -35,10 +37,10 @@ def _batched(events: Iterable[Event]) -> list[Event]:
     return [event for event in events if event["kind"] in BATCHED]
 
 
-def is_removed_later(index: int, events: list[Event]) -> bool:
-    """Whether the artifact of the event is one that the run has taken back since."""
-    path = events[index].get("path")
-    return any(each["kind"] == "removal" and each["path"] == path for each in events[index + 1 :])
+def is_overtaken(event: Event, later: Iterable[Event]) -> bool:
+    """Whether a later event says of the same artifact what becomes of it: that it is another now, or taken back."""
+    path = event.get("path")
+    return any(path is not None and each.get("path") == path for each in later)
 
 
 def without_overwritten(event: Event, later: list[Event]) -> Event:
@@ -47,3 +49,9 @@ def without_overwritten(event: Event, later: list[Event]) -> Event:
     if event["kind"] == "model" or not overwritten & set(event.get("tags", {})):
         return event
     return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}
+
+
+def waiting(state: Mapping[str, Any], count: int) -> int:
+    """How many of so many records MLflow does not have and may take yet, as the run's state says it."""
+    refused = (each for each in state.get("refused", ()) if isinstance(each, dict) and not each["final"])
+    return count - int(state.get("delivered", 0)) + len({each["event"] for each in refused})

@@ -1,10 +1,14 @@
-"""Why MLflow takes a run no more, or not yet, and what somebody has to do before it does."""
+"""What MLflow does not take: of a run, parts for now or for good; or no more of it before somebody does something."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from requests import HTTPError, RequestException
 
 from pipeline.addresses import without_secrets
-from pipeline.delivery.writer import Writer
+from pipeline.delivery.writer import Refusal, Writer
 from pipeline.mlflow_client.errors import ToldError, in_words, is_final
 from pipeline.terminal.shell import command, quoted
 from pipeline.tracking.lines import Event
@@ -16,6 +20,49 @@ class BlockedError(ToldError):
     def __init__(self, reason: str, advice: str) -> None:
         super().__init__(reason)
         self.advice = advice
+
+
+class LeftError(ToldError):
+    """Everything is delivered but what MLflow does not take for now; it is tried again with the next delivery."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """An event, or parts of it, that MLflow has refused.
+
+    Attributes:
+        event: its index in the journal.
+        words: what it is and why, in one line.
+        final: whether MLflow says that it never will take it; else it is tried again and again.
+        names: the params, metrics and tags that are left of it; none: all of it.
+    """
+
+    event: int
+    words: str
+    final: bool
+    names: list[str] = field(default_factory=list)
+
+
+def lefts(refusals: Iterable[Refusal], index: int, kind: str) -> list[Left]:
+    """The refused parts of an event: those for good, and those for now."""
+    of_kind: dict[bool, list[Refusal]] = {}
+    for refusal in refusals:
+        of_kind.setdefault(refusal.final, []).append(refusal)
+    return [
+        Left(
+            index,
+            f"{kind} {', '.join(each.name for each in some)}: {some[0].reason}",
+            final,
+            [each.name for each in some],
+        )
+        for final, some in of_kind.items()
+    ]
+
+
+def of_the_place(error: Exception) -> str:
+    """In words, why the place of a run's files does not take them; a connection that fails need not be the server's."""
+    is_connection = isinstance(error, ConnectionError | RequestException) and not isinstance(error, HTTPError)
+    return in_words(ToldError(f"{type(error).__name__}: {error}"[:160] if is_connection else in_words(error)))
 
 
 def told_tracking_uri() -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
+from pipeline.delivery.batches import waiting
 from pipeline.delivery.ui import HOST, PORT, run_list
 from pipeline.mlflow_client.tracking_uri import DATABASE, sqlite_path
 from pipeline.terminal.bars import EpochBar, in_order, in_words
@@ -56,8 +57,8 @@ def trouble_words(journal: Journal) -> str:
     state = journal.folder.state()
     if trouble := state.get("trouble"):
         seconds = max(0, now_ms() - trouble["since"]) / 1000
-        waiting = journal.count - state.get("delivered", 0)
-        words.append(f"{waiting} records wait for MLflow since {seconds:.0f} s ({trouble['error']})")
+        count = waiting(state, journal.count)
+        words.append(f"{count} records wait for MLflow since {seconds:.0f} s ({trouble['error']})")
     return "; ".join(words)
 
 
@@ -109,10 +110,9 @@ def tell_delivery(folder: RunFolder, delivered: bool) -> bool:
         print(f"{more}to send it again: {command('sync', name, '--retry', runs_dir=place)}", file=sys.stderr)
     if delivered:
         return bool(refused)
-    waiting = len(folder.events()) - state.get("delivered", 0)
-    waiting += sum(not each["final"] for each in state.get("refused", []) if isinstance(each, dict))
+    count = waiting(state, len(folder.events()))
     trouble = state.get("trouble") or {}
     reason = trouble.get("error", "no answer in time")
     advice = trouble.get("advice") or f"when MLflow answers again: {command('sync', runs_dir=place)}"
-    print(f"not delivered: {waiting} records wait in {shown(folder.path)} ({reason}); {advice}", file=sys.stderr)
+    print(f"not delivered: {count} records wait in {shown(folder.path)} ({reason}); {advice}", file=sys.stderr)
     return bool(refused or trouble.get("advice"))

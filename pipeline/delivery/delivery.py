@@ -2,8 +2,9 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import mlflow
@@ -11,13 +12,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
-from pipeline.delivery.batches import BATCHED, is_removed_later, next_batch, without_overwritten
-from pipeline.delivery.blocked import BlockedError, told_tracking_uri, why_blocked
+from pipeline.delivery.batches import BATCHED, FILES, is_overtaken, next_batch, without_overwritten
+from pipeline.delivery.blocked import BlockedError, Left, LeftError, lefts, of_the_place, told_tracking_uri, why_blocked
 from pipeline.delivery.follower import Follower
 from pipeline.delivery.opening import Known
-from pipeline.delivery.writer import Refusal, Writer
+from pipeline.delivery.writer import Writer
 from pipeline.mlflow_client.connection import once, wait_longer
-from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
+from pipeline.mlflow_client.errors import in_words, is_answer, is_final, is_silence
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import LOST, Event
 
@@ -28,34 +29,16 @@ REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
 REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
 
 
-class LeftError(ToldError):
-    """Everything is delivered but what MLflow does not take for now; it is tried again with the next delivery."""
-
-
-@dataclass(frozen=True)
-class Left:
-    """An event, or parts of it, that MLflow has refused.
-
-    Attributes:
-        event: its index in the journal.
-        words: what it is and why, in one line.
-        final: whether MLflow says that it never will take it; else it is tried again and again.
-        names: the params, metrics and tags that are left of it; none: all of it.
-    """
-
-    event: int
-    words: str
-    final: bool
-    names: list[str] = field(default_factory=list)
-
-
 class Delivery:
     """Carries one run's journal to MLflow; what is done stands in the folder's state, so that it can stop anywhere.
 
     Attributes:
         delivered: number of events that have been dealt with.
         left: what of them MLflow has refused.
+        end: the event that closed the run, if there was one when it was last delivered.
     """
+
+    end: Event | None = None
 
     def __init__(self, folder: RunFolder, client: mlflow.MlflowClient, known: Known | None = None) -> None:
         """Take up where the folder's state says.
@@ -68,6 +51,7 @@ class Delivery:
         state = folder.state()
         self.folder, self._journal = folder, Follower(folder)
         self._sent_up_to, self._one_by_one_up_to, self._saved_at = 0, 0, 0.0
+        self._files_refused, self._why_files = 0, ""
         ids = state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
         self.writer = Writer(folder, client, *ids, known or Known())
         self.delivered: int = state.get("delivered", 0)
@@ -111,6 +95,7 @@ class Delivery:
             Exception: whatever the server or the network gives as a reason to try again later.
         """
         events = _directed(self._journal.events(), self._elsewhere)
+        self.end, self._files_refused = self._journal.end, 0
         if retry and self.of_unknown_events:
             self.delivered, self.of_unknown_events = 0, []
         self.delivered = min(self.delivered, len(events))
@@ -121,9 +106,9 @@ class Delivery:
         with once(), self._explained(events):
             self._deliver_new(events)
             self._deliver_left(events, retry)
-            self._tell_refusals(events)
-        if waiting := [left.words for left in self.left if not left.final]:
-            raise LeftError("; ".join(waiting))
+            self._tell_refusals()
+        if waiting := Counter(left.words for left in self.left if not left.final):
+            raise LeftError("; ".join(f"{words} ({n} times)" if n > 1 else words for words, n in waiting.items()))
 
     def check(self) -> None:
         """Make sure that MLflow still knows the run.
@@ -133,8 +118,7 @@ class Delivery:
         """
         if self.run_id:
             with self._explained([]):
-                if not self.writer.is_open():
-                    raise MlflowException("the run is deleted", RESOURCE_DOES_NOT_EXIST)
+                self._be_open()
 
     def _deliver_new(self, events: list[Event]) -> None:
         in_a_row = 0
@@ -151,7 +135,8 @@ class Delivery:
                     if self.delivered > self._saved:
                         self._save()
                     raise
-            in_a_row = in_a_row + 1 if any(not each.final and not each.names for each in left) else 0
+            is_refused = event["kind"] not in FILES and any(not each.final and not each.names for each in left)
+            in_a_row = in_a_row + 1 if is_refused else 0
             if event["kind"] == "end":
                 if events[0]["kind"] == "start":
                     self.writer.remove_doubles(events[0])
@@ -188,12 +173,14 @@ class Delivery:
             self._one_by_one_up_to = up_to
             return
         self._sent_up_to = up_to
-        self.left += [_in_one([refusal], 0, "start") for refusal in refused]
+        self.left += lefts(refused, 0, "start")
         self._save()
 
     def _deliver_left(self, events: list[Event], retry: bool) -> None:
         again = [left for left in self.left if (retry or not left.final) and left.event < len(events)]
         for left in again:
+            if events[left.event]["kind"] in FILES and self._files_refused >= IN_A_ROW:
+                continue
             still = self._write(left.event, events, left.names, True)
             self.left = [each for each in self.left if each is not left] + still
             self._save()
@@ -204,22 +191,39 @@ class Delivery:
         Raises:
             Exception: if it is not the event that is at fault, or it may not be passed over.
         """
-        kind, later = events[index]["kind"], events[index + 1 : self.delivered]
+        event, later = events[index], events[index + 1 : self.delivered]
+        if event["kind"] in FILES:
+            return [] if is_overtaken(event, later) else self._write_files(index, event)
         status = not any(each["kind"] in ("resume", "end") for each in later)
         try:
-            refusals = self.writer.write(without_overwritten(events[index], later), names, status)
-        except FileNotFoundError as error:
-            if is_removed_later(index, events):
-                return []
-            return [Left(index, f"{kind}: {error}", True)]
+            refusals = self.writer.write(without_overwritten(event, later), names, status)
         except (MlflowException, HTTPError) as error:
-            if kind == "start" or not self._is_of_the_event(error, may_pass):
+            if event["kind"] == "start" or not self._is_of_the_event(error, may_pass):
                 raise
-            return [Left(index, f"{kind}: {in_words(error)}", is_final(error))]
-        return [
-            _in_one([refusal for refusal in refusals if refusal.final is final], index, kind)
-            for final in {refusal.final for refusal in refusals}
-        ]
+            return [Left(index, f"{event['kind']}: {in_words(error)}", is_final(error))]
+        return lefts(refusals, index, event["kind"])
+
+    def _write_files(self, index: int, event: Event) -> list[Left]:
+        """Write an event with its files; returns it if their place, which may be another's than the server, refuses.
+
+        Raises:
+            Exception: if the server does not answer either, or the run is deleted there.
+        """
+        if self._files_refused >= IN_A_ROW:
+            return [Left(index, f"{event['kind']}: {self._why_files}", False)]
+        try:
+            self.writer.write(event)
+        except Exception as error:
+            if gone := self.writer.gone(event):
+                is_void = is_overtaken(event, self._journal.events()[index + 1 :])  # what stands there by now
+                return [] if is_void else [Left(index, f"{event['kind']}: {gone}", True)]
+            self._be_open()
+            if is_silence(error):
+                wait_longer()
+            self._files_refused, self._why_files = self._files_refused + (not is_final(error)), of_the_place(error)
+            return [Left(index, f"{event['kind']}: {self._why_files}", is_final(error))]
+        self._files_refused = 0
+        return []
 
     def _is_of_the_event(self, error: Exception, may_pass: bool) -> bool:
         """Whether MLflow takes the run as such, so that the others are not to wait for this event."""
@@ -230,13 +234,16 @@ class Delivery:
         except MlflowException:
             return False
 
-    def _tell_refusals(self, events: list[Event]) -> None:
+    def _be_open(self) -> None:
+        if not self.writer.is_open():
+            raise MlflowException("the run is deleted", RESOURCE_DOES_NOT_EXIST)
+
+    def _tell_refusals(self) -> None:
         """Let the ended run's status and tags in MLflow say what is refused, or that nothing is any more."""
-        ends = [event for event in events[: self.delivered] if event["kind"] in ("end", "resume")]
         words = "; ".join([*self.of_unknown_events, *(left.words for left in self.refused)])
-        if not ends or ends[-1]["kind"] != "end" or words == self._told:
+        if self.end is None or words == self._told:
             return
-        end, run = ends[-1], self.writer.client.get_run(self.run_id)
+        end, run = self.end, self.writer.client.get_run(self.run_id)
         tags = {REFUSED_TAG: words} if words else {}
         if words and end["status"] == "FINISHED":
             self.writer.close(end, "FAILED")
@@ -288,8 +295,3 @@ def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
     named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
     kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
     return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]
-
-
-def _in_one(refusals: list[Refusal], index: int, kind: str) -> Left:
-    names = [refusal.name for refusal in refusals]
-    return Left(index, f"{kind} {', '.join(names)}: {refusals[0].reason}", refusals[0].final, names)

@@ -13,6 +13,7 @@ class Follower:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self.end: Event | None = None  # what closed the run, as far as was read; None: it goes on
         self._events: list[Event] = []
         self._bytes = 0
 
@@ -21,12 +22,19 @@ class Follower:
         new = self._new()
         if new is None:
             events, self._bytes = self.folder.read()
-            self._events = events
+            self._events, self.end = events, None
+            self._note_end(events)
             if any(event["kind"] == LOST for event in events):
                 self._bytes = 0
         else:
             self._events = self._events + new
+            self._note_end(new)
         return self._events
+
+    def _note_end(self, events: list[Event]) -> None:
+        last = next((event for event in reversed(events) if event["kind"] in ("end", "resume")), None)
+        if last:
+            self.end = last if last["kind"] == "end" else None
 
     def _new(self) -> list[Event] | None:
         """The events behind those that are known, if they follow them whole; else None: read everything."""

@@ -1,8 +1,13 @@
-"""Names of params, metrics and tags as MLflow takes them: two names never become one."""
+"""Params, metrics and tags as MLflow takes them: two names never become one, no text is too long."""
 
 import hashlib
 import posixpath
 import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.mlflow_client.naming import MAX_TAG
+from pipeline.tracking.lines import text
 
 LONGEST = 250
 _NOT_TAKEN = re.compile(r"[^/\w.\- :]")
@@ -23,6 +28,17 @@ def key_of(name: str) -> str:
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
         key = f"{key[: LONGEST - 18]}_x{digest}"
     return key
+
+
+def with_key(item: Any) -> Any:
+    """The param, metric or tag under a name that MLflow takes."""
+    key = key_of(item.key)
+    return item if key == item.key else type(item)(**{**dict(item), "key": key})
+
+
+def texts_of(tags: Mapping[str, Any]) -> dict[str, str]:
+    """The tags as texts that MLflow takes whole."""
+    return {name: text(value)[:MAX_TAG] for name, value in tags.items()}
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -1,5 +1,6 @@
 """A run's place in MLflow: its experiment and itself, created once, or found again by the key that its folder has."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +90,8 @@ class Opening:
                 if not is_final(error):
                     raise
                 run = self._created(experiment_id, event["time"], {RUN_KEY: event["run_key"]}, name)
-        remember_place(run.info.run_id, run.info.artifact_uri)
+        with contextlib.suppress(Exception):  # a place whose client is not installed: the files' trouble, not the run's
+            remember_place(run.info.run_id, run.info.artifact_uri)
         return run
 
     def _created(self, experiment_id: str, time: int, tags: Mapping[str, str], name: str) -> Any:

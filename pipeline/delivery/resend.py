@@ -4,7 +4,6 @@ import uuid
 
 from filelock import FileLock, Timeout
 
-from pipeline.delivery.upload_loop import DELIVERING
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
@@ -13,6 +12,7 @@ from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import command, shown
 from pipeline.tracking.folders import all_folders
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
+from pipeline.tracking.uploader import DELIVERING
 
 PATIENCE_S = 30.0
 

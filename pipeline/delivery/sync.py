@@ -9,10 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.delivery.blocked import BlockedError
-from pipeline.delivery.delivery import Delivery, LeftError
+from pipeline.delivery.batches import waiting
+from pipeline.delivery.blocked import BlockedError, LeftError
+from pipeline.delivery.delivery import Delivery
 from pipeline.delivery.resend import parent_of, send_elsewhere
-from pipeline.delivery.upload_loop import DELIVERING
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import in_words, is_silence
 from pipeline.mlflow_client.tracking_uri import store_of
@@ -20,6 +20,7 @@ from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, copies, find_folder, original_of, refusal_of_copy
 from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.uploader import DELIVERING
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 IDLE_ROUNDS, PAUSE_S = 2, 1.0
@@ -53,7 +54,7 @@ def sync(
         folders = send_elsewhere(folders, experiment_name, as_new)
     copied = {each.path: first for each in folders if (first := original_of(each))} if runs else copies(folders)
     found = Counter(_sync_all(_parents_first(folders), copied, retry))
-    if found[COMPLETE] + found[OTHERS] == len(folders):
+    if found[COMPLETE] + (0 if runs else found[OTHERS]) == len(folders):
         print(f"MLflow has everything of {found[COMPLETE]} run{'s' * (found[COMPLETE] != 1)}")
         return DONE
     if len(folders) > 1:
@@ -87,14 +88,15 @@ def _sync_all(folders: list[RunFolder], copied: Mapping[Path, RunFolder], retry:
 
 
 def _waiting(folder: RunFolder) -> int:
-    return len(folder.events()) - int(folder.state().get("delivered", 0))
+    return waiting(folder.state(), len(folder.events()))
 
 
 def _sync_one(folder: RunFolder, uri: str, retry: bool) -> str:
     """Deliver one run and say how it went."""
     name = shown(folder.path)
     if not os.access(folder.path, os.W_OK):
-        print(f"{name}: passed over: only the user whose run it is can deliver it", file=sys.stderr)
+        words = "passed over: this user may not write it; its owner can deliver it, or you a copy of your own"
+        print(f"{name}: {words}", file=sys.stderr)
         return OTHERS
     for loss in recovery.losses(folder):
         print(f"{name}: {loss}", file=sys.stderr)

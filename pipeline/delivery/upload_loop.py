@@ -22,9 +22,8 @@ from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.outputs import make_safe
 from pipeline.tracking.journal import RunFolder, now_ms
 from pipeline.tracking.recovery import mark_if_dead
-from pipeline.tracking.uploader import LOOP
+from pipeline.tracking.uploader import DELIVERING, LOOP
 
-DELIVERING = "sender.lock"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 LAST_PAUSE_S, GRACE_S = 1.0, 8.0
 DYING_S, LOOK_AGAIN_S = 3.0, 0.02
@@ -39,7 +38,7 @@ def _log(text: str) -> None:
 
 def _looks_alive(folder: RunFolder) -> bool:
     """Whether a run without an end is held: a killed process's input ends before the kernel lets go of its lock."""
-    return folder.ended() is None and folder.is_alive()
+    return folder.is_alive() and folder.ended() is None
 
 
 class UploadLoop:
@@ -61,6 +60,7 @@ class UploadLoop:
         self.trouble: dict[Path, dict[str, Any]] = {}
         self.pause_s = FIRST_PAUSE_S
         self.rested_at = 0.0
+        self._got_on: tuple[float, int] | None = None  # once all trainings are over: when events last arrived, how many
         self.folders = {folder.path: folder for folder in folders}
         self.waiting = dict.fromkeys(self.folders)
         self._input = b""
@@ -76,27 +76,41 @@ class UploadLoop:
             with contextlib.suppress(OSError):  # a disk that takes no word; the next command marks it
                 mark_if_dead(folder)
         self.waiting = dict.fromkeys(self.folders)
-        idle_since, before = time.monotonic(), self._done()
+        self._got_on = time.monotonic(), self._done()
         while not self._deliver():
-            if self._done() > before:
-                idle_since, before = time.monotonic(), self._done()
-            blocked = all(trouble.get("advice") for trouble in self.trouble.values())
-            if blocked or time.monotonic() - idle_since > GRACE_S:
+            if all(trouble.get("advice") for trouble in self.trouble.values()) or self._grace_is_over():
                 return 1
             time.sleep(min(self.pause_s, LAST_PAUSE_S))
         return 0
+
+    def _grace_is_over(self) -> bool:
+        """Whether the trainings are, and for some time no event has arrived."""
+        if self._got_on and self._done() > self._got_on[1]:
+            self._got_on = time.monotonic(), self._done()
+        return self._got_on is not None and time.monotonic() - self._got_on[0] > GRACE_S
 
     def _done(self) -> int:
         """How many events MLflow has."""
         return self._of_the_over + sum(int(delivery.done) for delivery in self.deliveries.values())
 
     def _deliver(self) -> bool:
-        """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder."""
-        for path in list(self.waiting):
+        """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder.
+
+        Once a store keeps one run waiting, the others there wait without being tried.
+        """
+        silent: dict[str, Exception] = {}
+        for number, path in enumerate(list(self.waiting)):
+            folder, began = self.folders[path], time.monotonic()
+            if number and path in self.trouble and self._grace_is_over():
+                continue
             try:
-                self._deliver_one(self.folders[path])
+                if silent and (error := silent.get(store_of(folder.state()))):
+                    raise error
+                self._deliver_one(folder)
             except Exception as error:
-                self._note_trouble(self.folders[path], error)
+                self._note_trouble(folder, error)
+                if self._is_silence(error, time.monotonic() - began):
+                    silent[store_of(folder.state())] = error
             else:
                 del self.waiting[path]
         self.rested_at = time.monotonic() + FIRST_PAUSE_S
@@ -109,17 +123,16 @@ class UploadLoop:
             lock = FileLock(path / DELIVERING)
             lock.acquire(timeout=0)
             self.locks[path] = lock
-        end = folder.ended()  # before the delivery, which has it whole then
-        if folder.started() or folder.events():
-            if path not in self.deliveries:
-                from pipeline.delivery.delivery import Delivery
+        if path not in self.deliveries and (folder.started() or folder.events()):
+            from pipeline.delivery.delivery import Delivery
 
-                self.deliveries[path] = Delivery(folder, *self._store(store_of(folder.state())))
-            self.deliveries[path].deliver()
+            self.deliveries[path] = Delivery(folder, *self._store(store_of(folder.state())))
+        if delivery := self.deliveries.get(path):
+            delivery.deliver()
         if self.trouble.pop(path, None):
             self._show_trouble(folder, None)
-        if end:
-            self._forget(folder, end)
+        if delivery and delivery.end:
+            self._forget(folder, delivery.end)
 
     def _store(self, uri: str) -> tuple[Any, Any]:
         """The client of the store, and what is known of it."""
@@ -145,6 +158,13 @@ class UploadLoop:
         from pipeline.mlflow_client.errors import in_words
 
         return in_words(error)
+
+    @staticmethod
+    def _is_silence(error: Exception, seconds: float) -> bool:
+        """Whether the store kept the run waiting for an answer, or for one that is none."""
+        from pipeline.mlflow_client.errors import ToldError, is_silence
+
+        return is_silence(error) or (seconds > GRACE_S and not isinstance(error, ToldError))
 
     def _note_trouble(self, folder: RunFolder, error: Exception) -> None:
         reason = self._in_words(error)
@@ -191,13 +211,14 @@ def main(path: str) -> int:
     """Be the uploader of a run folder, and of whatever folders are named to it later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     first, since = RunFolder(path), now_ms()
-    _wait_for_former(first)
+    lock = _lock_of(first)
     with gc_paused():
         from pipeline.delivery import delivery  # noqa: F401
         from pipeline.mlflow_client import connection
 
         connection.import_store()  # before there is anything to send, while the training imports as well
     sending = UploadLoop(first, since=since)
+    sending.locks.update({first.path: lock} if lock.is_locked else {})
     code = sending.run()
     for folder in sending.killed.values():
         end = folder.ended()  # it may have been resumed since
@@ -206,10 +227,15 @@ def main(path: str) -> int:
     return code
 
 
-def _wait_for_former(folder: RunFolder) -> None:
-    """Let the uploader of the run's former process end; a disk that takes no lock file is waited for later."""
-    with contextlib.suppress(OSError), FileLock(folder.path / DELIVERING):
-        pass
+def _lock_of(folder: RunFolder) -> FileLock:
+    """The lock of who delivers the run, taken once the uploader of its former process has ended.
+
+    At once, so that the next start sees that somebody is at it; a disk that takes no lock file is waited for later.
+    """
+    lock = FileLock(folder.path / DELIVERING)
+    with contextlib.suppress(OSError):
+        lock.acquire()
+    return lock
 
 
 def insist_on_killed(path: str) -> int:

@@ -1,7 +1,8 @@
 """What each event of a run's journal is in MLflow: written so that it may be written again, whatever became of it."""
 
+import contextlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,12 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils import mlflow_tags
 
 from pipeline.data_spec import MNIST, DataSpec
-from pipeline.delivery.keys import key_of
+from pipeline.delivery.keys import key_of, texts_of, with_key
 from pipeline.delivery.opening import RUN_KEY, Known, Opening
 from pipeline.mlflow_client.errors import in_words, is_final
-from pipeline.mlflow_client.naming import MAX_TAG
 from pipeline.registry import log_model
 from pipeline.tracking.journal import RunFolder
-from pipeline.tracking.lines import LOST, Event
+from pipeline.tracking.lines import LOST, Event, text
 
 CHUNK = 100
 NOTE = mlflow_tags.MLFLOW_RUN_NOTE  # the description, which people edit in the UI
@@ -74,12 +74,14 @@ class Writer:
             status: whether the run's status is to follow the event's.
 
         Raises:
-            MlflowException: if it is refused as a whole, or for now.
+            Exception: if it is refused as a whole, or for now: MLflow's, or whatever the place of the files raises.
             FileNotFoundError: if a file that it speaks of is no longer in the folder.
         """
         kind = event["kind"]
         if kind == LOST:  # damaged in the journal; whoever delivers says so
             return []
+        if gone := self.gone(event):
+            raise FileNotFoundError(gone)
         write: Callable[[Event, Collection[str], bool], list[Refusal]] | None = getattr(self, f"_{kind}", None)
         if write is None:
             return [Refusal(kind, "a kind of record that this version of the pipeline does not know")]
@@ -101,7 +103,7 @@ class Writer:
         if found:
             run = self.client.get_run(found)
         else:
-            run = self._opening.create(event, {key_of(name): text for name, text in _texts(tags).items()})
+            run = self._opening.create(event, {key_of(name): text for name, text in texts_of(tags).items()})
             self._is_alone = self._model_is_new = self.is_new
         self.run_id, self.experiment_id = str(found or run.info.run_id), str(run.info.experiment_id)
         if event["mlflow_run_id"]:
@@ -109,10 +111,8 @@ class Writer:
             if not _is_random_name(run.info.run_name):
                 tags.pop(mlflow_tags.MLFLOW_RUN_NAME, None)
         self._opening.show_as_training(self.experiment_id)
-        params = [
-            Param(name, str(value)) for name, value in event["params"].items() if key_of(name) not in run.data.params
-        ]
-        lacking = {name: text for name, text in _texts(tags).items() if run.data.tags.get(key_of(name)) != text}
+        params = [param for param in _params_of(event) if key_of(param.key) not in run.data.params]
+        lacking = {name: text for name, text in texts_of(tags).items() if run.data.tags.get(key_of(name)) != text}
         if NOTE in lacking and not self._is_ours(run.data.tags.get(NOTE)):
             del lacking[NOTE]
         return params, lacking, missing
@@ -151,7 +151,7 @@ class Writer:
         return []
 
     def _params(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
-        return self._log("params", [Param(name, str(value)) for name, value in event["params"].items()], names)
+        return self._log("params", _params_of(event), names)
 
     def _metrics(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         return self._log("metrics", _metrics_of(event), names)
@@ -171,20 +171,20 @@ class Writer:
             if event["kind"] == "start":
                 first, tags, refused = self._begin(event)
             else:
-                first = [Param(name, str(value)) for name, value in event.get("params", {}).items()]
-                tags |= _texts(event.get("tags", {}))
+                first = _params_of(event)
+                tags |= texts_of(event.get("tags", {}))
             params |= {(param.key, param.value): param for param in first}
             metrics += _metrics_of(event)
         if NOTE in tags and not self._has_just_begun and not self._note_is_ours():
             del tags[NOTE]
         texts = [RunTag(name, text) for name, text in tags.items()]
         items: dict[str, Collection[Item]] = {"metrics": metrics, "params": params.values(), "tags": texts}
-        if wanted := {kind: [_with_key(item) for item in some] for kind, some in items.items() if some}:
+        if wanted := {kind: [with_key(item) for item in some] for kind, some in items.items() if some}:
             self.client.log_batch(self.run_id, **wanted)  # type: ignore[arg-type]
         return refused
 
     def _tags(self, event: Event, names: Collection[str] = (), status: bool = True) -> list[Refusal]:
-        tags = _texts(event["tags"])
+        tags = texts_of(event["tags"])
         if NOTE in tags and not self._note_is_ours():
             del tags[NOTE]
         return self._log("tags", [RunTag(name, text) for name, text in tags.items()], names)
@@ -194,7 +194,7 @@ class Writer:
         return self._is_ours(self.client.get_run(self.run_id).data.tags.get(NOTE))
 
     def _is_ours(self, note: str | None) -> bool:
-        return note is None or note in {_texts(event.get("tags", {})).get(NOTE) for event in self.folder.events()}
+        return note is None or note in {texts_of(event.get("tags", {})).get(NOTE) for event in self.folder.events()}
 
     def _log(self, kind: str, items: Iterable[Item], names: Collection[str]) -> list[Refusal]:
         """Log what is named; where a batch is refused, its parts one by one, so that only the bad ones are lost."""
@@ -203,7 +203,7 @@ class Writer:
         for start in range(0, len(wanted), CHUNK):
             chunk = wanted[start : start + CHUNK]
             try:
-                self.client.log_batch(self.run_id, **{kind: [_with_key(item) for item in chunk]})  # type: ignore[arg-type]
+                self.client.log_batch(self.run_id, **{kind: [with_key(item) for item in chunk]})  # type: ignore[arg-type]
             except MlflowException as error:
                 if not is_final(error) or not self.is_open():
                     raise
@@ -224,16 +224,17 @@ class Writer:
     def _artifact(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         path = Path(event["path"])
         parent = str(path.parent) if path.parent != Path() else None
-        self.client.log_artifact(self.run_id, str(self._there(self.folder.artifacts / path)), parent)
+        self.client.log_artifact(self.run_id, str(self.folder.artifacts / path), parent)
         return []
 
     def _removal(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         repository: Any = get_artifact_repository(self.client.get_run(self.run_id).info.artifact_uri)
-        repository.delete_artifacts(event["path"])
+        with contextlib.suppress(NotImplementedError):  # a place that never deletes keeps what it has
+            repository.delete_artifacts(event["path"])
         return []
 
     def _model(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
-        network, example = (self._there(self.folder.path / event[name]) for name in ("network", "example"))
+        network, example = self._files_of(event)
         spec = DataSpec.from_json(event["spec"]) if event.get("spec") else MNIST
         is_new, self._model_is_new = self._model_is_new, False
         model_id = log_model.log_model(
@@ -255,11 +256,21 @@ class Writer:
             )
         return []
 
-    @staticmethod
-    def _there(path: Path) -> Path:
-        if not path.exists():
-            raise FileNotFoundError(f"{path.name} is no longer in the run's folder")
-        return path
+    def _files_of(self, event: Event) -> list[Path]:
+        if event["kind"] == "artifact":
+            return [self.folder.artifacts / event["path"]]
+        return [self.folder.path / event[name] for name in ("network", "example") if name in event]
+
+    def gone(self, event: Event) -> str:
+        """That a file which the event speaks of is no longer in the folder; empty if all are."""
+        for path in self._files_of(event):
+            try:
+                path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return f"{path.name} is no longer in the run's folder"
+            except OSError:  # it may be there
+                continue
+        return ""
 
     def _resume(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         if status:
@@ -280,15 +291,8 @@ def _metrics_of(event: Event) -> list[Metric]:
     return [Metric(name, value, event["time"], event["step"]) for name, value in event.get("values", {}).items()]
 
 
-def _texts(tags: Mapping[str, Any]) -> dict[str, str]:
-    """The tags as texts that MLflow takes whole."""
-    return {name: str(value)[:MAX_TAG] for name, value in tags.items()}
-
-
-def _with_key(item: Item) -> Any:
-    """The item under a name that MLflow takes."""
-    key = key_of(item.key)
-    return item if key == item.key else type(item)(**{**dict(item), "key": key})
+def _params_of(event: Event) -> list[Param]:
+    return [Param(name, text(value)) for name, value in event.get("params", {}).items()]
 
 
 def _is_random_name(name: str | None) -> bool:

@@ -41,9 +41,15 @@ DIFF = (
 )
 # Files that git does not know are recorded with a run; what may hold a key is not.
 SECRET = (
-    r"\.env(\..*)?|\.netrc|\.pypirc|\.npmrc|\.htpasswd|id_(rsa|dsa|ecdsa|ed25519).*|.*\.(pem|key|p12|pfx|jks|keystore)"
+    r".*\.env(\..*)?|\.(envrc|pypirc|npmrc|yarnrc.*|pgpass|my\.cnf|htpasswd|s3cfg|boto|dockercfg|databrickscfg)|[._]netrc"
+    r"|id_(rsa|dsa|ecdsa|ed25519).*|.*_(rsa|dsa|ecdsa|ed25519)|.*kubeconfig.*|kaggle\.json"
+    r"|.*\.(pem|key|der|p8|p12|pfx|jks|keystore|ppk|kdbx|ovpn|tfvars|tfstate)"
 )
-SECRET_WORDS = r"(secret|credential|password|passwd|token)"
+# The last are words that stand alone, as in `openai_key.txt`, not in `monkey.csv` or before another: `key_metrics.csv`.
+SECRET_WORDS = (
+    r"secret|credential|password|passwd|passphrase|token|(api|access|private)[_-]?key|service[_-]?account"
+    r"|(?<![a-z])(keys?|creds?|pwd)(?![a-z_-])"
+)
 CODE = (".py", ".ipynb")
 RUN_FILES = ("journal.jsonl", "lock")  # a folder with both is a run's
 

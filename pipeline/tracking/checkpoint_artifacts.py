@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from pipeline.files import replaced_whole
 from pipeline.tracking.folders import tell_once
-from pipeline.tracking.lines import Event
+from pipeline.tracking.lines import Event, text
 from pipeline.tracking.run import Run
 
 PLACE = "checkpoints"  # below the run's artifacts
@@ -75,7 +75,8 @@ class CheckpointArtifacts:
 
     def _name(self, source: Path) -> str:
         """Its name among the artifacts, with its folder's if another checkpoint has the same."""
-        short, long = f"{PLACE}/{source.name}", f"{PLACE}/{source.parent.name}/{source.name}"
+        name = text(source.name)
+        short, long = f"{PLACE}/{name}", f"{PLACE}/{text(source.parent.name)}/{name}"
         return short if self._sources.get(short, source) == source else long
 
 
@@ -87,13 +88,21 @@ def _is_same(source: Path, target: Path) -> bool:
 def _place(source: Path, target: Path) -> None:
     """Give the file, or each of a folder, a second name there, or where that cannot be a copy."""
     place = _link if _is_replaced_whole(source) else shutil.copy2
-    if source.is_dir():
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, copy_function=place)
-        return
+    former = target.with_name(f"{target.name}.former")
     with replaced_whole(target) as partial:
-        partial.unlink(missing_ok=True)
-        place(source, partial)
+        _remove(partial)
+        if source.is_dir():
+            shutil.copytree(source, partial, copy_function=place)
+            _remove(former)
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(former)  # a folder takes no other's place
+        else:
+            place(source, partial)
+    _remove(former)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_replaced_whole(source: Path) -> bool:

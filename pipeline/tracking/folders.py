@@ -17,6 +17,7 @@ from pipeline.terminal.shell import command
 from pipeline.tracking import lines
 from pipeline.tracking.journal import CHECKPOINTS, CONFIG, JOURNAL, LOCK, STATE, VITAL, RunFolder, now_ms
 from pipeline.tracking.lines import LOST, Event
+from pipeline.values import short
 
 _TIME = re.compile(rb'"time":(\d{1,15})')
 _last_name_ms = 0
@@ -102,7 +103,8 @@ def find_folder(runs_dir: Path | str, run: str) -> RunFolder:
     folders = all_folders(runs_dir)
     if run == "last" and folders:
         return _last(folders)
-    if any((Path(run) / name).exists() for name in (JOURNAL, VITAL)):
+    is_there, reason = _is_run(Path(run))
+    if is_there:
         return RunFolder(Path(run).absolute())
     for folder in folders:
         if run and run in (
@@ -113,8 +115,23 @@ def find_folder(runs_dir: Path | str, run: str) -> RunFolder:
             return folder
     names = ", ".join(folder.path.name for folder in folders[-5:]) or "none"
     raise ValueError(
-        f"no run {run!r} in {runs_dir}; give `last`, a run folder or an MLflow run id (newest folders there: {names})"
+        f"no run {short(repr(run))} in {runs_dir}{reason}; give `last`, a run folder or an MLflow run id "
+        f"(newest folders there: {names})"
     )
+
+
+def _is_run(path: Path) -> tuple[bool, str]:
+    """Whether there is a record at the path, and in brackets why that cannot be told, if it cannot."""
+    reason = ""
+    for name in (JOURNAL, VITAL):
+        try:
+            with (path / name).open("rb"):
+                return True, ""
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name that no file can have
+            continue
+        except OSError as error:
+            reason = f" ({error.strerror})"
+    return False, reason
 
 
 def _last(folders: list[RunFolder]) -> RunFolder:

@@ -14,6 +14,7 @@ from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.provenance import script_tags
 
 FOLDERS = "PIPELINE_LOGGER_FOLDERS"  # number of a logger -> its folder, for the processes that Lightning starts
+LONGEST = 1 << 16  # bytes of it: the system starts no process with 128 KiB in one variable
 JOB_TAG = "slurm.job"
 PATIENCE_S = 60.0
 
@@ -43,9 +44,15 @@ def chosen(save_dir: Path, experiment_name: str, resume: str, number: int) -> Ru
         if resume
         else _requeued(save_dir, experiment_name, number) or new_folder(save_dir)
     )
-    told = _told() if number else {}
-    os.environ[FOLDERS] = json.dumps({**told, str(number): str(folder.path.absolute())})
+    _tell({**(_told() if number else {}), str(number): str(folder.path.absolute())})
     return folder
+
+
+def _tell(folders: dict[str, str]) -> None:
+    """Put them where the processes find them that come after; of very many the last ones."""
+    while len(told := json.dumps(folders)) > LONGEST:
+        del folders[next(iter(folders))]
+    os.environ[FOLDERS] = told
 
 
 def _told() -> dict[str, str]:

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.tracking.lines import LOST, Event
 JOURNAL, VITAL, STATE, LOCK = "journal.jsonl", "vital.jsonl", "delivery.json", "lock"
 ARTIFACTS, CHECKPOINTS, CONFIG = "artifacts", "checkpoints", "config.yaml"
 TWICE = ("start", "resume", "end")  # what vital.jsonl holds as well
+PARTS = ("values", "not_finite")  # of metrics
 ENDS_BYTES = 1 << 16
 
 
@@ -38,33 +39,38 @@ class RunFolder:
 
     def read(self) -> tuple[list[Event], int]:
         """All events, and the bytes of the journal up to a torn last line."""
-        vital = _content(self.path / VITAL)  # first: it never knows more than the journal then, if that is whole
-        return lines.read(_content(self.path / JOURNAL), lines.whole(vital))
+        vital = lines.content(self.path / VITAL)  # first: it never knows more than the journal then, if that is whole
+        return lines.read(lines.content(self.path / JOURNAL), lines.whole(vital))
 
     def started(self) -> Event | None:
         """The event that opened the run; None if none did, or if it is damaged beyond recovery."""
-        first = lines.parse(_content(self.path / JOURNAL, end=ENDS_BYTES).partition(b"\n")[0])
+        first = lines.parse(lines.content(self.path / JOURNAL, end=ENDS_BYTES).partition(b"\n")[0])
         if first and first["kind"] == "start":
             return first
         return next((event for event in self.events() if event["kind"] == "start"), None)
 
     def ended(self) -> Event | None:
         """The event that closed the run, or None if it was never closed or resumed since."""
-        tail = _content(self.path / JOURNAL, end=-ENDS_BYTES)
-        last = lines.parse(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
-        twice = lines.whole(_content(self.path / VITAL))  # it may know of a resumption that the journal has lost
+        last = self._last()
+        twice = lines.whole(lines.content(self.path / VITAL))  # it may know of a resumption that the journal has lost
         if last is None or last["kind"] != "end" or twice[-1:] != [last]:
             last = next((event for event in reversed(self.events()) if event["kind"] in ("end", "resume")), None)
         return last if last and last["kind"] == "end" else None
 
+    def count(self) -> int:
+        """The number of events, as the last one says it; they are counted only where that cannot be read."""
+        last = self._last()
+        return last["n"] + 1 if last and type(last.get("n")) is int else len(self.events())
+
+    def _last(self) -> Event | None:
+        tail = lines.content(self.path / JOURNAL, end=-ENDS_BYTES)
+        return lines.parse(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
+
     def end_is_unknown(self) -> bool:
         """Whether the run may have ended in records that are lost: then nobody can say that it died."""
         events = self.events()
-        if len(events) < self.state().get("delivered", 0):
-            return True
-        if not events or events[-1]["kind"] != LOST:
-            return False
-        return events[-1]["was"] in ("", "end")
+        is_lost = bool(events) and events[-1]["kind"] == LOST and events[-1]["was"] in ("", "end")
+        return is_lost or len(events) < self.state().get("delivered", 0)
 
     def state(self) -> dict[str, Any]:
         """What the uploader has said of itself: delivered events, MLflow run id, trouble, refusals.
@@ -90,27 +96,18 @@ class RunFolder:
 
     def is_alive(self) -> bool:
         """Whether a process on this machine holds the run, as far as this user may know."""
+        return self.is_locked(LOCK)
+
+    def is_locked(self, name: str) -> bool:
+        """Whether a process on this machine holds that lock of the folder, as far as this user may know."""
         try:
-            with (self.path / LOCK).open("rb") as lock:
+            with (self.path / name).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return True
         except (FileNotFoundError, NotADirectoryError):
             pass
         return False
-
-
-def _content(path: Path, end: int | None = None) -> bytes:
-    """The file's content, or its first (last, if negative) bytes; nothing if there is no file."""
-    try:
-        with path.open("rb") as file:
-            if end is not None and end < 0:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size + end))
-                return file.read()
-            return file.read(-1 if end is None else end)
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
 
 
 class Journal:
@@ -150,8 +147,7 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        path = self.folder.path / JOURNAL
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._file = os.open(self.folder.path / JOURNAL, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         events, self.size = self.folder.read()
         os.ftruncate(self._file, self.size)
         self.count = len(events)
@@ -159,19 +155,17 @@ class Journal:
         self.is_closed = self.folder.ended() is not None
         self._make_whole(events)
         self._clamp_delivered()
-        self._before = {
-            (name, event["step"]) for event in events if event["kind"] == "metrics" for name in _names(event)
-        }
+        logged = [event for event in events if event["kind"] == "metrics"]
+        self._before = {(name, event["step"]) for event in logged for part in PARTS for name in event.get(part, ())}
         sync_to_disk(self.folder.path)
 
     def _make_whole(self, events: list[Event]) -> None:
         """Give a last line its line break back, and a journal that was cut the records that stand elsewhere."""
-        content = _content(self.folder.path / JOURNAL)
+        content = lines.content(self.folder.path / JOURNAL)
         if content and not content.endswith(b"\n"):
             os.write(self._file, b"\n")
             self.size += 1
-        here = len(lines.read(content)[0])
-        for event in events[here:]:
+        for event in events[len(lines.read(content)[0]) :]:
             self.size += os.write(self._file, lines.line_of(event))
 
     def append(self, kind: str, **content: Any) -> Event:
@@ -180,27 +174,46 @@ class Journal:
         Raises:
             OSError: if the disk refuses; the journal is then as it was before.
         """
-        event = self._event(kind, content)
         with uninterrupted():
-            self._write(event)
+            self._write(event := self._event(kind, content))
+            self._note_end(kind)
         return event
 
     def append_or_hold(self, kind: str, **content: Any) -> None:
-        """Write an event, or hold it in memory until the disk takes it: a full disk is no reason to end a training."""
+        """Write an event, or hold it in memory until the disk takes it: a full disk is no reason to end a training.
+
+        Raises:
+            TypeError, ValueError: if JSON does not take the content; nothing is written or held then.
+        """
         with uninterrupted():  # else an event could be both written and held, and so be written twice
-            self.held.append(self._event(kind, content))
-            with contextlib.suppress(OSError):
-                while self.held:
-                    self._write(self.held[0])
-                    self.held.pop(0)
+            event = self._event(kind, content)
+            if self.held:
+                lines.line_of(event)  # raises now, and not when its turn comes
+                self.held.append(event)
+                self.write_held()
+            else:
+                try:
+                    self._write(event)
+                except OSError:
+                    self.held.append(event)
+            self._note_end(kind)
+
+    def write_held(self) -> None:
+        """Write what is held, as far as the disk takes it now."""
+        with contextlib.suppress(OSError):
+            while self.held:
+                self._write(self.held[0])
+                self.held.pop(0)
 
     def _event(self, kind: str, content: dict[str, Any]) -> Event:
         """The event with its time; a clock that jumps back does not put it before its forerunners."""
         self._last_time = max(self._last_time, now_ms())
-        self.is_closed = kind == "end" or (self.is_closed and kind != "resume")
         if kind == "start":
             content["folder"] = str(self.folder.path.absolute())
         return {"kind": kind, "time": self._last_time, **content}
+
+    def _note_end(self, kind: str) -> None:
+        self.is_closed = kind == "end" or (self.is_closed and kind != "resume")
 
     def _clamp_delivered(self) -> None:
         """Events that were cut off are delivered anew, should they come again."""
@@ -244,9 +257,8 @@ class Journal:
 
         Args:
             values: for MLflow.
-            step: of all of them.
-            time_ms: when they were measured; None: now.
             not_finite: NaN and infinities that are kept here, and not for MLflow.
+            time_ms: when they were measured; None: now.
         """
         apart = {name: value for name, value in not_finite.items() if (name, step) not in self._before}
         new = {name: value for name, value in values.items() if (name, step) not in self._before}
@@ -277,10 +289,6 @@ class Journal:
         os.close(self._file)
         os.close(self._lock)
         self._file = self._lock = -1
-
-
-def _names(event: Event) -> Iterable[str]:
-    return (*event["values"], *event.get("not_finite", ()))
 
 
 class RunIsAliveError(ValueError):

@@ -7,9 +7,11 @@ others: where an event is missing a placeholder of kind `lost` stands, with what
 """
 
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
@@ -21,10 +23,39 @@ _BEGIN = re.compile(rb"(?=[0-9a-f]{8} \{\"[^,:}\]])")  # and not the end of a te
 _KIND = re.compile(rb'"kind":"([a-z]+)"')
 _STEP = re.compile(rb'"step":(\d{1,9})')
 _NUMBER = re.compile(rb'"n":(\d{1,9})[,}]')
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def text(value: object) -> str:
+    """What a record holds of a value that it takes as text, whatever a class of the user's does.
+
+    What no protocol takes, half a character (a byte of a name that is no UTF-8), becomes U+FFFD.
+    """
+    try:
+        return _HALF.sub("\ufffd", str(value))
+    except Exception as error:  # a record that lacks a word is no reason to end
+        return f"<{type(value).__name__} that has no text: {type(error).__name__}>"
+
+
+def content(path: Path, end: int | None = None) -> bytes:
+    """The file's content, or its first (last, if negative) bytes; nothing if there is no file."""
+    try:
+        with path.open("rb") as file:
+            if end is not None and end < 0:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size + end))
+                return file.read()
+            return file.read(-1 if end is None else end)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
 
 
 def line_of(event: Event) -> bytes:
-    """The event as the journal holds it."""
+    """The event as the journal holds it.
+
+    Raises:
+        TypeError, ValueError: if JSON does not take it.
+    """
     text = json.dumps(event, separators=(",", ":"), allow_nan=True).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 

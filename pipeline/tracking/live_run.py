@@ -143,8 +143,10 @@ class Ending:
                 if not self.run.journal.is_held:
                     self.run.journal.acquire()
                 self._end()
+                self.run.journal.write_held()
                 self.run.journal.close()
             self.uploader.close()
+        _tell_lost(self.run)
         _tell_waiting(self.run)
 
     def _end(self) -> None:
@@ -157,6 +159,12 @@ class Ending:
 def _uncaught() -> BaseException | None:
     """The error that is ending this process; an interpreter that a person types into goes on after its errors."""
     return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+
+
+def _tell_lost(run: Run) -> None:
+    """Say on the error output what the disk has not taken to the last."""
+    if lost := len(run.journal.held):
+        print(f"no space left on the disk of {shown(run.folder.path)}: {lost} records are lost", file=sys.stderr)
 
 
 def _tell_waiting(run: Run) -> None:

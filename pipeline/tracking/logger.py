@@ -21,8 +21,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pipeline.tracking import identity
 from pipeline.tracking.checkpoint_artifacts import CheckpointArtifacts
 from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.lines import text
 from pipeline.tracking.live_run import LiveRun, opened
-from pipeline.tracking.run import Run
+from pipeline.tracking.run import Run, sorted_out
 
 LONGEST_PARAM = 6000  # characters that MLflow takes; a test holds it to that
 NOT_FINITE, CHANGED = "not_finite.", "changed."
@@ -141,7 +142,7 @@ class RunLogger(CSVLogger):
 
     def _open(self) -> LiveRun:
         assert self._folder is not None
-        tags = {**identity.job_tags(self._number), **{str(name): _text(value) for name, value in self.tags.items()}}
+        tags = {**identity.job_tags(self._number), **{text(name): text(value) for name, value in self.tags.items()}}
         tags["mlflow.runName"] = self.run_name or self._folder.path.name
         live = opened(self._folder, self.experiment_name, tags, has_begun=self._has_begun, adopt=self._number == 0)
         self._has_begun = True
@@ -174,7 +175,7 @@ class RunLogger(CSVLogger):
         """
         live = self._opened()
         live.go_on()
-        values, texts = _sorted_out(metrics)
+        values, texts = sorted_out(metrics)
         if self._step == "epoch":
             step = int(values.pop("epoch", self._last_step))
         self._last_step = self._last_step if step is None else int(step)
@@ -190,7 +191,7 @@ class RunLogger(CSVLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:
         """Record params, nested ones as `a/b`. One that changes keeps its value in MLflow; the new one is a tag."""
-        given = {str(name): _text(value) for name, value in _flatten_dict(_convert_params(params)).items()}
+        given = {text(name): text(value) for name, value in _flatten_dict(_convert_params(params)).items()}
         live = self._opened()
         changes = {name: _short(text) for name, text in given.items() if self._params.get(name) != _short(text)}
         if not changes:
@@ -261,24 +262,6 @@ class RunLogger(CSVLogger):
 def _is_helper() -> bool:
     """Whether this process is another than rank 0, as far as it knows by now."""
     return bool(getattr(rank_zero_only, "rank", 0))
-
-
-def _sorted_out(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """The values that are numbers, and the others as texts."""
-    values, texts = {}, {}
-    for name, value in metrics.items():
-        try:
-            values[str(name)] = float(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError):  # a text, a tensor of several elements, 10**400
-            texts[str(name)] = _text(value)
-    return values, texts
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception as error:  # whatever a class of the user's does: a record that lacks a word is no reason to end
-        return f"<{type(value).__name__} that has no text: {type(error).__name__}>"
 
 
 def _short(text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.terminal.shell import command
 from pipeline.tracking.folders import (
     all_folders,
+    copies,
     data_digest,
     never_begun,
     original_of,
@@ -16,7 +17,7 @@ from pipeline.tracking.folders import (
 )
 from pipeline.tracking.journal import JOURNAL, STATE, Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.lines import LOST, Event
-from pipeline.tracking.uploader import deliver_in_background
+from pipeline.tracking.uploader import DELIVERING, deliver_in_background
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
 TOLD_LOSSES = 10
@@ -60,7 +61,7 @@ def close_as_dead(folder: RunFolder) -> bool:
 
 
 def deliver_what_others_left(runs_dir: str | Path, cwd: Path | None = None) -> None:
-    """Let the runs that died, and those that MLflow did not answer for, be delivered in the background.
+    """Let the runs that died, and those that MLflow does not have whole, be delivered in the background.
 
     Args:
         runs_dir: where the runs lie.
@@ -76,14 +77,15 @@ def left_by_others(runs_dir: str | Path) -> list[RunFolder]:
     """
     for folder in never_begun(runs_dir):
         remove(folder)
-    left = []
-    for folder in all_folders(runs_dir):
+    left, folders = [], all_folders(runs_dir)
+    for folder in folders:
         if died := mark_if_dead(folder):
             what, again = _how_to_go_on(folder)
             tell_once(f"{what} had died without a word and is now marked FAILED; go on with it: {again}")
         if died or _waits(folder):
             left.append(folder)
-    return left
+    copied = copies(folders) if left else {}
+    return [folder for folder in left if folder.path not in copied]
 
 
 def _how_to_go_on(folder: RunFolder) -> tuple[str, str]:
@@ -102,11 +104,14 @@ def script_of(folder: RunFolder) -> str:
 
 
 def _waits(folder: RunFolder) -> bool:
-    """Whether the run is over and MLflow did not answer for it; what needs a person first does not wait."""
-    trouble = folder.state().get("trouble")
-    if not trouble or trouble.get("advice"):
+    """Whether the run is over and MLflow does not have all of it; what needs a person first does not wait."""
+    state = folder.state()
+    trouble = state.get("trouble") or {}
+    if trouble.get("advice"):
         return False
-    return os.access(folder.path, os.W_OK) and not folder.is_alive()
+    if not trouble and (state.get("delivered", 0) >= folder.count() or folder.ended() is None):
+        return False
+    return os.access(folder.path, os.W_OK) and not folder.is_alive() and not folder.is_locked(DELIVERING)
 
 
 def losses(folder: RunFolder) -> list[str]:

@@ -17,6 +17,7 @@ from pipeline.addresses import without_secrets
 from pipeline.signals import Interrupted, last_words, uninterrupted
 from pipeline.tracking.checkout import Checkout, checkout
 from pipeline.tracking.journal import Journal
+from pipeline.tracking.lines import text
 from pipeline.tracking.provenance import git_tags, installed
 from pipeline.tracking.uploader import Uploader
 
@@ -74,7 +75,7 @@ class Run:
             experiment_name=environ.get("MLFLOW_EXPERIMENT_NAME") or experiment_name,
             params=dict(params),
             parent=parent,
-            tags={**(code.tags() if code else git_tags()), **tags},
+            tags=_texts({**(code.tags() if code else git_tags()), **tags}),
         )
         if datasets:
             self._append("dataset", inputs=list(datasets))
@@ -82,7 +83,7 @@ class Run:
     def resume(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the record again; `params` are those that changed."""
         self.began = True
-        self._append("resume", params=dict(params), tags=dict(tags))
+        self._append("resume", params=dict(params), tags=_texts(tags))
 
     def provenance(self, code: Checkout | None = None) -> None:
         """Record the packages, and as a diff what the commit (of this package, or of the given code) does not hold."""
@@ -92,15 +93,21 @@ class Run:
             path.write_bytes(diff)
             self.artifact(path)
 
-    def params(self, params: Mapping[str, str]) -> None:
-        """Record params that turn up on the way; one that has a value already keeps it in MLflow."""
-        self._append("params", params=dict(params))
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Record params that turn up on the way, as texts; one that has a value already keeps it in MLflow."""
+        self._append("params", params=_texts(params))
 
     def metrics(
-        self, values: Mapping[str, float], step: int, time_ms: int | None = None, not_finite: Mapping[str, float] = {}
+        self, values: Mapping[str, Any], step: int, time_ms: int | None = None, not_finite: Mapping[str, float] = {}
     ) -> None:
-        """Record metrics of a step, those that did not stand when the journal was opened; see `Journal.metrics`."""
-        self.journal.metrics(values, step, time_ms, not_finite)
+        """Record metrics of a step, those that did not stand when the journal was opened; see `Journal.metrics`.
+
+        What is no number is a tag.
+        """
+        numbers, texts = sorted_out(values)
+        self.journal.metrics(numbers, int(step), time_ms, not_finite)
+        if texts:
+            self.tags(texts)
         self.uploader.notify()
 
     def artifact(self, path: Path, source: str = "") -> None:
@@ -114,7 +121,7 @@ class Run:
         Raises:
             ValueError: if the name leads out of there.
         """
-        target = self.folder.artifacts / (name or source.name)
+        target = self.folder.artifacts / text(name or source.name)
         if not target.resolve().is_relative_to(self.folder.artifacts.resolve()):
             raise ValueError(f"name {name!r} leads out of the run's artifacts; give one like figures/curve.png")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,16 +133,16 @@ class Run:
         self._append("removal", path=str(path.relative_to(self.folder.artifacts)))
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def text_artifact(self, name: str, text: str) -> None:
+    def text_artifact(self, name: str, content: str) -> None:
         """Write and record a text file."""
         path = self.folder.artifacts / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(content, "utf-8", "replace")
         self.artifact(path)
 
-    def tags(self, tags: Mapping[str, str]) -> None:
-        """Record tags that turn up on the way."""
-        self._append("tags", tags=dict(tags))
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        """Record tags that turn up on the way, as texts."""
+        self._append("tags", tags=_texts(tags))
 
     def describe(self, description: str) -> None:
         """Say what the run is and gave, where MLflow shows it beside the run."""
@@ -161,7 +168,7 @@ class Run:
     def end(self, status: str, reason: str = "") -> None:
         """Close the record, if it is open: FINISHED, FAILED or KILLED."""
         if self.is_open:
-            self._append("end", status=status, tags={"failure_reason": reason} if reason else {})
+            self._append("end", status=status, tags={"failure_reason": text(reason)} if reason else {})
 
     def end_by(self, error: BaseException | None) -> None:
         """Close the record, if it is open, as what ended the work says; None: nothing did but its end."""
@@ -170,9 +177,9 @@ class Run:
         elif isinstance(error, Interrupted | KeyboardInterrupt):
             self.end("KILLED", str(error) or "Ctrl-C")
         elif self.is_open:
-            with contextlib.suppress(OSError):  # a full disk may be the very reason
+            with contextlib.suppress(Exception):  # a full disk may be the very reason
                 self.text_artifact("traceback.txt", without_secrets("".join(traceback.format_exception(error))))
-            self.end("FAILED", without_secrets(f"{type(error).__name__}: {error}"))
+            self.end("FAILED", without_secrets(f"{type(error).__name__}: {text(error)}"))
 
     def __enter__(self) -> "Run":
         """Be responsible for the end, also should a second signal leave no time for more."""
@@ -194,3 +201,20 @@ class Run:
     def _append(self, kind: str, **content: Any) -> None:
         self.journal.append_or_hold(kind, **content)
         self.uploader.notify()
+
+
+def sorted_out(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """The values that are numbers, and the others as texts."""
+    if {*map(type, metrics.values())} <= {float} and {*map(type, metrics)} <= {str}:  # as almost always
+        return dict(metrics), {}
+    values, texts = {}, {}
+    for name, value in metrics.items():
+        try:
+            values[text(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # a text, a tensor of several elements, 10**400
+            texts[text(name)] = text(value)
+    return values, texts
+
+
+def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
+    return {text(name): text(value) for name, value in values.items()}

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.tracking.journal import RunFolder
 
 LOOP, LOG = "pipeline.delivery.upload_loop", "sender.log"
+DELIVERING = "sender.lock"  # held by the process that delivers the run
 
 
 def importable() -> dict[str, str]:

@@ -304,6 +304,16 @@ def test_sync_tells_by_its_exit_code_what_it_found(folder, proxy, capsys, monkey
     assert "to send it again: python -m pipeline sync run --retry" in told.err
 
 
+def test_a_run_that_was_named_and_may_not_be_written_is_not_called_complete(folder, capsys, monkeypatch):
+    finished(folder)
+    monkeypatch.setattr(sync_module.os, "access", lambda path, mode: False)
+    words = "run: passed over: this user may not write it; its owner can deliver it, or you a copy of your own\n"
+    assert sync_module.sync([str(folder.path)], str(folder.path.parent)) == 1
+    assert capsys.readouterr() == ("", f"{folder.path.parent.name}/{words}")
+    assert sync_module.sync([], str(folder.path.parent)) == 0
+    assert capsys.readouterr() == ("MLflow has everything of 0 runs\n", f"{folder.path.parent.name}/{words}")
+
+
 def test_one_sync_goes_on_as_long_as_it_gets_on(folder, proxy, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
     monkeypatch.setattr(sync_module, "PAUSE_S", 0)

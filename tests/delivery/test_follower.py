@@ -76,3 +76,33 @@ def test_a_journal_that_was_cut_is_read_anew(journal):
     path = journal.folder.path / JOURNAL
     path.write_bytes(path.read_bytes()[:-30])
     assert [event["kind"] for event in follower.events()] == ["start"]
+
+
+def test_the_end_is_the_last_one_that_was_read_unless_the_run_goes_on(journal, parsed):
+    follower = Follower(journal.folder)
+    assert follower.end is None
+    for kind, is_over in (
+        ("tags", False),
+        ("end", True),
+        ("tags", True),
+        ("resume", False),
+        ("tags", False),
+        ("end", True),
+    ):
+        event = journal.append(kind, tags={}, status="FINISHED")
+        before = follower.end
+        follower.events()
+        assert follower.end == (event if kind == "end" else before if is_over else None)
+        assert follower.end == journal.folder.ended()
+
+
+def test_the_end_of_a_damaged_journal_is_that_of_a_reading_of_all(journal):
+    journal.append("end", tags={}, status="FINISHED")
+    path = journal.folder.path / JOURNAL
+    path.write_bytes(path.read_bytes().replace(b'"run_key"', b'"rUn_key"'))
+    follower = Follower(journal.folder)
+    follower.events()
+    assert follower.end == journal.folder.ended()
+    journal.append("resume", tags={})
+    follower.events()
+    assert follower.end is None

@@ -4,13 +4,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from mlflow.exceptions import RestException
-from requests import HTTPError, Response
+from mlflow.exceptions import MlflowException, RestException
+from requests import ConnectionError as NoConnection
+from requests import HTTPError, Response, Timeout
 
-from pipeline.delivery import writer
-from pipeline.delivery.delivery import REFUSED_REASON, Delivery, Left, LeftError
+from pipeline.delivery import delivery as delivery_module
+from pipeline.delivery import opening, writer
+from pipeline.delivery.blocked import BlockedError, Left, LeftError
+from pipeline.delivery.delivery import REFUSED_REASON, Delivery
 from tests.fake_mlflow import gateway, refusal
-from tests.recorded import Held, artifact, end, metrics, model, resume, start, tags
+from tests.recorded import Held, append, artifact, dataset, end, metrics, model, resume, run_of, start, tags
 
 BAD, WORSE = "never", "never too"
 WORDS = "MlflowException: a key is not allowed"
@@ -120,13 +123,28 @@ def test_an_event_that_an_answer_refuses_for_now_waits_and_the_others_arrive(fak
     assert folder.state()["refused"] == []
 
 
-@pytest.mark.parametrize("error", [gateway(429), gateway(502), ConnectionError("reset"), OSError(28, "full")])
-def test_what_is_no_answer_or_speaks_of_the_server_is_no_events_fault_and_nothing_is_passed_over(fake, held, error):
+def unreachable():
+    """What MLflow's client makes of a connection that nobody takes."""
+    return MlflowException("API request to http://x failed with exception Connection refused")
+
+
+def falls_silent(fake, name, error):
+    """From the first call of that name on every call meets the error."""
+    silent = []
+
+    def refuse(called, words, options):
+        silent.extend([called] * (called == name))
+        return error if silent else None
+
+    fake.refuse = refuse
+
+
+@pytest.mark.parametrize(
+    "error", [gateway(429), unreachable(), ConnectionError("reset"), Timeout(), OSError(28, "full")]
+)
+def test_where_the_server_itself_does_not_answer_nothing_is_passed_over(fake, held, error):
     folder = held(metrics(1), artifact("notes.txt"), metrics(2), end())
-    refuses(fake, "log_artifact", error)
-    if error.args[0] == gateway(502).args[0]:
-        error.args = ("API request to http://x failed with exception Connection refused",)
-        error.message = error.args[0]
+    falls_silent(fake, "log_artifact", error)
     delivery = Delivery(folder, fake)
     with pytest.raises(type(error)) as caught:
         delivery.deliver()
@@ -152,21 +170,15 @@ def test_a_file_that_mlflow_itself_never_takes_is_refused_for_good_one_that_a_ga
 
 
 def test_four_events_in_a_row_that_are_refused_are_the_servers_trouble(fake, held):
-    folder = held(*(artifact(f"{number}.txt") for number in range(5)), end())
-    left = refuses(fake, "log_artifact", gateway(403), 5)
+    folder = held(*(dataset(str(number)) for number in range(5)), end())
+    left = refuses(fake, "log_inputs", gateway(403), 5)
     delivery = Delivery(folder, fake)
     with pytest.raises(type(gateway(403))):
         delivery.deliver()
     assert (delivery.delivered, [each.event for each in delivery.left], left) == (4, [1, 2, 3], [1])
     delivery.deliver()  # the fifth answer is a no as well: one more waits, and comes within this delivery
     assert (delivery.delivered, delivery.left, left) == (7, [], [0])
-    assert [Path(words[1]).name for words in fake.named("log_artifact")][5:] == [
-        "4.txt",
-        "0.txt",
-        "1.txt",
-        "2.txt",
-        "3.txt",
-    ]
+    assert [words[1][0].dataset.name for words in fake.named("log_inputs")][5:] == ["4", "0", "1", "2", "3"]
 
 
 def test_one_that_arrives_between_them_begins_the_row_anew(fake, held):
@@ -177,7 +189,7 @@ def test_one_that_arrives_between_them_begins_the_row_anew(fake, held):
     delivery = Delivery(folder, fake)
     with pytest.raises(LeftError) as caught:
         delivery.deliver()
-    assert str(caught.value) == "; ".join(["artifact: http://mlflow.test answers 404"] * 6)
+    assert str(caught.value) == "artifact: http://mlflow.test answers 404 (6 times)"
     assert delivery.delivered == 9
 
 
@@ -310,3 +322,162 @@ def test_an_artifact_that_was_taken_back_before_it_could_be_sent_is_no_loss(fake
     delivery.deliver()
     assert [left.event for left in delivery.left] == [2]
     assert deleted == ["first.txt"]
+
+
+# the place of the files is another's than the server
+
+
+NO_BOTO = ModuleNotFoundError("No module named 'boto3'")
+PLACES = [
+    (NO_BOTO, "ModuleNotFoundError: No module named 'boto3'"),
+    (PermissionError(13, "Permission denied", "/srv/mlflow"), "Permission denied: /srv/mlflow"),
+    (OSError(28, "No space left on device"), "no space left on the disk"),
+    (NoConnection("no host bucket"), "ConnectionError: no host bucket"),
+    (FileNotFoundError(2, "No such file or directory", "/mnt/share"), "No such file or directory: /mnt/share"),
+    (MlflowException("Could not find a registered artifact repository"), None),
+    (unreachable(), None),
+    (gateway(500), "http://mlflow.test answers 500"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), PLACES)
+def test_a_place_that_takes_no_files_keeps_neither_metrics_nor_the_end_from_arriving(fake, held, error, words):
+    folder = held(artifact("packages.txt"), metrics(1), *(artifact(f"{n}.txt") for n in range(20)), metrics(2), end())
+    refuses(fake, "log_artifact", error)
+    delivery = Delivery(folder, fake)
+    for _ in range(2):
+        with pytest.raises(LeftError) as caught:
+            delivery.deliver()
+        assert words is None or str(caught.value) == f"artifact: {words} (21 times)"
+        assert (delivery.delivered, delivery.done, delivery.refused) == (25, 4, [])
+        run = the_run(fake)
+        assert (run["status"], len(run["metrics"]["train_loss"]), run["artifacts"]) == ("FINISHED", 2, {})
+        assert "pipeline.refused" not in run["tags"]
+    assert len(fake.named("log_artifact")) == 3 + 3  # a place that fails three times in a row is asked no more for now
+    fake.refuse = lambda name, words, options: None
+    Delivery(folder, fake).deliver()
+    assert (len(the_run(fake)["artifacts"]), folder.state()["refused"]) == (21, [])
+
+
+def test_files_that_their_place_never_takes_keep_no_others_from_it(fake, held):
+    folder = held(*(artifact(f"{n}.txt") for n in range(8)), end())
+    fake.refuse = lambda name, words, options: (
+        NO_BOTO if name == "log_artifact" and Path(words[1]).stem in "0123" else None
+    )
+    delivery = Delivery(folder, fake)
+    for _ in range(3):
+        with pytest.raises(LeftError):
+            delivery.deliver()
+    assert sorted(the_run(fake)["artifacts"]) == ["4.txt", "5.txt", "6.txt", "7.txt"]
+
+
+def test_a_model_whose_files_are_not_taken_waits_as_well_and_comes_once_whole(fake, held):
+    folder = held(model(), metrics(1), end())
+    refuses(fake, "log_model_artifacts", NO_BOTO, 2)
+    with pytest.raises(LeftError, match=r"^model: ModuleNotFoundError: No module named 'boto3'$"):
+        Delivery(folder, fake).deliver()
+    assert the_run(fake)["status"] == "FINISHED"
+    Delivery(folder, fake).deliver()
+    record = fake.record()
+    assert (len(record["models"]), len(record["versions"]), record["runs"][0]["status"]) == (1, 1, "FINISHED")
+
+
+def test_a_run_begins_also_where_the_client_of_its_place_cannot_be_made(fake, held, monkeypatch):
+    def refuse(*words):
+        raise ImportError("cannot import name 'storage' from 'google.cloud'")
+
+    monkeypatch.setattr(opening, "remember_place", refuse)
+    Delivery(held(metrics(1), end()), fake).deliver()
+    assert the_run(fake)["status"] == "FINISHED"
+
+
+def test_slow_files_get_more_time_though_the_server_answers(fake, held, monkeypatch):
+    longer = []
+    monkeypatch.setattr(delivery_module, "wait_longer", lambda: longer.append(True))
+    folder = held(artifact("large.bin"), end())
+    refuses(fake, "log_artifact", Timeout(), 1)
+    Delivery(folder, fake).deliver()
+    assert (longer, the_run(fake)["status"]) == ([True], "FINISHED")
+
+
+@pytest.fixture
+def removed(fake, monkeypatch):
+    """What was deleted of the run's files; a place that cannot delete has `error`."""
+    removed = SimpleNamespace(paths=[], error=None)
+
+    def delete(path):
+        if removed.error:
+            raise removed.error
+        removed.paths.append(path)
+        for run in fake.runs.values():
+            run.artifacts.pop(path, None)
+
+    monkeypatch.setattr(writer, "get_artifact_repository", lambda uri: SimpleNamespace(delete_artifacts=delete))
+    return removed
+
+
+def test_a_place_that_never_deletes_keeps_the_file_and_nothing_waits(fake, held, removed):
+    removed.error = NotImplementedError()
+    delivery = Delivery(held(artifact("a.txt"), ("removal", {"path": "a.txt"}), end()), fake)
+    delivery.deliver()
+    assert (delivery.left, list(the_run(fake)["artifacts"])) == ([], ["a.txt"])
+
+
+def test_a_removal_that_waited_takes_away_no_file_that_has_come_after_it(fake, held, removed):
+    removed.error = PermissionError(13, "Permission denied")
+    folder = held(artifact("a.txt"), ("removal", {"path": "a.txt"}), artifact("a.txt"), end())
+    Delivery(folder, fake).deliver()
+    removed.error = None
+    Delivery(folder, fake).deliver()
+    assert (list(the_run(fake)["artifacts"]), removed.paths) == (["a.txt"], [])
+
+
+def test_nor_does_a_file_that_waited_come_back_after_its_removal(fake, held, removed):
+    folder = held(artifact("a.txt"), ("removal", {"path": "a.txt"}), end())  # the disk did not delete it
+    refuses(fake, "log_artifact", NO_BOTO, 1)
+    Delivery(folder, fake).deliver()
+    assert (the_run(fake)["artifacts"], removed.paths) == ({}, ["a.txt"])
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("a.ckpt"), RuntimeError("as a store of its own says it")])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_checkpoint_that_is_deleted_while_it_is_sent_is_no_loss(tmp_path, fake, removed, error, again):
+    folder = run_of(tmp_path / "runs/run", start(), artifact("a.ckpt"))
+
+    def delete(name, words, options):
+        """As ModelCheckpoint does, whose event stands before its file is gone."""
+        if name != "log_artifact" or len(folder.events()) > 2:
+            return None
+        append(folder, "removal", path="a.ckpt")
+        (folder.artifacts / "a.ckpt").unlink()
+        if again:
+            (folder.artifacts / "a.ckpt").write_text("another")
+            append(folder, "artifact", path="a.ckpt")
+        return error
+
+    fake.refuse = delete
+    delivery = Delivery(folder, fake)
+    delivery.deliver()
+    append(folder, "end", status="FINISHED", tags={})
+    delivery.deliver()
+    assert (delivery.left, the_run(fake)["status"]) == ([], "FINISHED")
+    assert the_run(fake)["artifacts"] == ({"a.ckpt": b"another"} if again else {})
+
+
+def test_a_checkpoint_folder_that_is_replaced_while_it_is_sent_comes_with_its_next_event(tmp_path, fake):
+    folder = run_of(tmp_path / "runs/run", start(), artifact("sharded"))
+    refuses(fake, "log_artifact", FileNotFoundError("sharded/first.txt"), 1)
+    append(folder, "end", status="FINISHED", tags={})
+    delivery = Delivery(folder, fake)
+    delivery.deliver()
+    assert (delivery.left, len(the_run(fake)["artifacts"])) == ([], 2)
+
+
+def test_a_deleted_run_whose_files_are_refused_is_told_as_deleted(tmp_path, fake, held):
+    folder = held(metrics(1), artifact("notes.txt"), end())
+    refuses(fake, "log_artifact", NO_BOTO)
+    delivery = Delivery(folder, fake)
+    delivery._deliver_new(folder.events()[:2])
+    fake.delete_run(delivery.run_id)
+    with pytest.raises(BlockedError, match="is deleted in MLflow"):
+        delivery.deliver()

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from requests import Timeout
 
 from pipeline.delivery import upload_loop
-from pipeline.delivery.upload_loop import DELIVERING, UploadLoop
+from pipeline.delivery.upload_loop import UploadLoop
 from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.uploader import DELIVERING
 from tests.recorded import append, end, metrics, run_of, start
 from tests.uploads import BLOCKED, NO, World
 
@@ -349,3 +351,80 @@ def test_a_killed_run_of_mlflow_run_is_remembered_for_the_end(world, tmp_path):
     sending = UploadLoop()
     assert sending.run() == 0
     assert list(sending.killed) == [folder.path]
+
+
+@pytest.fixture
+def many(tmp_path):
+    """The runs of an experiment."""
+    return [run_of(tmp_path / f"runs/{number:02}", start(), metrics(1)) for number in range(25)]
+
+
+def keeps_waiting(world, error, seconds, doubles=False):
+    """A server that keeps every request waiting, and as long again the next time where the client's patience grows."""
+    lasts = itertools.chain((10, 20, 40), itertools.repeat(80)) if doubles else itertools.repeat(seconds)
+
+    def deliver(one):
+        world.met.append((world.now - 100, one.path.name))
+        world.now += next(lasts)
+        raise error
+
+    world.deliver = deliver
+
+
+def test_of_a_server_that_says_nothing_one_run_hears_it_and_the_others_of_its_store_wait(world, many, log):
+    keeps_waiting(world, Timeout(), 0, doubles=True)
+    world.news = [(100, None)]
+    sending = UploadLoop(*many)
+    assert sending.run() == 1
+    assert world.met == [(0, "00")]
+    assert world.now - 100 == 10
+    assert len(sending.trouble) == 25
+    assert {each["error"] for each in sending.trouble.values()} == {"no answer from sqlite:///mlflow.db"}
+
+
+def test_one_whose_store_is_another_is_tried_all_the_same(world, many, log, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    for number, folder in enumerate(many[:4]):
+        folder.write_state({"tracking_uri": f"http://{'ab'[number % 2]}.test"})
+    keeps_waiting(world, Timeout(), 1)
+    UploadLoop(*many[:4])._deliver()
+    assert [name for _, name in world.met] == ["00", "01"]
+
+
+def test_who_answers_late_and_not_as_mlflow_is_asked_for_one_run_as_well(world, many, log):
+    keeps_waiting(world, NO, 60)
+    world.news = [(100, None)]
+    assert UploadLoop(*many).run() == 1
+    assert world.now - 100 == 60
+
+
+def test_once_the_grace_is_over_no_run_is_tried_again_and_each_was_tried_once(world, many, log):
+    keeps_waiting(world, NO, 1)
+    world.news = [(100, None)]
+    sending = UploadLoop(*many[:20])
+    sending._deliver()
+    sending.folders |= {folder.path: folder for folder in many}
+    assert sending.run() == 1
+    names = [folder.path.name for folder in many]
+    assert [name for _, name in world.met] == [*names[:20], *names[:9], *names[20:]]
+    assert world.now - 100 == 20 + 9 + 5
+
+
+def test_after_silence_the_runs_that_waited_are_tried_and_arrive(world, many, log):
+    world.meets = [Timeout()]
+    world.news = [(100, None)]
+    assert UploadLoop(*many).run() == 0
+    assert [name for _, name in world.met] == ["00", *(folder.path.name for folder in many)]
+
+
+def test_of_a_run_that_goes_on_no_journal_is_read_whole_to_see_whether_it_has_ended(world, folder, monkeypatch):
+    sending = UploadLoop(folder)
+    monkeypatch.setattr(RunFolder, "ended", lambda self: None)
+    sending._deliver()
+    monkeypatch.setattr(RunFolder, "read", lambda self: pytest.fail("read whole"))
+    monkeypatch.setattr(RunFolder, "ended", lambda self: pytest.fail("looked for its end"))
+    monkeypatch.setattr(RunFolder, "started", lambda self: pytest.fail("looked for its begin"))
+    world.deliver = lambda one: None
+    type(sending.deliveries[folder.path]).deliver = lambda self: None
+    sending.waiting[folder.path] = None
+    assert sending._deliver() is True

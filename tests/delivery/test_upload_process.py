@@ -66,24 +66,29 @@ def test_a_killed_run_of_mlflow_run_is_insisted_on(world, started, tmp_path, abo
     assert started[2:] == ([(([*command],), {"start_new_session": True})] if insists else [])
 
 
-def test_it_lets_the_former_uploader_of_the_run_end_first(folder, monkeypatch):
+def test_it_lets_the_former_uploader_of_the_run_end_first_and_takes_its_place_at_once(folder, monkeypatch):
     waited = []
 
     class Lock:
         def __init__(self, path):
             waited.append(path)
 
-        def __enter__(self):
+        def acquire(self):
             waited.append("taken")
 
-        def __exit__(self, *error):
-            waited.append("given back")
-
     monkeypatch.setattr(upload_loop, "FileLock", Lock)
-    upload_loop._wait_for_former(folder)
-    assert waited == [folder.path / "sender.lock", "taken", "given back"]
-    monkeypatch.setattr(Lock, "__enter__", lambda self: (_ for _ in ()).throw(OSError(28, "full")))
-    upload_loop._wait_for_former(folder)
+    upload_loop._lock_of(folder)
+    assert waited == [folder.path / "sender.lock", "taken"]
+    monkeypatch.setattr(Lock, "acquire", lambda self: (_ for _ in ()).throw(OSError(28, "full")))
+    upload_loop._lock_of(folder)
+
+
+def test_nobody_else_delivers_a_run_while_its_uploader_imports(world, started, folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(connection, "import_store", lambda: seen.append(folder.is_locked("sender.lock")))
+    world.news = [(100, None)]
+    assert upload_loop.main(str(folder.path)) == 0
+    assert (seen, folder.is_locked("sender.lock")) == ([True], False)
 
 
 @pytest.fixture

@@ -493,3 +493,13 @@ def test_no_metrics_are_no_request(writer, fake):
     before = len(fake.calls)
     writer.write_together([event("metrics", {"values": {}, "not_finite": {"loss": 1.0}, "step": 1})])
     assert len(fake.calls) == before
+
+
+def test_half_a_character_in_a_record_keeps_no_run_from_arriving(make, fake):
+    odd = {"data_dir": "/caf\udce9"}
+    writer = make(start(params=odd, tags={"mlflow.runName": "a run", "source": "caf\udce9.py"}))
+    assert writer.write(event(*start(params=odd, tags={"mlflow.runName": "a run", "source": "caf\udce9.py"}))) == []
+    writer.write_together([event("params", {"params": {"other": "\udce9"}}), event(*tags(note="\udce9"))])
+    run = the_run(fake)
+    assert run["params"] == {"data_dir": "/caf\ufffd", "other": "\ufffd"}
+    assert (run["tags"]["source"], run["tags"]["note"]) == ("caf\ufffd.py", "\ufffd")

@@ -303,6 +303,23 @@ def test_the_state_is_replaced_whole_or_stays_as_it_was(folder, monkeypatch):
     assert folder.checked_state() == ({"run_id": "abc", "delivered": 4}, True)
 
 
+def test_what_json_does_not_take_is_one_error_at_once_and_holds_up_nothing(folder, disk):
+    journal = Journal(folder)
+    with pytest.raises(TypeError):
+        journal.append_or_hold("tags", id={1, 2})
+    journal.append_or_hold("tags", id=1)
+    disk.left = 0
+    journal.append_or_hold("tags", id=2)
+    with pytest.raises(TypeError):
+        journal.append_or_hold("tags", id={3, 4})
+    with pytest.raises(TypeError):
+        journal.append_or_hold("end", id={3, 4})
+    assert ([event["id"] for event in journal.held], journal.is_closed) == ([2], False)
+    disk.left = None
+    journal.write_held()
+    assert (ids(folder), journal.held) == ([1, 2], [])
+
+
 KINDS = st.sampled_from(["tags", "start", "end", "resume"])
 STEPS = st.lists(
     st.tuples(st.sampled_from(["append", "hold", "full", "no sync", "kill", "kill in sync", "reopen"]), KINDS)

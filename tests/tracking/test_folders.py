@@ -1,5 +1,6 @@
 """The folders of runs side by side: named, ordered, found, passed over; which is a copy of which."""
 
+import errno
 import os
 import re
 import shutil
@@ -304,3 +305,33 @@ def test_the_first_line_is_believed_by_its_checksum_only(tmp_path, clock):
     event = {"kind": "start", "time": 99, "n": 0}
     (tmp_path / "a" / "vital.jsonl").write_bytes(lines.line_of(event))
     assert names(all_folders(tmp_path)) == ["b", "a"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP])
+def test_a_path_that_cannot_be_looked_at_is_one_line_that_says_why(tmp_path, monkeypatch, code):
+    begun(tmp_path / "run")
+    refused = OSError(code, os.strerror(code))
+    open_or_stat = {name: getattr(Path, name) for name in ("open", "stat")}
+
+    def guarded(name):
+        def called(path, *words, **more):
+            if "alice" in path.parts:
+                raise refused
+            return open_or_stat[name](path, *words, **more)
+
+        return called
+
+    for name in open_or_stat:
+        monkeypatch.setattr(Path, name, guarded(name))
+    with pytest.raises(ValueError, match="no run") as caught:
+        find_folder(tmp_path, "/home/alice/runs/X")
+    assert str(caught.value) == (
+        f"no run '/home/alice/runs/X' in {tmp_path} ({os.strerror(code)}); give `last`, a run folder or an MLflow run "
+        "id (newest folders there: run)"
+    )
+
+
+def test_a_word_of_any_length_is_one_short_line(tmp_path):
+    with pytest.raises(ValueError, match="no run 'xxx") as caught:
+        find_folder(tmp_path, "x" * 100_000)
+    assert len(str(caught.value)) < 300

@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,17 @@ def test_the_first_logger_forgets_what_an_earlier_process_told(tmp_path, monkeyp
     monkeypatch.setenv(identity.FOLDERS, json.dumps({"1": "/old"}))
     folder = identity.chosen(tmp_path, "flowers", "", 0)
     assert json.loads(os.environ[identity.FOLDERS]) == {"0": str(folder.path)}
+
+
+def test_what_is_told_stays_small_enough_for_a_process_to_be_started_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "new_folder", lambda save_dir: RunFolder(save_dir / ("x" * 100)))
+    longest = 0
+    for number in range(2000):
+        identity.chosen(Path("/"), "flowers", "", number)
+        longest = max(longest, len(os.environ[identity.FOLDERS]))
+    assert 1 << 15 < longest <= 1 << 16  # the system takes 128 KiB in one variable
+    assert identity.learned(1999) is not None
+    assert identity.learned(0) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "no JSON"])

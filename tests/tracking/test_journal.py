@@ -177,10 +177,8 @@ def test_begin_and_end_are_read_without_reading_a_long_journal_whole(folder, mon
     written(folder, "start", "tags", "end")
     start, _, end = folder.events()
     monkeypatch.setattr(RunFolder, "read", lambda self: pytest.fail("read whole"))
-    real, looked = journal_module._content, []
-    monkeypatch.setattr(
-        journal_module, "_content", lambda path, end=None: looked.append((path.name, end)) or real(path, end)
-    )
+    real, looked = lines.content, []
+    monkeypatch.setattr(lines, "content", lambda path, end=None: looked.append((path.name, end)) or real(path, end))
     assert (folder.started(), folder.ended()) == (start, end)
     assert looked == [("journal.jsonl", 65536), ("journal.jsonl", -65536), ("vital.jsonl", None)]
 
@@ -190,19 +188,19 @@ def test_begin_and_end_are_read_without_reading_a_long_journal_whole(folder, mon
 )
 def test_of_a_file_are_read_its_first_or_last_bytes(tmp_path, end, found):
     (tmp_path / "file").write_bytes(b"0123456789")
-    assert journal_module._content(tmp_path / "file", end) == found
-    assert journal_module._content(tmp_path / "none", end) == b""
+    assert lines.content(tmp_path / "file", end) == found
+    assert lines.content(tmp_path / "none", end) == b""
 
 
 def test_the_second_file_is_read_first_so_that_it_never_knows_of_events_that_are_still_to_come(folder, monkeypatch):
     written(folder, "start")
-    real, order = journal_module._content, []
+    real, order = lines.content, []
 
     def noted(path, **words):
         order.append(path.name)
         return real(path, **words)
 
-    monkeypatch.setattr(journal_module, "_content", noted)
+    monkeypatch.setattr(lines, "content", noted)
     folder.read()
     assert order == ["vital.jsonl", "journal.jsonl"]
 

@@ -273,3 +273,18 @@ def test_a_text_that_ends_like_the_begin_of_a_line_splits_none_that_is_damaged_o
     assert lines.read(written([start]) + line[:-4]) == ([start], len(written([start])))
     damaged = line.replace(b"?", b"!")
     assert lines.read(written([start]) + damaged)[0] == [start, lost(1, 1000, "tags", "tags")]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("caf\udce9", "caf\ufffd"),
+        ("\ud83dx\udca9", "\ufffdx\ufffd"),
+        ("\U0001f4a9 Übung", "\U0001f4a9 Übung"),
+        (3, "3"),
+        (None, "None"),
+    ],
+)
+def test_a_text_holds_nothing_that_no_protocol_takes(value, found):
+    assert lines.text(value) == found
+    lines.text(value).encode()

@@ -73,7 +73,7 @@ def test_what_others_left_is_delivered_first_from_where_the_store_lies(tmp_path,
     opened(tmp_path / "run").close()
     monkeypatch.setattr(live_run.tempfile, "TemporaryFile", refuses)
     live = opened(tmp_path / "next")
-    assert [[folder.path.name for folder in folders] for folders, _ in delivered] == [["dead"], []]
+    assert [[folder.path.name for folder in folders] for folders, _ in delivered] == [["dead"], ["dead", "run"]]
     assert [cwd for _, cwd in delivered] == [None, tmp_path]
     assert live.uploader.cwd == tmp_path
 
@@ -242,6 +242,23 @@ def test_what_waits_for_mlflow_is_told_at_the_end_with_what_to_do(tmp_path, caps
     again = advice or f"when it answers: {command('sync', runs_dir=tmp_path)}"
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"records wait for MLflow in {shown(tmp_path / 'run')} (no answer); {again}\n")
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_what_a_full_disk_has_not_taken_is_tried_once_more_at_the_end_and_else_told(
+    tmp_path, monkeypatch, capsys, has_room
+):
+    live = opened(tmp_path / "run")
+    real, full = Journal._write, OSError(28, "No space left on device")
+    monkeypatch.setattr(Journal, "_write", lambda self, event: (_ for _ in ()).throw(full))
+    live.run.tags({"a": "1"})
+    live.run.end("FAILED", "no space left")
+    if has_room:
+        monkeypatch.setattr(Journal, "_write", real)
+    live.close()
+    told = f"no space left on the disk of {shown(tmp_path / 'run')}: 2 records are lost\n"
+    assert capsys.readouterr() == ("", "" if has_room else told)
+    assert ended(tmp_path / "run") == (("FAILED", "no space left") if has_room else None)
 
 
 def test_what_mlflow_has_is_not_told(tmp_path, capsys):

@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from pipeline.tracking import RunLogger, folders, identity, live_run, recovery, run
+from pipeline.tracking import RunLogger, checkpoint_artifacts, folders, identity, live_run, recovery, run
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.logger import LONGEST_PARAM
@@ -898,6 +899,26 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(monkeypatch, caps
     monkeypatch.setattr(Run, "artifact", lambda self, *words: (_ for _ in ()).throw(full))
     trainer(logger, enable_checkpointing=True).fit(Model())
     assert "was not recorded (No space left on device)" in capsys.readouterr().err
+
+
+def test_a_checkpoint_folder_stands_until_the_next_of_its_name_is_whole(tmp_path, monkeypatch):
+    source, target = tmp_path / "sharded", tmp_path / "artifacts/sharded"
+    target.parent.mkdir()
+    there = []
+    real = checkpoint_artifacts._link
+    monkeypatch.setattr(checkpoint_artifacts, "_is_replaced_whole", lambda source: True)
+    monkeypatch.setattr(
+        checkpoint_artifacts, "_link", lambda *names: (there.append((target / "0.pt").exists()), real(*names))
+    )
+    for content in ("first", "second", "third"):
+        shutil.rmtree(source, ignore_errors=True)
+        source.mkdir()
+        for name in ("0.pt", "1.pt"):
+            (source / name).write_text(content)
+        checkpoint_artifacts._place(source, target)
+        assert [path.read_text() for path in sorted(target.iterdir())] == [content] * 2
+    assert there == [False] * 2 + [True] * 4
+    assert [path.name for path in target.parent.iterdir()] == ["sharded"]
 
 
 # processes

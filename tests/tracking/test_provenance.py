@@ -255,6 +255,63 @@ def test_what_the_diff_does_not_hold_is_said(repository, monkeypatch):
     assert b"of a run" not in found.diff
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            ".env",
+            ".env.local",
+            "prod.env",
+            "prod.env.bak",
+            ".envrc",
+            ".pgpass",
+            ".netrc",
+            "_netrc",
+            ".my.cnf",
+            ".s3cfg",
+        ),
+        *("id_rsa", "id_ed25519.pub", "deploy_rsa", "server.pem", "tls.key", "putty.ppk", "store.p12", "pass.kdbx"),
+        *(
+            "api_key.txt",
+            "apikey",
+            "openai_key",
+            "openai-keys.json",
+            "key.txt",
+            "keys.yaml",
+            "access_key.csv",
+            "Key2.txt",
+        ),
+        *("service_account.json", "my-service-account-3.json", "credentials", "creds.json", ".git-credentials"),
+        *("kubeconfig", "prod.kubeconfig.yaml", "kaggle.json", "prod.tfvars", "terraform.tfstate", ".databrickscfg"),
+        *(
+            "my_secrets.toml",
+            "password.txt",
+            "passphrase.txt",
+            "hf_token",
+            ".htpasswd",
+            ".dockercfg",
+            "private_key.der",
+        ),
+    ],
+)
+def test_a_new_file_that_may_hold_a_key_is_not_recorded(tmp_path, name):
+    (tmp_path / name).write_bytes(b"key\n")
+    assert checkout._objection(tmp_path, name, 0) == ("it may hold a key", 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("monkey.py", "monkey.csv", "keyboard.py", "keyboard.json", "keypoints.json", "sort_key.py", "api_keys.ipynb"),
+        *("tokenizer.py", "environment.yaml", "env.py", "key_metrics.csv", "hockey.txt", "rsa.py", "credit.csv"),
+        *("turkey_data.csv", "donkeys.csv", "accessories.csv", "services.json", "kaggle.py", "notes.txt"),
+    ],
+)
+def test_a_new_file_whose_name_only_sounds_so_is_recorded(tmp_path, name):
+    (tmp_path / name).write_bytes(b"data\n")
+    assert checkout._objection(tmp_path, name, 0) == ("", 5)
+
+
 def test_a_submodule_with_changes_of_its_own_is_said_and_one_at_another_commit_is_recorded(repository, tmp_path):
     git(tmp_path, "clone", "-q", str(repository), "library")
     git(repository, "submodule", "--quiet", "add", str(tmp_path / "library"), "lib")

@@ -4,6 +4,7 @@ import platform
 import shutil
 
 import pytest
+from filelock import FileLock
 
 from pipeline.commands import workflow
 from pipeline.config import RunConfig
@@ -11,6 +12,7 @@ from pipeline.recording import resuming
 from pipeline.tracking import folders, lines, recovery
 from pipeline.tracking.folders import all_folders, find_folder, original_of
 from pipeline.tracking.journal import Journal, RunFolder
+from pipeline.tracking.uploader import DELIVERING
 
 
 def begun(path, **more):
@@ -26,6 +28,15 @@ def finished(path):
     journal.append("end", status="FINISHED", tags={})
     journal.close()
     return RunFolder(path)
+
+
+def delivered(folder, count=None):
+    folder.write_state({"run_id": "abc", "delivered": len(folder.events()) if count is None else count})
+    return folder
+
+
+def left(runs):
+    return [each.path.name for each in recovery.left_by_others(runs)]
 
 
 def test_a_flipped_bit_in_a_finished_run_changes_no_status_and_is_told(tmp_path):
@@ -135,7 +146,7 @@ def test_only_a_run_of_this_machine_is_called_dead_by_it(tmp_path, monkeypatch, 
     journal.close()
     assert recovery.mark_if_dead(journal.folder) is dies
     assert [event["kind"] for event in journal.folder.events()[before:]] == ["end"] * dies
-    assert [each.path for each in recovery.left_by_others(tmp_path)] == []
+    assert left(tmp_path) == ["run"] * dies
 
 
 def test_a_run_whose_lock_is_held_is_not_called_dead_and_is_as_soon_as_it_is_free(tmp_path):
@@ -169,8 +180,8 @@ def test_a_folder_that_was_moved_is_marked_where_it_lies_now(tmp_path, moved):
 def test_a_run_that_never_began_is_removed_and_not_marked(tmp_path):
     Journal(RunFolder(tmp_path / "never")).close()
     assert not recovery.mark_if_dead(RunFolder(tmp_path / "never"))
-    finished(tmp_path / "finished")
-    assert recovery.left_by_others(tmp_path) == []
+    delivered(finished(tmp_path / "finished"))
+    assert left(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["finished"]
 
 
@@ -295,7 +306,8 @@ def test_what_others_left_is_marked_told_with_how_it_goes_on_and_delivered(tmp_p
             journal.append("end", status="FINISHED", tags={})
             advice = "restore it" if name == "needs a person" else ""
             trouble = None if name == "is delivered" else {"since": 1, "error": "no answer", "advice": advice}
-            journal.folder.write_state({"run_id": name, "trouble": trouble})
+            count = 2 if name == "is delivered" else 0
+            journal.folder.write_state({"run_id": name, "trouble": trouble, "delivered": count})
         journal.close()
     recovery.deliver_what_others_left(runs, tmp_path)
     assert [([each.path.name for each in found], cwd) for found, cwd in delivered] == [
@@ -307,3 +319,59 @@ def test_what_others_left_is_marked_told_with_how_it_goes_on_and_delivered(tmp_p
         f"run b of experiment dropout {told}python -m pipeline experiment FILE",
         f"run c {told}RunLogger(..., resume='c')",
     ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, None])
+def test_a_run_that_is_over_waits_until_all_of_it_is_delivered_also_where_nobody_noted_trouble(tmp_path, count):
+    folder = finished(tmp_path / "run")
+    assert left(tmp_path) == ["run"]  # its uploader died before it wrote anything down
+    delivered(folder, count)
+    assert left(tmp_path) == ([] if count is None else ["run"])
+    journal = Journal(folder)
+    journal.append("tags", tags={"logged": "after its end"})
+    journal.close()
+    assert left(tmp_path) == ["run"]
+    delivered(folder)
+    assert left(tmp_path) == []
+
+
+def test_a_run_that_lives_or_is_being_delivered_does_not_wait(tmp_path):
+    folder = finished(tmp_path / "run")
+    with FileLock(folder.path / DELIVERING):
+        assert left(tmp_path) == []
+    assert left(tmp_path) == ["run"]
+    journal = Journal(folder)
+    assert left(tmp_path) == []
+    journal.close()
+    (folder.path / "lock").unlink()  # as in a folder that was copied from another machine
+    assert left(tmp_path) == ["run"]
+
+
+def test_what_needs_a_person_first_does_not_wait_however_little_of_it_is_delivered(tmp_path):
+    folder = finished(tmp_path / "run")
+    folder.write_state({"trouble": {"since": 1, "error": "it is deleted", "advice": "restore it"}})
+    assert left(tmp_path) == []
+
+
+def test_a_copy_of_a_run_does_not_wait_beside_it(tmp_path):
+    folder = finished(tmp_path / "run")
+    shutil.copytree(folder.path, tmp_path / "copy of it")
+    assert left(tmp_path) == ["run"]
+    delivered(folder)
+    assert left(tmp_path) == []
+
+
+def test_that_all_is_delivered_is_seen_at_the_journals_end_however_long_it_is(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        delivered(finished(tmp_path / name))
+    delivered(RunFolder(tmp_path / "b"), 4)
+    monkeypatch.setattr(RunFolder, "read", lambda self: pytest.fail("read whole"))
+    assert left(tmp_path) == ["b"]
+
+
+def test_where_the_last_line_is_damaged_the_records_are_counted(tmp_path):
+    folder = delivered(finished(tmp_path / "run"))
+    lose(folder, 4)
+    assert left(tmp_path) == []
+    delivered(folder, 4)
+    assert left(tmp_path) == ["run"]

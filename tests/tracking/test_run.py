@@ -1,10 +1,14 @@
 """A run's record: every call is an event with its content, the uploader hears of it, and `with` owns the end."""
 
 import contextlib
+import math
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from pipeline import signals
 from pipeline.signals import Interrupted, interruptions
@@ -285,3 +289,57 @@ def test_each_value_is_recorded_with_the_time_that_was_given(record):
     record.metrics({"loss": 1.0}, 2, 78)
     found = [(event["step"], event["time"], event["values"]) for event in record.folder.events()]
     assert found == [(2, 77, {"loss": 1.0}), (2, 78, {"loss": 1.0})]
+
+
+class Wordless:
+    def __str__(self):
+        raise RuntimeError("no word")
+
+
+def test_whatever_is_given_as_a_tag_or_a_param_is_a_text_and_nothing_after_it_suffers(record):
+    record.start("flowers", {}, {})
+    odd = {"fold": np.int64(3), "path": Path("a/b"), "rate": np.float32(0.5), "one": torch.tensor(1), 5: None}
+    record.tags(odd)
+    record.params(odd)
+    record.tags({"wordless": Wordless()})
+    record.end("FINISHED")
+    texts = {"fold": "3", "path": "a/b", "rate": "0.5", "one": "tensor(1)", "5": "None"}
+    assert [event.get("tags", event.get("params")) for event in record.folder.events()[1:-1]] == [
+        texts,
+        texts,
+        {"wordless": "<Wordless that has no text: RuntimeError>"},
+    ]
+    assert end_of(record) == ("FINISHED", None)
+
+
+def test_whatever_is_a_number_is_a_metric_and_a_text_among_them_a_tag(record):
+    record.metrics(
+        {"a": np.float32(0.5), "b": torch.tensor(2), "c": True, 5: 1, "d": math.nan, "e": "red"}, np.int64(3)
+    )
+    metrics, tags = record.folder.events()
+    assert math.isnan(metrics["values"].pop("d"))
+    assert (metrics["values"], metrics["step"]) == ({"a": 0.5, "b": 2.0, "c": 1.0, "5": 1.0}, 3)
+    assert tags["tags"] == {"e": "red"}
+
+
+def test_what_has_no_text_that_can_be_written_costs_no_run_its_end(record):
+    left(record, ValueError(f"cannot read {'caf' + chr(0xDCE9)}"))
+    assert end_of(record) == ("FAILED", "ValueError: cannot read caf\ufffd")
+    text = (record.folder.artifacts / "traceback.txt").read_text()
+    assert text.endswith("\nValueError: cannot read caf?\n")
+
+
+def test_an_error_without_words_is_an_end_too(record):
+    class WordlessError(Wordless, Exception):
+        pass
+
+    left(record, WordlessError())
+    status, reason = end_of(record)
+    assert (status, reason) == ("FAILED", "WordlessError: <WordlessError that has no text: RuntimeError>")
+
+
+def test_a_copied_file_whose_name_is_no_utf_8_lies_under_one_that_is(record, tmp_path):
+    (tmp_path / "caf\udce9.txt").write_text("x")
+    record.copied_artifact(tmp_path / "caf\udce9.txt")
+    (event,) = events(record, "artifact")
+    assert (event["path"], (record.folder.artifacts / event["path"]).read_text()) == ("caf\ufffd.txt", "x")
