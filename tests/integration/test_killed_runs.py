@@ -35,7 +35,7 @@ def test_a_run_that_died_without_a_word_is_marked_failed_by_its_uploader(tmp_pat
     training.kill()
     training.wait()
     folder = faults.only_folder(tmp_path)
-    faults.wait_until(lambda: folder.ended() and folder.state()["delivered"] == len(folder.events()))
+    faults.wait_until(lambda: folder.ended() and folder.state().get("delivered") == len(folder.events()))
     run = faults.run_of(tmp_path)
     assert run.info.status == "FAILED"
     assert "the process died without a word" in run.data.tags["failure_reason"]
