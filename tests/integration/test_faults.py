@@ -89,7 +89,7 @@ def test_the_death_of_a_rank_ends_the_run_as_failed_and_it_can_be_resumed(tmp_pa
     faults.signal_all(ranks)
     training.wait(timeout=60)
     folder = faults.only_folder(tmp_path)
-    faults.wait_until(lambda: folder.ended() and folder.state()["delivered"] == len(folder.events()))
+    faults.wait_until(lambda: folder.ended() and folder.state().get("delivered") == len(folder.events()))
     assert faults.run_of(tmp_path).info.status == "FAILED"
     before = faults.epochs_recorded(tmp_path)
     resumed = faults.start_pipeline("train", "--resume", "last", cwd=tmp_path)

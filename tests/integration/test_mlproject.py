@@ -209,7 +209,7 @@ def test_mlflow_run_with_the_id_of_an_interrupted_run_goes_on_with_it(tmp_path):
     faults.wait_until(lambda: faults.epochs_recorded(project) > before)
     faults.signal_all(faults.processes(*TRAINING, cwd=project), signal.SIGTERM)
     again.wait(timeout=60)
-    faults.wait_until(lambda: folder.ended() and folder.state()["delivered"] == len(folder.events()))
+    faults.wait_until(lambda: folder.ended() and folder.state().get("delivered") == len(folder.events()))
     assert len(all_folders(project / "runs")) == 1
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("mnist-mlp").experiment_id])
