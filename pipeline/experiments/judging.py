@@ -37,7 +37,7 @@ class Looked:
 
     @classmethod
     def of_tag(cls, text: str) -> "Looked":
-        """As `tag_of` has written it; nothing was looked at, if it cannot be read."""
+        """As `plan_tag` has written it; nothing was looked at, if it cannot be read."""
         read = Plan.from_text(text)
         if read is None:
             return cls()

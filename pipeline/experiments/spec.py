@@ -68,8 +68,11 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
     problems += [f"shared: {problem}" for problem in _misplaced(shared, MEANT)]
     common = {**shared, **everywhere}
     of_all = problems_of(common)
-    variants = {} if problems else _variants(content["variants"], {**common, "seed": seeds[0]}, of_all, problems)
-    problems += [] if variants else [f"shared: {problem}" for problem in of_all]
+    variants: dict[str, RunConfig] = {}
+    if problems:
+        problems += [f"shared: {problem}" for problem in of_all]
+    else:
+        variants = _variants(content["variants"], {**common, "seed": seeds[0]}, of_all, problems)
     baseline = str(content.get("baseline", next(iter(variants), "")))
     if variants and baseline not in (labels := [str(label) for label in content["variants"]]):
         problems.append(f"baseline {baseline!r} is not among the variants: {', '.join(labels)}")
