@@ -13,7 +13,17 @@ from benchmarks.common import publish, table
 from pipeline.comparing.looks import ERROR, sizes
 from pipeline.comparing.verdicts import UNDECIDED
 from tests import simulated
-from tests.simulated import after_every_seed, at_every_look, drawn, misses, plan_of, says_same, speaks_falsely
+from tests.simulated import (
+    after_every_seed,
+    at_every_look,
+    drawn,
+    exchanged,
+    misses,
+    over_splits,
+    plan_of,
+    says_same,
+    speaks_falsely,
+)
 from tests.simulated import until_decided as ended
 
 SEEDS = 40
@@ -148,6 +158,28 @@ def against_permutation(random, trials):
     return rows
 
 
+def changed(random, trials):
+    """What gets no verdict, or not for new splits, would be wrong so often at 5, 10 and 20 seeds; nothing differs."""
+    one, three = (plan_of(20, contrasts) for contrasts in (1, 3))
+    cases = {
+        "one variant": lambda: exchanged(random, one, 0),
+        "a variant that is exchanged five times": lambda: exchanged(random, one, 5),
+        "1 contrast, new splits, one for each seed": lambda: [over_splits(random, one, 20)],
+        "3 contrasts, new splits, one for each seed": lambda: [over_splits(random, three, 20)],
+        "1 contrast, new splits, five for all seeds": lambda: [over_splits(random, one, 5)],
+        "3 contrasts, new splits, five for all seeds": lambda: [over_splits(random, three, 5)],
+    }
+    rows = []
+    for what, draw in cases.items():
+        plan = three if what.startswith("3") else one
+        wrong = [
+            any(speaks_falsely(each) for values in draw() for each in at_every_look(values, plan))
+            for _ in range(trials)
+        ]
+        rows.append({"what": what, "wrong": float(np.mean(wrong))})
+    return rows
+
+
 def as_table(rows):
     """The rows in Markdown, shares in percent."""
 
@@ -169,7 +201,7 @@ def as_table(rows):
 
 PARTS = {
     "errors": errors, "power": power, "same": sameness, "savings": savings, "takes": takes, "peeking": peeking,
-    "permutation": against_permutation,
+    "permutation": against_permutation, "changed": changed,
 }  # fmt: skip
 
 

@@ -52,6 +52,19 @@ def drawn(random, kind, plan, *, correlation=0.0, ratio=1.0):
     return values
 
 
+def over_splits(random, plan, splits):
+    """As `drawn`, of groups that differ by split as much as by seed; the seeds go round so many splits."""
+    groups, seeds = plan.contrasts + 1, len(plan.baseline_seeds)
+    of_split = random.standard_normal(splits) + random.standard_normal((groups, splits))
+    return random.standard_normal((groups, seeds)) + of_split[:, np.arange(seeds) % splits]
+
+
+def exchanged(random, plan, times):
+    """The values of one contrast again and again: the variant is exchanged, the baseline is the same."""
+    base, *variants = random.standard_normal((2 + times, len(plan.baseline_seeds)))
+    return [np.stack([base, each]) for each in variants]
+
+
 def groups_of(values, plan, sizes):
     """The groups with their runs of so many seeds each."""
     found = []
