@@ -105,8 +105,9 @@ def contrasts(
     needed = _needed(whole, smallest, plan)
     judged = []
     for label, pair in ((each.label, pairs[each.label]) for each in others):
-        objection = objections.get(EVERY) or objections.get(label) or _mixture(pair)
-        reason = objection if plan else "no plan"
+        reason = "no plan"
+        if plan:
+            reason = objections.get(EVERY) or objections.get(label) or _mixture(pair)
         if not pair.is_whole:
             open_or_none = NONE if reason else UNDECIDED
             judged.append(Contrast(label, verdict=pair.fate or open_or_none, reason=reason, look=pair.look))

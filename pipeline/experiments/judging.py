@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.analysis import runs
 from pipeline.comparing.comparison import Comparison
+from pipeline.comparing.groups import Run
 from pipeline.comparing.looks import PLAN, Plan
 from pipeline.comparing.verdicts import EVERY
 from pipeline.experiments.question import Question
@@ -156,6 +157,14 @@ class Judged:
         """When it is looked at, the error shared by all contrasts that were ever asked of it."""
         return self.question.plan(self.looked.plan.asked if self.looked.plan else 0)
 
+    def compare(self, found: Iterable[Run]) -> Comparison:
+        """What the runs say, by the plan and what was seen before.
+
+        Raises:
+            ValueError: if none of them is finished.
+        """
+        return self.question.compare(found, self.plan, self.looked.objections(self.question))
+
     def of(self, trials: Iterable[Trial]) -> Comparison:
         """What the trials say that have begun.
 
@@ -163,7 +172,7 @@ class Judged:
             ValueError: if none of them is finished.
         """
         begun = [trial.folder for trial in trials if trial.folder and trial.folder.started()]
-        found = self.question.compare(map(runs.of_folder, begun), self.plan, self.looked.objections(self.question))
+        found = self.compare(map(runs.of_folder, begun))
         note = self.looked.note(found)
         return replace(found, notes=(*found.notes, note)) if note else found
 

@@ -18,7 +18,7 @@ from pipeline.comparing.groups import Run
 from pipeline.comparing.looks import ERROR, PLAN
 from pipeline.comparing.verdicts import BETTER, WORSE
 from pipeline.config import ROLES
-from pipeline.experiments.judging import Looked
+from pipeline.experiments.judging import Judged, Looked
 from pipeline.experiments.question import Question
 from pipeline.experiments.spec import read_question
 from pipeline.files import replaced_whole
@@ -135,9 +135,8 @@ def _measure(client: Any, question: Question, folder: Path) -> bool:
     """Write the question's section, table and pictures; False if the store has no finished run of it."""
     try:
         runs = [run for run in store.find_runs(client, [question.name]) if _belongs(run, question)]
-        looked = _looked(client, question, runs)
-        plan = question.plan(looked.plan.asked if looked.plan else 0)
-        found = question.compare(store.with_curves(client, runs, math.inf), plan, looked.objections(question))
+        judged = Judged(question, _looked(client, question, runs))
+        found = judged.compare(store.with_curves(client, runs, math.inf))
     except ValueError as error:
         print(f"{question.name}: left as it is ({error})", file=sys.stderr)
         return False
