@@ -1,8 +1,10 @@
 """What this machine has: memory and cores, as far as its container lets them be used."""
 
+import math
 import os
 from pathlib import Path
 
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -21,10 +23,14 @@ def memory_here() -> int:
 
 
 def cores_here() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use, by its affinity and its control group, where the system has them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+        return max(1, min(count, math.ceil(quota / period)))
+    except (OSError, ValueError, ZeroDivisionError):  # not there, or `max`
+        return count
 
 
 def in_gigabytes(size: float) -> str:

@@ -19,10 +19,18 @@ def test_a_system_that_does_not_tell_its_memory_has_enough(monkeypatch):
     assert memory_here() == 2**63
 
 
-def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5, 7}, raising=False)
-    assert cores_here() == 3
+def test_cores_are_counted_by_affinity_by_the_containers_limit_and_without_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert cores_here() == 6
+    limits = {"max 100000\n": 6, "250000 100000\n": 3, "50000 100000\n": 1, "0 100000": 1, "1 0": 6, "nonsense": 6}
+    for content, count in limits.items():
+        (tmp_path / "cpu.max").write_text(content)
+        assert cores_here() == count
     monkeypatch.delattr(os, "sched_getaffinity")
+    (tmp_path / "cpu.max").unlink()
+    assert cores_here() == 64
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cores_here() == 1
 

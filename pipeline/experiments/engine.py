@@ -11,8 +11,8 @@ from pipeline.experiments.plan import Data
 from pipeline.experiments.pool import WorkerPool, start_importing
 from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Trial
+from pipeline.machine import cores_here
 from pipeline.tracking.journal import RunFolder
-from pipeline.tracking.provenance import cores
 from pipeline.tracking.uploader import UploaderProcess
 
 MOST_SENT = 1 << 28  # bytes of data that a worker is sent, and does not read again
@@ -87,7 +87,7 @@ class ThisMachine:
 
     def size(self, jobs: int) -> int:
         """As many as asked for, or as there are cores."""
-        return jobs or cores()
+        return jobs or cores_here()
 
     def pool(self, size: int, uploader: UploaderProcess, parent: RunFolder, runs_dir: Path) -> WorkerPool:
         return WorkerPool(size, uploader, parent, runs_dir, self.sources)

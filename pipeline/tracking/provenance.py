@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 import os
 import platform
 import re
@@ -14,7 +13,7 @@ from pipeline.terminal.shell import user_name
 from pipeline.tracking.checkout import checkout
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "mlflow", "numpy", "onnxruntime")
-CPU_INFO, CPU_LIMIT = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")  # Linux only; a container sees its limit
+CPU_INFO = Path("/proc/cpuinfo")  # Linux only
 
 
 def git_tags() -> dict[str, str]:
@@ -63,16 +62,6 @@ def cpu_name() -> str:
     """The processor as its maker names it, where the system tells."""
     found = re.search(r"model name\s*:\s*(.+)", _content(CPU_INFO))
     return found[1] if found else platform.processor() or platform.machine() or "unknown"
-
-
-def cores() -> int:
-    """How many cores this process may use: by its affinity and its control group, where the system has them."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota, _, period = _content(CPU_LIMIT).strip().partition(" ")
-    if quota.isdigit() and period.isdigit() and int(period):
-        count = min(count, math.ceil(int(quota) / int(period)))
-    return max(1, count)
 
 
 def _content(path: Path) -> str:

@@ -123,7 +123,7 @@ def test_what_is_interrupted_is_resumed_and_what_is_finished_is_left(trial, caps
 def test_as_many_train_at_a_time_as_asked_for_or_as_there_are_cores_and_no_more_than_runs(
     trial, monkeypatch, capsys, jobs, missing, size
 ):
-    monkeypatch.setattr(engine, "cores", lambda: 2)
+    monkeypatch.setattr(engine, "cores_here", lambda: 2)
     for variant, seed in [("half", 1), ("none", 1), ("half", 2)][: 4 - missing]:
         record(variant, seed)
     run(jobs)

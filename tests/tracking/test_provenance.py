@@ -399,21 +399,6 @@ def test_the_diff_is_an_artifact_of_the_run_byte_for_byte(tmp_path, monkeypatch)
 # What only some systems have, taken away.
 
 
-def test_cores_are_counted_by_affinity_by_the_containers_limit_and_without_either(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "CPU_LIMIT", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert provenance.cores() == 6
-    for content, count in (("max 100000\n", 6), ("250000 100000\n", 3), ("50000 100000\n", 1), ("nonsense", 6)):
-        (tmp_path / "cpu.max").write_text(content)
-        assert provenance.cores() == count
-    monkeypatch.delattr(os, "sched_getaffinity")
-    (tmp_path / "cpu.max").unlink()
-    assert provenance.cores() == 64
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert provenance.cores() == 1
-
-
 def test_the_processor_has_a_name_without_proc(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "CPU_INFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(provenance.platform, "processor", lambda: "")
