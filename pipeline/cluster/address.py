@@ -6,10 +6,13 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 LOCAL = "local"
 FORMS = "local, ray, ray:HOST:PORT of a cluster that this machine is a node of, ray:http://HEAD:8265 for a job there"
+# What a run asks of Ray, and how Ray is asked: a flag each, handed on to a job and to who goes on.
+DEFAULTS: dict[str, float | bool] = {"cpus": 1.0, "gpus": 0.0, "checkpoint_every": 0.0, "insecure": False}
 TURN_ON = "export RAY_AUTH_MODE=token, here and where Ray is started"
 
 
@@ -18,7 +21,7 @@ class Place:
     """Where to train.
 
     Attributes:
-        kind: on this machine; on a Ray that is started or found here; as a node of the cluster; as a job of it.
+        kind: `local`; `ray`, one that is started or found here; `node` of a cluster; `job` of one.
         address: of the cluster; empty: whichever is here.
     """
 
@@ -26,9 +29,14 @@ class Place:
     address: str = ""
 
     @property
+    def parts(self) -> SplitResult:
+        """The address, taken apart."""
+        return urlsplit(self.address if "//" in self.address else f"//{self.address}")
+
+    @property
     def host(self) -> str:
         """The host that the address names."""
-        return urlsplit(self.address if "//" in self.address else f"//{self.address}").hostname or ""
+        return self.parts.hostname or ""
 
 
 def place_of(text: str) -> Place:
@@ -47,6 +55,12 @@ def place_of(text: str) -> Place:
     if address.startswith("//") and kind == "ray":
         raise ValueError(f"{text} is Ray Client, which Ray advises against; submit a job: --on ray:http://HEAD:8265")
     raise ValueError(f"{text!r} is no place to train on; give {FORMS}")
+
+
+def flags_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of Ray other than by default, as flags: name -> value, True for a flag without one."""
+    differing = {name: asked[name] for name, default in DEFAULTS.items() if asked[name] != default}
+    return {name: value if value is True else f"{value:g}" for name, value in differing.items()}
 
 
 def check_safe(place: Place, insecure: bool, environ: Mapping[str, str] = os.environ) -> None:
@@ -77,9 +91,8 @@ def check_answers(place: Place, patience_s: float = 5.0) -> None:
     Raises:
         ValueError: if nobody does.
     """
-    parts = urlsplit(place.address if "//" in place.address else f"//{place.address}")
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        port = place.parts.port or (443 if place.parts.scheme == "https" else 80)
         socket.create_connection((place.host, port), patience_s).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.addresses import without_secrets
 from pipeline.cluster import address
-from pipeline.cluster.address import Place
+from pipeline.cluster.address import Place, flags_of
 from pipeline.cluster.connecting import first_line, hush, installed
 from pipeline.cluster.staging import stage
 from pipeline.experiments.spec import read_question
@@ -89,18 +89,10 @@ def entrypoint(name: str, options: Any) -> str:
     """
     runs_dir = _runs_dir(options.runs_dir)
     words = ["experiment", name, "--on", "ray"]
-    for flag, default in (
-        ("jobs", 0),
-        ("until", None),
-        ("record", None),
-        ("data_dir", None),
-        ("cpus", 1.0),
-        ("gpus", 0.0),
-        ("checkpoint_every", 0.0),
-    ):
-        if (value := getattr(options, flag)) != default:
-            words += [f"--{flag}", str(value)]
-    words += ["--insecure"] if options.insecure else []
+    given = {flag: getattr(options, flag) for flag in ("jobs", "until", "record", "data_dir")}
+    for flag, value in {**given, **flags_of(vars(options))}.items():
+        if value:
+            words += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
     uri = f"MLFLOW_TRACKING_URI=${{MLFLOW_TRACKING_URI:-sqlite:///{_shown(_store(runs_dir), quote=True)}}}"
     return f"{uri} exec python -m pipeline {shlex.join(words)} --runs_dir {_shown(runs_dir, quote=True)}"
 

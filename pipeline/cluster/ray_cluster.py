@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cluster import address
-from pipeline.cluster.address import Place
+from pipeline.cluster.address import Place, flags_of
 from pipeline.cluster.connecting import Epitaph, connect, first_line
 from pipeline.cluster.facts import difference, facts
 from pipeline.cluster.pool import ClusterPool
@@ -25,17 +25,16 @@ from pipeline.experiments.plan import Data, data_of
 from pipeline.experiments.pool import THREADS
 from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Trial
+from pipeline.machine import cores_here
 from pipeline.recording.code_digest import code_digest
 from pipeline.terminal.shell import UnreachableError, user_name
 from pipeline.tracking.journal import RunFolder
-from pipeline.tracking.provenance import cores
 from pipeline.tracking.uploader import Uploader
 
 STORE_BYTES = 256 << 20  # of the object store, beside the data
 NODE_PATIENCE_S = 120.0
 GO_ON = "what is done stays done; start the same command again"
 GONE = f"pipeline: this process ended without a word (killed, or the Ray node that it is on died); {GO_ON}"
-CONTEXT = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
 class RayCluster:
@@ -49,10 +48,8 @@ class RayCluster:
         self.place, self.cpus, self.gpus = place, cpus, gpus
         self.checkpoint_every, self.insecure = checkpoint_every, insecure
         self.flags: dict[str, Any] = {"on": f"ray:{place.address}" if place.address else "ray"}
-        self.flags |= {"cpus": f"{cpus:g}"} if cpus != 1 else {}
-        self.flags |= {"gpus": f"{gpus:g}"} if gpus else {}
-        self.flags |= {"checkpoint_every": f"{checkpoint_every:g}"} if checkpoint_every else {}
-        self.flags |= {"insecure": True} if insecure else {}
+        asked = {"cpus": cpus, "gpus": gpus, "checkpoint_every": checkpoint_every, "insecure": insecure}
+        self.flags |= flags_of(asked)
         self.ray: Any = None
         self.is_ours = False
         self.epitaph: Epitaph | None = None
@@ -80,7 +77,7 @@ class RayCluster:
         try:
             with tempfile.TemporaryDirectory(prefix="pipeline-code-") as folder:
                 stage(Path(folder), question.own_code())
-                room = max(cores(), math.ceil(jobs * self.cpus))
+                room = max(cores_here(), math.ceil(jobs * self.cpus))
                 threads = dict.fromkeys(THREADS, str(max(1, math.ceil(self.cpus))))
                 self.ray, self.is_ours = connect(
                     self.place, self.insecure, Path(folder), threads, num_cpus=room, object_store_memory=store
@@ -145,8 +142,8 @@ class RayCluster:
 
     def pool(self, size: int, uploader: Uploader, parent: RunFolder, runs_dir: Path) -> ClusterPool:
         """The workers for the experiment's runs."""
-        environment = {"mlflow_run_id": None, "experiment_id": os.environ.get(CONTEXT[0])}
-        if name := os.environ.get(CONTEXT[1]):
+        environment = {"mlflow_run_id": None, "experiment_id": os.environ.get("MLFLOW_EXPERIMENT_ID")}
+        if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
             environment["experiment_name"] = name
         pool = ClusterPool(size, self._start, self._job, self.expected, uploader, parent, runs_dir, environment)
         pool.watch = self._watch

@@ -16,11 +16,7 @@ from pipeline.tracking.uploader import Uploader
 
 
 class Replica:
-    """A run's folder while the run trains elsewhere. Holds its lock, and tells the uploader.
-
-    Attributes:
-        taken: number of the last message of the worker's that is on the disk.
-    """
+    """A run's folder while the run trains elsewhere. Holds its lock, and tells the uploader."""
 
     def __init__(self, folder: RunFolder, uploader: Uploader, environment: Mapping[str, Any]) -> None:
         """Open the folder.

@@ -2,7 +2,7 @@
 
 import math
 
-from pipeline.cluster.address import FORMS, LOCAL, place_of
+from pipeline.cluster.address import DEFAULTS, FORMS, LOCAL, place_of
 from pipeline.commands.parsing import Parser, count, within
 from pipeline.terminal.shell import home
 
@@ -35,7 +35,7 @@ def main(parser: Parser, arguments: list[str]) -> int:
     if place.kind != LOCAL:
         from pipeline.cluster.ray_cluster import RayCluster
 
-        engine = RayCluster(place, options.cpus, options.gpus, options.checkpoint_every, options.insecure)
+        engine = RayCluster(place, **{flag: getattr(options, flag) for flag in DEFAULTS})
     from pipeline.experiments.experiment import experiment
 
     everywhere = {name: value for name in ("data_dir", "record") if (value := getattr(options, name))}
@@ -48,15 +48,15 @@ def main(parser: Parser, arguments: list[str]) -> int:
 def add_cluster(parser: Parser) -> None:
     """The flags that say where the runs are trained."""
     parser.add_argument("--on", default=LOCAL, metavar="WHERE", help=f"where to train (default: local): {FORMS}")
-    parser.add_argument("--cpus", type=share, default=1.0, help="CPUs of a run, on Ray (default: 1)")
-    parser.add_argument("--gpus", type=share_or_none, default=0.0, help="GPUs of a run, on Ray (default: 0)")
+    parser.add_argument("--cpus", type=share, help="CPUs of a run, on Ray (default: 1)")
+    parser.add_argument("--gpus", type=share_or_none, help="GPUs of a run, on Ray (default: 0)")
     parser.add_argument(
         "--checkpoint_every",
         type=share_or_none,
-        default=0.0,
         metavar="SECONDS",
         help="on Ray: send a run's checkpoint no more often than this (default: 0, after every epoch)",
     )
     parser.add_argument(
         "--insecure", action="store_true", help="speak to a cluster that others can reach and that asks for no token"
     )
+    parser.set_defaults(**DEFAULTS)

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from pipeline.cluster.address import Place, check_answers, check_safe, is_loopback, place_of
+from pipeline.cluster.address import DEFAULTS, Place, check_answers, check_safe, flags_of, is_loopback, place_of
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,13 @@ from pipeline.cluster.address import Place, check_answers, check_safe, is_loopba
 )
 def test_each_form_names_its_place(text, place):
     assert place_of(text) == place
+
+
+def test_what_is_asked_of_ray_other_than_by_default_is_handed_on_as_flags():
+    assert flags_of(DEFAULTS) == {}
+    asked = {"cpus": 2.0, "gpus": 0.25, "checkpoint_every": 60.0, "insecure": True}
+    assert flags_of(asked) == {"cpus": "2", "gpus": "0.25", "checkpoint_every": "60", "insecure": True}
+    assert asked.keys() == DEFAULTS.keys()
 
 
 @pytest.mark.parametrize("text", ["", "slurm", "ray:", "ray:head", "ray:http://", "ray:http://u:p@head:1", "rays"])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.cluster import jobs
-from pipeline.cluster.address import Place
+from pipeline.cluster.address import DEFAULTS, Place
 from pipeline.cluster.staging import stage
 from pipeline.signals import Interrupted
 from pipeline.terminal.shell import UnreachableError
@@ -18,14 +18,12 @@ OPTIONS = {
     "until": None,
     "record": None,
     "data_dir": None,
-    "cpus": 1.0,
-    "gpus": 0.0,
-    "checkpoint_every": 0.0,
+    **DEFAULTS,
 }
 
 
 def options(**given):
-    return SimpleNamespace(**{**OPTIONS, "runs_dir": "runs", "insecure": False, **given})
+    return SimpleNamespace(**{**OPTIONS, "runs_dir": "runs", **given})
 
 
 def test_a_relative_runs_dir_lies_in_the_home_there_with_its_store_beside_it():
@@ -38,7 +36,7 @@ def test_a_relative_runs_dir_lies_in_the_home_there_with_its_store_beside_it():
 def test_what_was_typed_goes_along_quoted_for_the_shell_there():
     typed = options(runs_dir="/data/my runs", until="decided", jobs=3, gpus=0.5, insecure=True, checkpoint_every=60.0)
     line = jobs.entrypoint("my q.yaml", typed)
-    assert "experiment 'my q.yaml' --on ray --jobs 3 --until decided --gpus 0.5 --checkpoint_every 60.0" in line
+    assert "experiment 'my q.yaml' --on ray --jobs 3 --until decided --gpus 0.5 --checkpoint_every 60" in line
     assert line.endswith("--insecure --runs_dir '/data/my runs'")
     assert "sqlite:////data/mlflow.db" in line
 
