@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.tracking.lines import LOST, Event, text
 
 CHUNK = 100
 NOTE = mlflow_tags.MLFLOW_RUN_NOTE  # the description, which people edit in the UI
+KINDS = ("start", "parent", "dataset", "params", "metrics", "tags", "artifact", "removal", "model", "resume", "end")
 PARENT = "(parent)"  # the name of the link to the run that this one belongs to, where parts of an event are named
 
 Item = Metric | Param | RunTag
@@ -82,10 +83,9 @@ class Writer:
             return []
         if gone := self.gone(event):
             raise FileNotFoundError(gone)
-        write: Callable[[Event, Collection[str], bool], list[Refusal]] | None = getattr(self, f"_{kind}", None)
-        if write is None:
+        if kind not in KINDS:
             return [Refusal(kind, "a kind of record that this version of the pipeline does not know")]
-        return write(event, names, status)
+        return getattr(self, f"_{kind}")(event, names, status)  # type: ignore[no-any-return]
 
     def _start(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         params, tags, missing = self._begin(event)
@@ -207,11 +207,11 @@ class Writer:
             except MlflowException as error:
                 if not is_final(error) or not self.is_open():
                     raise
-                refused += [Refusal(chunk[0].key, in_words(error))] if len(chunk) == 1 else self._singly(kind, chunk)
+                if len(chunk) == 1:
+                    refused.append(Refusal(chunk[0].key, in_words(error)))
+                else:
+                    refused += [refusal for item in chunk for refusal in self._log(kind, [item], [])]
         return refused
-
-    def _singly(self, kind: str, items: list[Item]) -> list[Refusal]:
-        return [refusal for item in items for refusal in self._log(kind, [item], [])]
 
     def is_open(self) -> bool:
         """Whether MLflow has the run, and nobody has deleted it.
