@@ -79,7 +79,7 @@ def _is_there(folder: RunFolder) -> bool:
 
 
 def _redirect(folder: RunFolder, experiment_name: str, as_new: bool) -> None:
-    """Write into the folder's state where its record goes from now on; `directed` reads it.
+    """Write into the folder's state where its record goes from now on; `Delivery` reads it.
 
     A new run has a key of its own, else the old one would be found by it.
     """

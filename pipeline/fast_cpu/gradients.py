@@ -36,9 +36,7 @@ def derive(network: nn.Module, batch_size: int, precision: str) -> "Backprop | N
         kind = _kind(network), precision
         if kind not in _AGREE:
             _AGREE[kind] = _agrees(network, DTYPES[precision])
-    except (
-        Exception
-    ):  # other layers than these, one less or one without a bias: what the try makes of them is not known
+    except Exception:  # other layers, one less, one without a bias: what the try makes of them is not known
         return None
     return Backprop(network, batch_size, DTYPES[precision]) if _AGREE[kind] else None
 
