@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KEPT, BEST = 2, "best.ckpt"  # so many checkpoints of epochs stay; that of the best one
+_OURS = re.compile(rf"(epoch-\d+\.ckpt|{re.escape(BEST)})(\.partial)?")
 
 
 @contextlib.contextmanager
@@ -49,6 +50,11 @@ def checkpoints_in_order(checkpoints: Path) -> list[Path]:
     """The checkpoints of epochs below a run's folder of them, the oldest first."""
     found = (path for path in checkpoints.glob("epoch-*.ckpt") if re.fullmatch(r"epoch-\d+", path.stem))
     return sorted(found, key=epoch_of)
+
+
+def our_checkpoints(checkpoints: Path) -> list[Path]:
+    """Every file that the checkpoints of epochs and of the best one leave there, half written ones as well."""
+    return [path for path in checkpoints.glob("*") if _OURS.fullmatch(path.name)]
 
 
 def epoch_of(checkpoint: Path) -> int:

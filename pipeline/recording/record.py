@@ -1,8 +1,8 @@
 """A training with its record: begun or gone on with, filled epoch by epoch, given its results."""
 
+import contextlib
 import functools
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ import yaml
 from pipeline import divergence
 from pipeline.config import RunConfig, own_code
 from pipeline.divergence import DivergedError
-from pipeline.files import epoch_of
+from pipeline.files import epoch_of, our_checkpoints
 from pipeline.imports import gc_paused
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER, has_partners, is_partner
 from pipeline.recording.code_digest import code_digest
@@ -179,7 +179,7 @@ def fit_and_record(
     from pipeline.recording.epoch_logger import EpochLogger
     from pipeline.recording.export_trial import ExportTrial
     from pipeline.recording.results import record_results
-    from pipeline.training import fit, trainer
+    from pipeline.training import fit
     from pipeline.training.news import EpochNews, StepNews
 
     assert data.source is not None
@@ -187,11 +187,7 @@ def fit_and_record(
     news = [StepNews(on_steps)] if on_steps else []
     is_tried = own_code.is_own(config.network) and config.registered_as and resume_from is None
     trial = [ExportTrial(config, data.source.spec)] if is_tried else []
-    os.environ |= {RUN_FOLDER: str(run.folder.path), RESUME_FROM: str(resume_from or "")}
-    if has_partners():
-        trainer.tell_partners(
-            {"config": config.as_dict(), **{name: os.environ[name] for name in (RUN_FOLDER, RESUME_FROM)}}
-        )
+    _tell_helpers(config, run, resume_from)
     try:
         result = fit.fit(
             config,
@@ -211,10 +207,23 @@ def fit_and_record(
     return result.test
 
 
+def _tell_helpers(config: RunConfig, run: Run, resume_from: Path | None) -> None:
+    """Tell the processes that will train along, started here or by a launcher, of the run and where it goes on."""
+    from pipeline.training import trainer
+
+    where = {RUN_FOLDER: str(run.folder.path), RESUME_FROM: str(resume_from or "")}
+    os.environ |= where
+    if has_partners():
+        trainer.tell_partners({"config": config.as_dict(), **where})
+
+
 def forget_checkpoints(folder: RunFolder) -> None:
-    """Delete the checkpoints of a finished run: nothing goes on from them."""
+    """Delete the checkpoints of a finished run: nothing goes on from them. What a callback saved beside them stays."""
     if (end := folder.ended()) and end["status"] == "FINISHED":
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in our_checkpoints(folder.checkpoints):
+                path.unlink()
+            folder.checkpoints.rmdir()  # refused where something is left
 
 
 def train_as_helper() -> int:

@@ -46,7 +46,7 @@ def _trained_again(config: RunConfig, data: DataModule) -> Values:
     test: Mapping[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            result = fit.fit(config, data=data, folder=Path(scratch))
+            result = fit.fit(config, data=data, folder=Path(scratch), default_root_dir=scratch)
             history, test = result.history, result.test
         except DivergedError as error:
             history = {epoch: dict(metrics) for epoch, metrics in error.history.items()}

@@ -30,11 +30,12 @@ class AtEpochs(Logger):
 
     @property
     def name(self) -> str | None:
-        return self.logger.name if self.logger else None
+        """Around None it is empty: what callbacks save lies in Trainer's own folder then, not in one called `None`."""
+        return self.logger.name if self.logger else ""
 
     @property
     def version(self) -> int | str | None:
-        return self.logger.version if self.logger else None
+        return self.logger.version if self.logger else ""
 
     @property
     def save_dir(self) -> str | None:

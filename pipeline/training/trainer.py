@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from lightning_fabric.accelerators.mps import MPSAccelerator
 from lightning_fabric.utilities import registry
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import MPSAccelerator
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import Logger
 
@@ -68,7 +68,7 @@ def check_hardware(config: RunConfig) -> int:
         raise ValueError(needs_launcher(config.num_nodes))
     with only_useful_words():
         trainer = make_trainer(config, False, [])
-    if trainer.strategy.root_device.type == "mps":
+    if isinstance(trainer.accelerator, MPSAccelerator):
         lacks = "has no float64, in which means are summed"
         raise ValueError(f"accelerator {config.accelerator} is MPS here, which {lacks}; take cpu")
     return trainer.world_size
@@ -123,7 +123,7 @@ def only_useful_words() -> Iterator[None]:
             ".*LeafSpec.*",
             ".*logging interval.*",
             ".*sync_dist=True.*",  # the means are summed over all ranks before they are logged
-            ".*recommended to use `Trainer\\(devices=1.*",  # no image is evaluated twice, see data.py
+            ".*recommended to use `Trainer\\(devices=1.*",  # no image is evaluated twice, see datamodule.InOrder
         ):
             warnings.filterwarnings("ignore", message)
         yield

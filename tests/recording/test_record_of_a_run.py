@@ -346,3 +346,24 @@ def test_a_helper_trains_the_runs_config_from_the_same_checkpoint(
     assert recording.train_as_helper() == exit_code
     how = {"folder": tmp_path / "checkpoints", "resume_from": Path(resume_from) if resume_from else None}
     assert asked == ["signals", ((ranks.CONFIG,), how)]
+
+
+# Afterwards
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
+@pytest.mark.parametrize("own", [[], ["epoch=1-step=4.ckpt", "last.ckpt", "epoch-0001-v1.ckpt"]])
+def test_only_the_checkpoints_of_a_finished_run_are_forgotten_and_not_what_a_callback_saved_beside_them(
+    run, status, own
+):
+    ours = ["best.ckpt", "best.ckpt.partial", "epoch-0001.ckpt", "epoch-0002.ckpt", "epoch-0003.ckpt.partial"]
+    run.folder.checkpoints.mkdir()
+    for name in [*ours, *own]:
+        (run.folder.checkpoints / name).touch()
+    run.journal.append("start", run_key="k", params={}, tags={}, parent="")
+    run.journal.append("end", status=status, tags={})
+    recording.forget_checkpoints(run.folder)
+    recording.forget_checkpoints(run.folder)
+    left = own if status == "FINISHED" else [*ours, *own]
+    assert sorted(path.name for path in run.folder.checkpoints.glob("*")) == sorted(left)
+    assert run.folder.checkpoints.exists() == bool(left)

@@ -57,3 +57,11 @@ def test_an_own_metric_that_no_seed_decides_is_told_with_its_first_epoch(recorde
     different, first, *_ = capsys.readouterr().out.splitlines()
     assert different == "different: 5 of 15 values of run one"
     assert first.startswith(f"first at epoch 1: train_unseeded was {was!r}, now 0.")
+
+
+def test_what_a_callback_saves_as_it_is_trained_again_is_left_nowhere(recorded, tmp_path, monkeypatch):
+    folder = recorded(callback="pytorch_lightning.callbacks:ModelCheckpoint")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert reproduction.reproduce(str(folder.path), "runs") == 0
+    assert list((tmp_path / "here").iterdir()) == []

@@ -334,7 +334,7 @@ def test_a_logger_around_nothing_takes_everything_and_writes_nothing(tmp_path, m
     monkeypatch.chdir(tmp_path)
     asks = Asks()
     found = trained(callbacks=[asks, LearningRateMonitor()])
-    assert asks.found == (None, None, None, None)
+    assert asks.found == ("", "", None, None)
     assert type(found.trainer.logger) is AtEpochs
     assert found.history[4]["lr-RMSprop"] == pytest.approx(0.01)
     assert list(tmp_path.iterdir()) == []

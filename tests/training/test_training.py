@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning_fabric.accelerators.mps import MPSAccelerator
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.nn import functional as F
 
 from pipeline.config import RunConfig
@@ -157,6 +158,16 @@ def test_auto_trains_where_lightning_would_choose_mps(apple_silicon):
     """In one process, as there, and in two."""
     assert fit.fit(config(accelerator="auto", epochs=1)).trainer.strategy.root_device.type == "cpu"
     assert trainer.check_hardware(config(accelerator="auto", devices="2", strategy="ddp")) == 2
+
+
+def test_a_strategy_that_knows_its_device_only_in_its_processes_is_not_asked(monkeypatch):
+    """As that of a TPU's several cores."""
+
+    def not_yet(self):
+        raise RuntimeError("Accessing the XLA device before processes have spawned is not allowed.")
+
+    monkeypatch.setattr(SingleDeviceStrategy, "root_device", property(not_yet, lambda self, device: None))
+    assert trainer.check_hardware(config()) == 1
 
 
 @pytest.mark.parametrize("accelerator", ["mps", "gpu"])
