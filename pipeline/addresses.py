@@ -8,10 +8,14 @@ SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCE
 SHORTEST_SECRET = 5  # a shorter value would blank out innocent words
 HIDDEN = "***"
 
-# Up to the last @ where a password follows the user: it may have a / ? # or @ that should have been escaped. Where a
-# whole port follows, it is a host and a port, and what has an @ behind them is no password.
-_PASSWORD = r"[^\s/?#'\"@:\[]*:(?!\d+(?:[/?#]|$))(?:(?!://)[^\s'\"])*"
-_USERINFO = re.compile(rf"(?<=://)(?:{_PASSWORD}|[^\s/?#'\"]*)@")
+# Up to the last @ where a password follows the user: it may have a / ? # or @ that should have been escaped. What a
+# server's address has of a whole port and a path is no password. A quote is part of it where words go on behind it.
+_QUOTE = r"['\"](?![\s,;:)\]}>]|$)"
+_PORT = r"(?:(?<=http://)|(?<=https://))[^\s/?#'\"@:\[]*:\d+/"
+_PASSWORD = rf"(?:[^\s/?#'\"@:\[]|{_QUOTE})*:(?:(?!://)[^\s'\"]|{_QUOTE})*"
+_USERINFO = re.compile(rf"(?<=://)(?!{_PORT})(?:{_PASSWORD}|(?:[^\s/?#'\"]|{_QUOTE})*)@")
+# In an address by itself: a server's whole, since no other @ is taken there; a database's as SQLAlchemy reads it.
+_ITS_USERINFO = re.compile(r"\A(https?://)[^/].*@|\A([\w+]+://)[^:/]*(?::[^@]*)?@", re.DOTALL)
 _QUERY = re.compile(r"([?&;](?=[\w.-]*(?:password|passwd|secret|token|credential|sig|key))[\w.-]+=)[^&;\s#'\"]+", re.I)
 
 
@@ -28,8 +32,9 @@ def without_secrets(text: str) -> str:
 
 def address_without_secrets(address: str) -> str:
     """The same for an address by itself, also one that lacks its scheme: `bob:pw@host:5000` becomes `host:5000`."""
-    scheme = "" if "://" in address else "http://"
-    return without_secrets(scheme + address).removeprefix(scheme)
+    if "://" in address:
+        return without_secrets(_ITS_USERINFO.sub(r"\1\2", address))
+    return without_secrets(f"http://{address}").removeprefix("http://")
 
 
 def secrets() -> list[str]:

@@ -111,7 +111,7 @@ def told(runs_dir: str, environ: Mapping[str, str] = os.environ) -> str:
     if uri := handed_on(environ).get("MLFLOW_TRACKING_URI"):
         return uri
     given = environ.get("MLFLOW_TRACKING_URI", "")
-    why = " (a password is not sent along)" if without_secrets(given) != given else ""
+    why = " (a password is not sent along)" if _may_hold_a_secret(given) else ""
     return f"MLflow as MLFLOW_TRACKING_URI says on the head, or else in {_shown(_store(_runs_dir(runs_dir)))}{why}"
 
 
@@ -126,9 +126,14 @@ def handed_on(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What the job gets of this environment: where to record. Secrets and paths of this machine it does not get."""
     found = {name: environ[name] for name in HANDED_ON if name in environ}
     uri = found.get("MLFLOW_TRACKING_URI", "")
-    if uri and (not uri.startswith(("http://", "https://")) or without_secrets(uri) != uri):
+    if uri and (not uri.startswith(("http://", "https://")) or _may_hold_a_secret(uri)):
         del found["MLFLOW_TRACKING_URI"]
     return {**found, "PYTHONUNBUFFERED": "1"}
+
+
+def _may_hold_a_secret(uri: str) -> bool:
+    """Whether the address should not leave this machine: where a password has an @ or / can only be guessed."""
+    return "@" in uri or without_secrets(uri) != uri
 
 
 def follow(client: Any, place: Place, job: str) -> int:

@@ -7,7 +7,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from requests import HTTPError, RequestException
 
-from pipeline.addresses import without_secrets
+from pipeline.addresses import address_without_secrets
 from pipeline.delivery.writer import Refusal, Writer
 from pipeline.mlflow_client.errors import ToldError, in_words, is_final
 from pipeline.terminal.shell import command, quoted
@@ -67,7 +67,7 @@ def of_the_place(error: Exception) -> str:
 
 def told_tracking_uri() -> str:
     """Where records go, as it may be told."""
-    return without_secrets(mlflow.get_tracking_uri())
+    return address_without_secrets(mlflow.get_tracking_uri())
 
 
 def why_blocked(error: MlflowException, writer: Writer, events: list[Event]) -> BlockedError | None:

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException, RestException
 from requests import HTTPError, RequestException, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.addresses import without_secrets
+from pipeline.addresses import address_without_secrets, without_secrets
 from pipeline.mlflow_client.lookups import NOT_THERE
 from pipeline.terminal.shell import UnreachableError
 
@@ -50,7 +50,7 @@ def _unreachable(error: Exception) -> str:
     status = _status(error)
     if not status:
         return in_words(error)
-    told = f"{without_secrets(mlflow.get_tracking_uri())} answers {status}, not as MLflow does"
+    told = f"{address_without_secrets(mlflow.get_tracking_uri())} answers {status}, not as MLflow does"
     if status in (401, 403):
         told += " (MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, say who asks)"
     return told
@@ -108,7 +108,7 @@ def _status(error: BaseException) -> int | None:
 def in_words(error: BaseException) -> str:
     """An error in one line that fits a terminal and tells no secret."""
     text = without_secrets(" ".join(str(error).split()))
-    uri = without_secrets(mlflow.get_tracking_uri())
+    uri = address_without_secrets(mlflow.get_tracking_uri())
     if isinstance(error, ToldError):
         return text
     if isinstance(error, sqlite3.Error):

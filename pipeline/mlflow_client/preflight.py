@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from pipeline.addresses import address_without_secrets, without_secrets
+from pipeline.addresses import address_without_secrets
 from pipeline.config import ConfigError
 from pipeline.mlflow_client.lookups import DELETED, MISSING, ServerStore, SqliteStore, StoreFileError
 from pipeline.mlflow_client.naming import problems_of
@@ -28,9 +28,10 @@ UNITY_CATALOG = re.compile(r"(databricks-uc|uc)(:|$)")
 DATABASES = ("postgresql", "mysql", "mssql")
 SCHEMES = ("http", "https", "sqlite", *DATABASES, "file", "databricks")
 ELSEWHERE = "give sqlite:///mlflow.db, a server's http://HOST:PORT, or nothing"
-NO_PORT = (  # without the library's own words: what it took for the port may be part of a password
-    f"is no address (its port is no number up to 65535); write / ? # @ of a password as %2F %3F %23 %40, or {ELSEWHERE}"
-)
+ESCAPE = f"write / ? # @ of a password as %2F %3F %23 %40, or {ELSEWHERE}"
+# Without the libraries' own words: what they take for the port or the host may be part of a password.
+NO_PORT = f"is no address (its port is no number up to 65535); {ESCAPE}"
+NO_HOST = f"is no address (an @ stands in its host or behind it); {ESCAPE}"
 
 
 def check(params: Mapping[str, object]) -> None:
@@ -109,7 +110,7 @@ def _check_content(uri: str, experiment_name: str, *, known_run: str, folder: Pa
         _check_experiment_id(store, uri, experiment_id)
     elif not os.environ.get("MLFLOW_ENABLE_WORKSPACES") and store.experiment_named(experiment_name) == DELETED:
         raise ValueError(
-            f"experiment {experiment_name!r} has been deleted in {without_secrets(uri)}: "
+            f"experiment {experiment_name!r} has been deleted in {address_without_secrets(uri)}: "
             "restore it (mlflow experiments restore), or give another name with --experiment_name"
         )
 
@@ -124,7 +125,7 @@ def _check_run(store: SqliteStore | ServerStore, uri: str, run_id: str, folder: 
         fault, advice = "has been deleted in", f"restore it (mlflow runs restore --run-id {run_id})"
     again = command("sync", folder.name, "--as-new", runs_dir=folder.parent) if folder else ""
     other = f"send the record elsewhere: {again}" if folder else "unset it"
-    raise ValueError(f"{what} {fault} {without_secrets(uri)}: {advice}, or {other}")
+    raise ValueError(f"{what} {fault} {address_without_secrets(uri)}: {advice}, or {other}")
 
 
 def _check_experiment_id(store: SqliteStore | ServerStore, uri: str, experiment_id: str) -> None:
@@ -135,7 +136,9 @@ def _check_experiment_id(store: SqliteStore | ServerStore, uri: str, experiment_
     if stage == DELETED:
         fault, advice = "has been deleted in", f"restore it (mlflow experiments restore -x {experiment_id})"
     other = "unset it: --experiment_name then says where the run goes"
-    raise ValueError(f"MLFLOW_EXPERIMENT_ID {experiment_id!r} {fault} {without_secrets(uri)}: {advice}, or {other}")
+    raise ValueError(
+        f"MLFLOW_EXPERIMENT_ID {experiment_id!r} {fault} {address_without_secrets(uri)}: {advice}, or {other}"
+    )
 
 
 def address_problem(uri: str) -> str:
@@ -163,6 +166,8 @@ def _server_problem(parts: SplitResult) -> str:
         port = parts.port
     except ValueError:
         return NO_PORT
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return NO_HOST
     return "" if parts.hostname and port != 0 else f"names no host; {ELSEWHERE}"
 
 
@@ -187,7 +192,10 @@ def _driver_problem(uri: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        make_url(uri).get_dialect().import_dbapi()
+        url = make_url(uri)
+        if "@" in f"{url.host}/{url.database}":  # the driver tells in its own words the host that it looked for
+            return NO_HOST
+        url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         return f"needs the package {error.name}, which is not installed here; install it, or {ELSEWHERE}"
     except (ImportError, ArgumentError) as error:

@@ -61,7 +61,14 @@ def test_the_shell_there_makes_the_store_of_it_unless_it_has_one(runs_dir, store
 
 @pytest.mark.parametrize(
     ("uri", "goes"),
-    [("http://mlflow:5000", True), ("http://bob:pw@mlflow:5000", False), ("sqlite:///mlflow.db", False)],
+    [
+        ("http://mlflow:5000", True),
+        ("http://bob:pw@mlflow:5000", False),
+        ("http://bob:2024#Secret@mlflow:5000", False),
+        ("http://bob:1/2@mlflow:5000", False),
+        ("http://bob:it', 's@mlflow:5000", False),
+        ("sqlite:///mlflow.db", False),
+    ],
 )
 def test_a_servers_address_goes_along_unless_it_holds_a_secret(uri, goes):
     environ = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_TRACKING_PASSWORD": "pw", "HOME": "/me"}

@@ -36,6 +36,13 @@ KNOBS = ["--dataset", "digits", "--epochs", "1", "--hidden_units", "16", "--acce
         ("http://bob:1/2@host/", "http://bob:1/2@host/"),  # for all that can be seen a host, a port and a path
         ("http://bob:12345@host and http://bob:123S/3@host", "http://host and http://host"),
         ("http://h:5000,http://bob:a/b@h:1", "http://h:5000,http://h:1"),
+        ("no answer from http://bob:2024#Secret@mlflow:5000", "no answer from http://mlflow:5000"),
+        ("http://bob:2024?Secret@mlflow:5000/x", "http://mlflow:5000/x"),
+        ("postgresql://bob:1/2@db/x", "postgresql://db/x"),  # there a port is followed by no @
+        ("run 1 in postgresql://bob:it's@db/x", "run 1 in postgresql://db/x"),
+        ("'http://o'bob:a\"b'@h:1' is none", "'http://h:1' is none"),
+        ("'http://h:5000','http://bob:pw@h'", "'http://h:5000','http://h'"),
+        ('{"uri":"http://h:5000","mail":"a@b"}', '{"uri":"http://h:5000","mail":"a@b"}'),
         ("http://host:5000/models@champion", "http://host:5000/models@champion"),
         ("http://[::1]:5000/models@champion", "http://[::1]:5000/models@champion"),
         ("http://host/x?mail=a@b", "http://host/x?mail=a@b"),
@@ -54,6 +61,10 @@ def test_an_address_is_told_without_its_secrets(told, without):
         ("bob:S3cret/Pass@host:5000/x", "host:5000/x"),
         ("bob@host", "host"),
         ("http://bob:S3cret/Pass@host", "http://host"),
+        ("http://bob:1/2@host/", "http://host/"),
+        ("http://it's', me:pw@host", "http://host"),
+        ("postgresql://bob:it', 's@db/x?user=u@srv", "postgresql://db/x?user=u@srv"),
+        ("sqlite:////home/you:a@b/mlflow.db", "sqlite:////home/you:a@b/mlflow.db"),
         ("host:5000/models@champion", "host:5000/models@champion"),
         ("./a@b", "./a@b"),
     ],
@@ -62,7 +73,9 @@ def test_an_address_by_itself_is_told_without_them_also_where_it_lacks_its_schem
     assert address_without_secrets(address) == shown
 
 
-@pytest.mark.parametrize("part", ["a", "://", "://a:", "://a:b/", "://a@", "&key", "&keyx=", "?token"])
+@pytest.mark.parametrize(
+    "part", ["a", "://", "://a:", "://a:b/", "://a@", "&key", "&keyx=", "?token", "://a'", "'", "://'a:'"]
+)
 def test_long_lines_are_looked_through_once(part):
     """Each would take minutes if its end were looked for from every place."""
     assert without_secrets(part * 100_000) == part.replace("a@", "") * 100_000
