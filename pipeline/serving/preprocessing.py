@@ -26,8 +26,12 @@ WORK_SIDE = 1_000
 CONTRAST = 32  # in grey levels: less is a blank image
 JPEG, SCAN, END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # FF before another byte is data, or a mark within them
+FIRST_SEGMENT = re.compile(rb"\xff[\xc0-\xc7\xc9-\xcf\xda-\xef\xfe]")  # up to the first scan: what Pillow takes for one
 MAX_SCANS = 100  # a progressive JPEG has ten; thousands take minutes to decode
 MAX_SEGMENTS = 10_000  # a photo has fifty; Pillow takes a second for a million
+MAX_JUNK = 64 * 1024  # bytes; a photo has none; Pillow goes through them one by one, seconds for 16 MB
+PNG, PROFILE = b"\x89PNG\r\n\x1a\n", b"iCCP"
+MAX_CHUNKS = 10_000  # 16 MB in the usual 8 KB have 2,000; Pillow takes seconds for a million
 # The size is checked below, for one file: Pillow's own check warns, and warnings are the process's, not a thread's.
 Image.MAX_IMAGE_PIXELS = None
 SEND = "send a PNG or JPEG file, at most 16 megapixels"
@@ -58,7 +62,9 @@ def _decode(content: bytes, pixels_of: Callable[[Image.Image], NDArray[Any]]) ->
     """The pixels of an image file; its size is looked at before it is unpacked."""
     try:
         if content.startswith(JPEG):
-            _check_scans(content)
+            _check_segments(content)
+        elif content.startswith(PNG):
+            _check_chunks(content)
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
@@ -73,14 +79,19 @@ def _decode(content: bytes, pixels_of: Callable[[Image.Image], NDArray[Any]]) ->
         raise ImageError(f"the image cannot be read ({type(error).__name__}: {str(error)[:80]})") from None
 
 
-def _check_scans(jpeg: bytes) -> None:
-    """Make sure that its decoding comes to an end: the segments up to the image's end are gone through as libjpeg does.
+def _check_segments(jpeg: bytes) -> None:
+    """Make sure that its decoding comes to an end: the segments up to the image's end are gone through as they will be.
 
-    What is no marker's is passed over at once, so that neither data nor what follows the image is taken for scans.
+    Pillow reads those up to the first scan, libjpeg all. What is no marker's is passed over at once, so that neither
+    data nor what follows the image is taken for scans.
     """
-    place, scans = 2, 0
+    place, scans, junk = 2, 0, 0
     for _ in range(MAX_SEGMENTS):
-        marker = SEGMENT.search(jpeg, place)
+        marker = (SEGMENT if scans else FIRST_SEGMENT).search(jpeg, place)
+        if not scans:
+            junk += (marker.start() if marker else len(jpeg)) - place
+        if junk > MAX_JUNK:
+            raise ImageError(f"the JPEG has more than {MAX_JUNK // 1024} KiB of junk before its first scan")
         if marker is None or marker[0] == END:
             return
         scans += marker[0] == SCAN
@@ -88,6 +99,20 @@ def _check_scans(jpeg: bytes) -> None:
             raise ImageError(f"the JPEG has more than {MAX_SCANS} scans")
         place = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
     raise ImageError(f"the JPEG has more than {MAX_SEGMENTS:,} segments")
+
+
+def _check_chunks(png: bytes) -> None:
+    """Make sure of the same: each chunk is a step in Python, and each colour profile may unpack to a megabyte."""
+    place, profiles = len(PNG), 0
+    for _ in range(MAX_CHUNKS):
+        kind = png[place + 4 : place + 8]
+        if not kind or kind == b"IEND":
+            return
+        profiles += kind == PROFILE
+        if profiles > 1:
+            raise ImageError("the PNG has more than one colour profile")
+        place += 12 + int.from_bytes(png[place : place + 4], "big")  # its length, kind and checksum beside its bytes
+    raise ImageError(f"the PNG has more than {MAX_CHUNKS:,} chunks")
 
 
 def _grey_levels(image: Image.Image) -> NDArray[np.float32]:

@@ -1,5 +1,8 @@
 """Which image files are read, and which grey levels are in them."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -122,6 +125,57 @@ def test_ten_thousand_segments_are_told_before_pillow_reads_them_one_by_one(monk
     assert np.array_equal(read_image(few), read_image(jpeg))
     monkeypatch.setattr(preprocessing.Image, "open", None)
     assert told(many) == f"the JPEG has more than 10,000 segments; {SEND}"
+
+
+JUNK = 64 * 1024
+
+
+@pytest.mark.parametrize("junk", [b"\xff", b"\xff\x00", b"junk", b"\xff\xd0", b"\xff\xd8", b"\xff\xd9", b"\xff\xf0"])
+def test_what_pillow_would_go_through_byte_by_byte_before_the_first_scan_is_told_before(monkeypatch, junk):
+    jpeg, comment = as_file(drawn(), "JPEG"), b"\xff\xfe\x00\x02"
+    monkeypatch.setattr(preprocessing.Image, "open", None)
+    words = f"the JPEG has more than 64 KiB of junk before its first scan; {SEND}"
+    allowed, half = junk * (JUNK // len(junk)), junk * (JUNK // 2 // len(junk))
+    assert told(jpeg[:2] + comment + allowed + jpeg[2:]) != words
+    assert told(jpeg[:2] + comment + allowed + junk + jpeg[2:]) == words
+    assert told(jpeg[:2] + (comment + half) * 3 + jpeg[2:]) == words
+    assert told(jpeg[:2] + comment + allowed + junk) == words
+
+
+def test_a_photo_with_some_junk_before_its_scan_is_read_and_its_own_data_is_none():
+    jpeg = as_file(drawn(), "JPEG")
+    for junk in (b"\xff", b"\xff\x00", b"junk"):
+        assert np.array_equal(read_image(jpeg[:2] + b"\xff\xfe\x00\x02" + junk * 16_000 + jpeg[2:]), read_image(jpeg))
+    assert np.array_equal(read_image(jpeg + b"j" * 10 * JUNK), read_image(jpeg))
+    noise = Image.fromarray(np.random.RandomState(0).randint(0, 256, (800, 800)).astype(np.uint8))
+    assert len(as_file(noise, "JPEG")) > 4 * JUNK
+    assert decoded(noise, "JPEG").shape == (800, 800)
+
+
+def chunk(kind, data=b""):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(("kind", "place"), [(b"abCd", 33), (b"tEXt", 33), (b"abCd", -12), (b"IDAT", -12)])
+def test_ten_thousand_chunks_of_a_png_are_told_before_pillow_reads_them_one_by_one(monkeypatch, kind, place):
+    png, more = as_file(drawn()), chunk(kind)
+    few, many = (png[:place] + more * count + png[place:] for count in (9_000, 1_300_000))
+    assert np.array_equal(read_image(few), read_image(png))
+    assert np.array_equal(read_image(png + more * 20_000), read_image(png))  # nobody reads on behind the end
+    monkeypatch.setattr(preprocessing.Image, "open", None)
+    assert told(many) == f"the PNG has more than 10,000 chunks; {SEND}"
+
+
+def test_a_png_has_one_colour_profile_as_each_may_unpack_to_a_megabyte(monkeypatch):
+    png, profile = as_file(drawn()), chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(1_000_000)))
+    assert np.array_equal(read_image(png[:33] + profile + png[33:]), read_image(png))
+    monkeypatch.setattr(preprocessing.Image, "open", None)
+    assert told(png[:33] + profile * 2 + png[33:]) == f"the PNG has more than one colour profile; {SEND}"
+
+
+@pytest.mark.parametrize("end", [8, 10, 14, 30, 60])
+def test_a_png_cut_off_anywhere_is_told_by_pillow(end):
+    assert told(as_file(drawn())[:end]).endswith(SEND)
 
 
 # Grey levels.
