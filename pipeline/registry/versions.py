@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from requests import RequestException
 
+from pipeline.addresses import without_secrets
 from pipeline.data_spec import DataSpec
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.errors import is_not_there
@@ -96,7 +97,7 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
         black_and_white = np.stack([np.zeros(spec.sent_shape), np.full(spec.sent_shape, 255)]).astype(np.float32)
         answer = loaded.predict(black_and_white)
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        reason = f"{type(error).__name__}: {_in_short(error)}"
         raise NotServableError(f"{name} version {version} cannot be opened ({reason})") from None
     classes = len(spec.classes)
     if answer.shape != (2, classes) or answer.min() < 0 or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
@@ -108,14 +109,19 @@ def _fetched(uri: str, what: str, folder: Path) -> Path:
     """The model's files; what is not there (deleted by hand, a disk that is not mounted) is the version's fault."""
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except RequestException as error:
-        if getattr(error.response, "status_code", None) != 404:
-            raise
-        reason = "the server does not have its files"
     except MlflowException as error:
         if not is_not_there(error):
             raise
-        reason = " ".join(str(error).split())[:160]
-    except OSError as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        reason = _in_short(error)
+    except Exception as error:  # of whichever client the place of the files has: requests', Azure's, the system's
+        if getattr(getattr(error, "response", None), "status_code", None) == 404:
+            reason = "the server does not have its files"
+        elif isinstance(error, OSError) and not isinstance(error, RequestException):
+            reason = f"{type(error).__name__}: {_in_short(error)}"
+        else:
+            raise
     raise NotServableError(f"{what} cannot be fetched ({reason})")
+
+
+def _in_short(error: Exception) -> str:
+    return without_secrets(" ".join(str(error).split()))[:160]  # a secret cut in half would not be known

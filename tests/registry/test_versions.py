@@ -1,6 +1,7 @@
 """A version opened: only what gives ten probabilities for an image is, and what is not there is told."""
 
 import re
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -165,6 +166,14 @@ def test_a_long_reason_is_cut(stored, tmp_path, monkeypatch):
     assert str(error.value) == f"m version 7 cannot be opened (RuntimeError: so it {'x' * 154})"
 
 
+class ResourceNotFoundError(Exception):
+    """As Azure's client has it: none of requests', and no OSError."""
+
+    def __init__(self, status):
+        super().__init__("the client's own words")
+        self.response = SimpleNamespace(status_code=status)
+
+
 def answer(status):
     response = requests.Response()
     response.status_code = status
@@ -175,6 +184,7 @@ def answer(status):
     ("error", "reason"),
     [
         (answer(404), "the server does not have its files"),
+        (ResourceNotFoundError(404), "the server does not have its files"),
         (missing("\n Model 'm-1' "), "Model 'm-1' not found"),
         (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "x" * 500}), None),
         (FileNotFoundError(2, "No such file", "a  b"), "FileNotFoundError: [Errno 2] No such file: 'a b'"),
@@ -191,7 +201,32 @@ def test_files_that_are_not_there_are_the_versions_fault(monkeypatch, tmp_path, 
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("error", [answer(500), answer(403), requests.ConnectionError("no"), MlflowException("dead")])
+SECRET = "of http://bob:" + "pw" * 50 + "@host/x "
+
+
+def test_a_secret_in_the_reason_is_taken_out_before_it_is_cut_in_half(stored, monkeypatch, tmp_path):
+    def refuse(*words, **options):
+        raise OSError(f"the file {SECRET * 4}")
+
+    reason = f"(OSError: {('the file ' + 'of http://host/x ' * 4).strip()})"
+    (stored[0] / "MLmodel").write_text(MLMODEL)
+    monkeypatch.setattr(onnx_session.onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(NotServableError) as error:
+        opened(tmp_path)
+    assert str(error.value) == f"m version 7 cannot be opened {reason}"
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", refuse)
+    with pytest.raises(NotServableError) as error:
+        opened(tmp_path)
+    assert str(error.value) == f"m version 7 cannot be fetched {reason}"
+
+
+OTHERS = [
+    *(answer(500), answer(403), ResourceNotFoundError(503), requests.HTTPError("no answer at all")),
+    *(requests.ConnectionError("no"), MlflowException("dead"), RuntimeError("No such file or directory")),
+]
+
+
+@pytest.mark.parametrize("error", OTHERS)
 def test_a_server_that_does_not_answer_is_no_version_that_is_broken(monkeypatch, tmp_path, error):
     def refuse(**words):
         raise error
