@@ -1,4 +1,4 @@
-"""A model registry of this process, whose alias, versions and answers change as a test wants, and its follower."""
+"""A model registry of this process, whose alias, versions and answers change as a test wants, and its watcher."""
 
 import itertools
 from pathlib import Path
@@ -9,7 +9,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 
 from pipeline.data_spec import MNIST
 from pipeline.registry.versions import NotServableError
-from pipeline.serving.alias_watcher import Follower
+from pipeline.serving.alias_watcher import AliasWatcher
 from pipeline.serving.metrics import Telemetry
 
 AWAY = "API request to http://x failed with timeout exception"
@@ -61,12 +61,12 @@ class Registry:
         return SimpleNamespace(name=name, version=version, run_id=run_id, spec=MNIST)
 
 
-def follower_of(registry, poll_s=1.0):
-    return Follower(registry, "digits", "champion", poll_s, Telemetry())
+def watcher_of(registry, poll_s=1.0):
+    return AliasWatcher(registry, "digits", "champion", poll_s, Telemetry())
 
 
-def look(follower):
-    """As the follower's thread does it, once."""
+def look(watcher):
+    """As the watcher's thread does it, once."""
     waits = iter([False, True])
-    follower._stop = SimpleNamespace(wait=lambda pause: next(waits))
-    follower._follow()
+    watcher._stop = SimpleNamespace(wait=lambda pause: next(waits))
+    watcher._follow()

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data_spec import MNIST
-from pipeline.serving.alias_watcher import Follower
+from pipeline.serving.alias_watcher import AliasWatcher
 from pipeline.serving.app import make_app
 from pipeline.serving.metrics import Telemetry
 from tests.asgi import ask
@@ -54,14 +54,14 @@ def file_of(mark):
 
 
 def service_of(model=None, token="", hosts=None, trouble=None):
-    """The service with its follower in `follower`, its log lines in `lines`, FastAPI in `framework`."""
+    """The service with its watcher in `watcher`, its log lines in `lines`, FastAPI in `framework`."""
     telemetry = Telemetry()
-    follower = Follower(None, "mnist-mlp", "champion", 1, telemetry)
-    follower.current, follower.trouble = model, trouble
+    watcher = AliasWatcher(None, "mnist-mlp", "champion", 1, telemetry)
+    watcher.current, watcher.trouble = model, trouble
     if model is not None:
         telemetry.serving(model.name, model.version, model.spec.classes)
-    service = make_app(follower, telemetry, token, hosts)
-    service.follower, service.lines = follower, []
+    service = make_app(watcher, telemetry, token, hosts)
+    service.watcher, service.lines = watcher, []
     service.framework = service.app.app.app.app  # behind Admission, WholeBody and ShortCut
     telemetry.access = SimpleNamespace(write=service.lines.append)
     return service

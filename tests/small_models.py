@@ -27,7 +27,7 @@ def export(spec, path, seed=0):
 
 
 def loaded_of(spec, folder, version="1", name="pets"):
-    """A version as the follower has it."""
+    """A version as the watcher has it."""
     session = open_network(export(spec, folder / f"{name}-{version}.onnx", int(version)), threads=1)
     return Loaded(name, version, f"run{version}", session, session.get_inputs()[0].name, spec)
 

@@ -17,7 +17,7 @@ from pipeline.serving.app import make_app
 from pipeline.serving.metrics import Telemetry
 from tests.asgi import ask, run_fast
 from tests.conftest import ROOT
-from tests.fake_registry import Registry, follower_of
+from tests.fake_registry import Registry, watcher_of
 
 README = ROOT / "README.md"
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "mutants.md")
@@ -124,7 +124,7 @@ def test_the_table_of_knobs_is_that_of_the_code(monkeypatch):
 
 
 def test_the_table_of_routes_is_that_of_the_service():
-    app = make_app(follower_of(Registry()), Telemetry())
+    app = make_app(watcher_of(Registry()), Telemetry())
     schema = run_fast(ask(app, path="/openapi.json", headers=[("host", "127.0.0.1")])).json
     routes = {(method.upper(), path) for path, of in schema["paths"].items() for method in of}
     page = (ROOT / "docs/http.md").read_text()
@@ -136,7 +136,7 @@ def test_the_table_of_routes_is_that_of_the_service():
 
 @every_document
 def test_addresses_of_the_service_are_answered(document):
-    app = make_app(follower_of(Registry()), Telemetry())
+    app = make_app(watcher_of(Registry()), Telemetry())
     text = document.read_text()
     paths = set(re.findall(r"127\.0\.0\.1:500[01](/[\w./]*)", text)) | set(re.findall(r"`(/[a-z.]+)`", text))
     for path in paths - {"/"}:

@@ -38,7 +38,7 @@ def identity_of(entry: Any) -> Identity:
     return Identity(str(entry.version), entry.run_id or "", model_id, entry.source or "", created)
 
 
-class Follower:
+class AliasWatcher:
     """Looks at the alias `models:/NAME@ALIAS` every so often and exchanges the version that serves.
 
     A request takes `current` once and keeps it, so none is read for one version and answered by another. A registry
@@ -55,7 +55,7 @@ class Follower:
         self._stop = threading.Event()
 
     def start(self) -> None:
-        threading.Thread(target=self._follow, name="follower", daemon=True).start()
+        threading.Thread(target=self._follow, name="alias watcher", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -92,13 +92,7 @@ class Follower:
         """Fetch and open a version; the registry is asked again, as it may have changed while files were fetched."""
         version = identity.version
         with tempfile.TemporaryDirectory(prefix="pipeline-model-") as folder:
-            try:
-                loaded = load(f"models:/{self.name}/{version}", self.name, version, identity.run_id, Path(folder))
-            except Exception as error:
-                if not _is_gone(error):
-                    raise
-                reason = without_secrets(" ".join(str(error).split()))[:160]
-                raise NotServableError(f"the files of {self.name} version {version} are missing ({reason})") from None
+            loaded = load(f"models:/{self.name}/{version}", self.name, version, identity.run_id, Path(folder))
         if identity_of(self.client.get_model_version(self.name, version)) != identity:
             raise NotServableError(f"{self.name} version {version} was made anew while it was fetched")
         return loaded
@@ -126,13 +120,3 @@ class Follower:
             self.trouble = trouble
             log.warning("following the alias", extra={"trouble": trouble})
         self.telemetry.following.set(error is None)
-
-
-def _is_gone(error: Exception) -> bool:
-    """Whether a store says that there are no such files, which no waiting mends."""
-    if isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
-        return True
-    response = getattr(error, "response", None)
-    if getattr(response, "status_code", None) == 404:
-        return True
-    return isinstance(error, OSError) and "No such file or directory" in str(error)

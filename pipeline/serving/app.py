@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipeline.data_spec import DataSpec
 from pipeline.registry.versions import Loaded
 from pipeline.serving import protocol, schemas
-from pipeline.serving.alias_watcher import Follower
+from pipeline.serving.alias_watcher import AliasWatcher
 from pipeline.serving.batching import Batcher
 from pipeline.serving.hosts import Hosts
 from pipeline.serving.metrics import Telemetry
@@ -65,7 +65,7 @@ class ShortCut:
         await self.straight.get((scope["method"], scope["path"]), self.app)(scope, receive, send)
 
 
-def make_app(follower: Follower, telemetry: Telemetry, token: str = "", hosts: Hosts | None = None) -> ASGIApp:
+def make_app(watcher: AliasWatcher, telemetry: Telemetry, token: str = "", hosts: Hosts | None = None) -> ASGIApp:
     """The service as an ASGI application.
 
     Without `token` clients need none; without `hosts` it may be called by names that nobody can take over.
@@ -79,14 +79,14 @@ def make_app(follower: Follower, telemetry: Telemetry, token: str = "", hosts: H
         redirect_slashes=False,
         exception_handlers=handlers(telemetry.errors),
     )
-    _add_predictions(app, follower, telemetry)
-    _add_facts(app, follower, telemetry)
-    _describe(app, follower)
+    _add_predictions(app, watcher, telemetry)
+    _add_facts(app, watcher, telemetry)
+    _describe(app, watcher)
     routes = {path for route in app.routes if (path := getattr(route, "path", ""))}
     return Observed(Admission(WholeBody(ShortCut(app)), token, hosts or Hosts()), telemetry, routes)
 
 
-def _describe(app: FastAPI, follower: Follower) -> None:
+def _describe(app: FastAPI, watcher: AliasWatcher) -> None:
     """Let /openapi.json tell what the version takes and gives that serves at the moment."""
 
     @lru_cache(maxsize=8)
@@ -99,13 +99,13 @@ def _describe(app: FastAPI, follower: Follower) -> None:
         return document
 
     def openapi() -> dict[str, Any]:
-        loaded = follower.current
+        loaded = watcher.current
         return described(loaded.spec) if loaded else FastAPI.openapi(app)
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
+def _add_predictions(app: FastAPI, watcher: AliasWatcher, telemetry: Telemetry) -> None:
     batcher = Batcher()
     described: dict[str, Any] = {"methods": ["POST"], "response_description": "the predictions"}
     described["responses"] = refusals(400, 401, 403, 408, 413, 415, 503, "4XX")  # the last in place of FastAPI's 422
@@ -123,7 +123,7 @@ def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> 
 
     async def invocations(scope: Scope, receive: Receive, send: Send) -> None:
         """Probabilities of raw examples, as `mlflow models serve` gives them; X-Model-Version says whose."""
-        loaded = follower.serving()
+        loaded = watcher.serving()
         contract = contract_of(loaded.spec)
         kind = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
         body = (await receive())["body"]
@@ -150,7 +150,7 @@ def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> 
     @app.api_route("/predict", response_model=schemas.Answer, openapi_extra=schemas.UNKNOWN_FILES, **described)
     async def predict(request: Request, show: bool = False) -> Response:
         """The class of each image file, or of each row of a table; `show=true`: with the image that the model saw."""
-        loaded = follower.serving()
+        loaded = watcher.serving()
         contract = contract_of(loaded.spec)
         names, examples = await protocol.examples_of(request, contract)
         probabilities, headers = await predicted(request.scope, loaded, examples)
@@ -158,7 +158,7 @@ def _add_predictions(app: FastAPI, follower: Follower, telemetry: Telemetry) -> 
         return Response(answer.model_dump_json(), headers=headers)
 
 
-def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
+def _add_facts(app: FastAPI, watcher: AliasWatcher, telemetry: Telemetry) -> None:
     @app.get("/ping", response_class=PlainTextResponse)
     async def ping() -> Response:
         """200 while the process lives."""
@@ -167,26 +167,26 @@ def _add_facts(app: FastAPI, follower: Follower, telemetry: Telemetry) -> None:
     @app.get("/ready", responses=refusals(503))
     async def ready() -> schemas.Ready:
         """200 once a model is loaded."""
-        loaded = follower.serving()
+        loaded = watcher.serving()
         return schemas.Ready(model=loaded.name, version=loaded.version)
 
     @app.get("/health", responses=refusals(503))
     async def health() -> schemas.Health:
         """Which version serves, and what is in the way of following the alias, if anything."""
-        loaded = follower.serving()
+        loaded = watcher.serving()
         return schemas.Health(
-            status="following" if follower.trouble is None else "not following",
+            status="following" if watcher.trouble is None else "not following",
             model=loaded.name,
-            alias=follower.alias,
+            alias=watcher.alias,
             version=loaded.version,
             run_id=loaded.run_id,
-            trouble=follower.trouble,
+            trouble=watcher.trouble,
         )
 
     @app.get("/model", responses=refusals(401, 403, 503))
     async def model() -> schemas.Model:
         """What the version that serves takes, and its classes."""
-        loaded = follower.serving()
+        loaded = watcher.serving()
         spec = loaded.spec
         return schemas.Model(
             model=loaded.name,

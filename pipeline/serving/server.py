@@ -17,7 +17,7 @@ import uvicorn
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.registry.versions import NotServableError, UnknownModelError
-from pipeline.serving.alias_watcher import Follower
+from pipeline.serving.alias_watcher import AliasWatcher
 from pipeline.serving.app import make_app
 from pipeline.serving.connections import Connection, Limits, Room
 from pipeline.serving.hosts import Hosts, is_number
@@ -45,19 +45,19 @@ def serve(
         client = connect(looking_for="models")
     listening = _listen(host, port)
     telemetry = Telemetry()
-    follower = Follower(client, model, alias, poll_s, telemetry)
+    watcher = AliasWatcher(client, model, alias, poll_s, telemetry)
     try:
-        follower.look()
-        follower.note(None)
+        watcher.look()
+        watcher.note(None)
     except (UnknownModelError, NotServableError):
         listening.close()
         raise
     except Exception as error:  # the registry does not answer: begin all the same, not ready until it does
-        follower.note(error)
-    app = make_app(follower, telemetry, os.environ.get(TOKEN, ""), hosts)
+        watcher.note(error)
+    app = make_app(watcher, telemetry, os.environ.get(TOKEN, ""), hosts)
     room = Room(Limits().scaled_to(_files_for(Limits().files)), lambda reason: telemetry.ends.labels(reason).inc())
     telemetry.connections.set_function(lambda: room.total)
-    _tell(host, listening.getsockname()[1], follower)
+    _tell(host, listening.getsockname()[1], watcher)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -73,9 +73,9 @@ def serve(
     sys.setswitchinterval(GIVE_WAY_S)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises it again when all is answered
-    follower.start()
+    watcher.start()
     uvicorn.Server(config).run(sockets=[listening])
-    follower.stop()
+    watcher.stop()
     telemetry.access.flush()
     return 0
 
@@ -107,9 +107,9 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _tell(host: str, port: int, follower: Follower) -> None:
-    loaded = follower.current
-    what = f"{follower.name} version {loaded.version}" if loaded else f"nothing yet ({follower.trouble})"
+def _tell(host: str, port: int, watcher: AliasWatcher) -> None:
+    loaded = watcher.current
+    what = f"{watcher.name} version {loaded.version}" if loaded else f"nothing yet ({watcher.trouble})"
     print(
         f"serving {what} at http://{_shown(host)}:{port} - ask it there in a browser, or POST /invocations, /predict",
         flush=True,

@@ -1,4 +1,4 @@
-"""The follower on a real registry, in this process: what a version is, and what cannot be one."""
+"""The watcher on a real registry, in this process: what a version is, and what cannot be one."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.mlflow_client.connection import connect
 from pipeline.networks.mlp import MLP
 from pipeline.registry import log_model
 from pipeline.registry.versions import NotServableError, UnknownModelError
-from pipeline.serving.alias_watcher import Follower
+from pipeline.serving.alias_watcher import AliasWatcher
 from pipeline.serving.metrics import Telemetry
 from pipeline.training.onnx_export import IR, OPSET, export_onnx
 from tests.conftest import ready_store
@@ -45,36 +45,36 @@ def store(tmp_path_factory):
     mlflow.set_tracking_uri(before)
 
 
-def follower_of(client, name):
-    return Follower(client, name, "champion", 1.0, Telemetry())
+def watcher_of(client, name):
+    return AliasWatcher(client, name, "champion", 1.0, Telemetry())
 
 
 def test_a_model_deleted_and_made_anew_is_exchanged_though_its_number_is_the_same(store):
     client, new = store
     first = new("anew", 1)
-    follower = follower_of(client, "anew")
-    follower.look()
-    before = follower.current.predict(IMAGES)
+    watcher = watcher_of(client, "anew")
+    watcher.look()
+    before = watcher.current.predict(IMAGES)
     client.delete_registered_model("anew")
     with pytest.raises(UnknownModelError, match="no registered model"):
-        follower.look()
-    assert follower.current.run_id == first.run_id
+        watcher.look()
+    assert watcher.current.run_id == first.run_id
     second = new("anew", 2)
-    follower.look()
-    assert (str(first.version), str(second.version), follower.current.version) == ("1", "1", "1")
-    assert follower.current.run_id == second.run_id
-    assert not np.array_equal(follower.current.predict(IMAGES), before)
+    watcher.look()
+    assert (str(first.version), str(second.version), watcher.current.version) == ("1", "1", "1")
+    assert watcher.current.run_id == second.run_id
+    assert not np.array_equal(watcher.current.predict(IMAGES), before)
 
 
 def test_a_version_deleted_while_it_serves_goes_on_and_is_told(store):
     client, new = store
     entry = new("deleted", 1)
-    follower = follower_of(client, "deleted")
-    follower.look()
+    watcher = watcher_of(client, "deleted")
+    watcher.look()
     client.delete_model_version("deleted", entry.version)
     with pytest.raises(UnknownModelError, match="no alias 'champion'"):
-        follower.look()
-    assert follower.current.run_id == entry.run_id
+        watcher.look()
+    assert watcher.current.run_id == entry.run_id
 
 
 def network(folder):
@@ -101,16 +101,16 @@ def test_what_is_no_model_of_ours_leaves_the_old_one_serving(store, damage):
     client, new = store
     name = damage.__name__
     first = new(name, 1)
-    follower = follower_of(client, name)
-    follower.look()
+    watcher = watcher_of(client, name)
+    watcher.look()
     second = new(name, 2)
     location = client.get_logged_model(second.source.removeprefix("models:/")).artifact_location
     damage(Path(location.removeprefix("file://")))
     with pytest.raises(NotServableError, match=f"{name} version 2"):
-        follower.look()
-    assert follower.current.run_id == first.run_id
+        watcher.look()
+    assert watcher.current.run_id == first.run_id
     with pytest.raises(NotServableError, match=f"{name} version 2"):
-        follower_of(client, name).look()
+        watcher_of(client, name).look()
 
 
 def test_a_version_from_before_networks_described_themselves_takes_mnists_images(store):
@@ -121,7 +121,7 @@ def test_a_version_from_before_networks_described_themselves_takes_mnists_images
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    follower = follower_of(client, "old")
-    follower.look()
-    assert follower.current.spec == MNIST
-    assert follower.current.predict(IMAGES).shape == (2, 10)
+    watcher = watcher_of(client, "old")
+    watcher.look()
+    assert watcher.current.spec == MNIST
+    assert watcher.current.predict(IMAGES).shape == (2, 10)

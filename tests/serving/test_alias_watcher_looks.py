@@ -11,7 +11,7 @@ from pipeline.registry.versions import NotServableError
 from pipeline.serving import alias_watcher as module
 from pipeline.serving.alias_watcher import Identity, identity_of
 from tests.asgi import counted
-from tests.fake_registry import Registry, follower_of, look
+from tests.fake_registry import Registry, look, watcher_of
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def registry(monkeypatch):
 
 
 def test_nothing_serves_before_the_first_look(registry):
-    follower = follower_of(registry)
-    assert (follower.current, follower.trouble) == (None, None)
-    assert (follower.name, follower.alias, follower.poll_s) == ("digits", "champion", 1.0)
+    watcher = watcher_of(registry)
+    assert (watcher.current, watcher.trouble) == (None, None)
+    assert (watcher.name, watcher.alias, watcher.poll_s) == ("digits", "champion", 1.0)
 
 
 EVENTS = st.one_of(
@@ -42,7 +42,7 @@ def test_whatever_happens_what_serves_is_what_had_the_alias_at_the_last_look_tha
     registry = Registry()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "load", registry.load)
-        follower, serving = follower_of(registry), None
+        watcher, serving = watcher_of(registry), None
         for event, version in events:
             if event in ("new", "broken"):
                 registry.new(version)
@@ -57,19 +57,19 @@ def test_whatever_happens_what_serves_is_what_had_the_alias_at_the_last_look_tha
                 registry.champion = None
             else:
                 registry.away = event == "away"
-            look(follower)
+            look(watcher)
             entry = registry.entries.get(registry.champion)
             well = bool(entry) and not registry.away and entry.run_id not in registry.broken
             serving = entry if well else serving
-            assert (follower.trouble is None) == well
+            assert (watcher.trouble is None) == well
             if serving is None:
-                assert follower.current is None
+                assert watcher.current is None
             else:
-                assert (follower.current.version, follower.current.run_id) == (serving.version, serving.run_id)
+                assert (watcher.current.version, watcher.current.run_id) == (serving.version, serving.run_id)
                 one = {f'{{model="digits",version="{serving.version}"}}': 1}
-                assert counted(follower, "model_version") == one
-            assert counted(follower, "following") == ({"": 1} if well else {})
-        assert len(set(registry.opened) - registry.broken) <= counted(follower, "model_exchanges_total").get("", 0)
+                assert counted(watcher, "model_version") == one
+            assert counted(watcher, "following") == ({"": 1} if well else {})
+        assert len(set(registry.opened) - registry.broken) <= counted(watcher, "model_exchanges_total").get("", 0)
 
 
 def test_the_version_of_the_alias_is_opened_once_and_told(registry, caplog):
@@ -77,14 +77,14 @@ def test_the_version_of_the_alias_is_opened_once_and_told(registry, caplog):
     registry.new("1")
     registry.new("2")
     registry.champion = "1"
-    follower = follower_of(registry)
+    watcher = watcher_of(registry)
     for _ in range(3):
-        follower.look()
+        watcher.look()
     assert registry.opened == ["run1"]
     registry.champion = "2"
-    follower.look()
-    assert (follower.current.version, registry.opened) == ("2", ["run1", "run2"])
-    assert counted(follower, "model_exchanges_total") == {"": 2}
+    watcher.look()
+    assert (watcher.current.version, registry.opened) == ("2", ["run1", "run2"])
+    assert counted(watcher, "model_exchanges_total") == {"": 2}
     assert {record.getMessage() for record in caplog.records} == {"model exchanged"}
     told = [(record.model, record.version, record.run_id, record.before) for record in caplog.records]
     assert told == [("digits", "1", "run1", None), ("digits", "2", "run2", "1")]
@@ -94,12 +94,12 @@ def test_a_request_that_has_taken_a_version_keeps_it(registry):
     registry.new("1")
     registry.new("2")
     registry.champion = "1"
-    follower = follower_of(registry)
-    follower.look()
-    taken = follower.current
+    watcher = watcher_of(registry)
+    watcher.look()
+    taken = watcher.current
     registry.champion = "2"
-    follower.look()
-    assert (taken.version, follower.current.version) == ("1", "2")
+    watcher.look()
+    assert (taken.version, watcher.current.version) == ("1", "2")
 
 
 @pytest.mark.parametrize("fact", ["version", "run_id", "model_id", "source", "creation_timestamp"])
@@ -121,39 +121,39 @@ def test_an_identity_holds_what_the_registry_says_and_nothing_where_it_says_noth
 def test_a_version_made_anew_under_its_number_is_exchanged(registry):
     registry.new("1")
     registry.champion = "1"
-    follower = follower_of(registry)
-    follower.look()
+    watcher = watcher_of(registry)
+    watcher.look()
     registry.new("1")
-    follower.look()
-    assert (follower.current.version, follower.current.run_id) == ("1", "run2")
+    watcher.look()
+    assert (watcher.current.version, watcher.current.run_id) == ("1", "run2")
 
 
 def test_three_versions_stay_open_and_a_fourth_closes_the_first(registry):
     for version in "1234":
         registry.new(version)
-    follower = follower_of(registry)
+    watcher = watcher_of(registry)
     for version in "12312341":
         registry.champion = version
-        follower.look()
-        assert follower.current.version == version
+        watcher.look()
+        assert watcher.current.version == version
     assert registry.opened == ["run1", "run2", "run3", "run4", "run1"]
 
 
 def test_the_versions_that_served_last_stay_open(registry):
     for version in "1234":
         registry.new(version)
-    follower = follower_of(registry)
+    watcher = watcher_of(registry)
     for version in "12314121":
         registry.champion = version
-        follower.look()
+        watcher.look()
     assert registry.opened == ["run1", "run2", "run3", "run4", "run2"]
 
 
 def test_a_version_that_was_made_anew_while_it_was_fetched_does_not_serve(registry):
     registry.new("1")
     registry.champion = "1"
-    follower = follower_of(registry)
-    follower.look()
+    watcher = watcher_of(registry)
+    watcher.look()
     registry.new("2")
     registry.champion = "2"
     opening = registry.load
@@ -165,9 +165,9 @@ def test_a_version_that_was_made_anew_while_it_was_fetched_does_not_serve(regist
 
     registry.load = slow
     with pytest.raises(NotServableError) as told:
-        follower.look()
+        watcher.look()
     assert str(told.value) == "digits version 2 was made anew while it was fetched"
-    assert follower.current.version == "1"
+    assert watcher.current.version == "1"
     registry.load = opening
-    follower.look()
-    assert (follower.current.version, follower.current.run_id) == ("2", "run3")
+    watcher.look()
+    assert (watcher.current.version, watcher.current.run_id) == ("2", "run3")

@@ -46,7 +46,7 @@ async def predict(service, marks):
 def test_an_alias_that_moves_in_the_middle_of_a_request_changes_neither_its_answer_nor_the_version_named(ask_for):
     class Moving(Model):
         def predict(self, images):
-            service.follower.current = Model(2)
+            service.watcher.current = Model(2)
             return super().predict(images)
 
     service = service_of(Moving(1))
@@ -71,7 +71,7 @@ def test_each_gets_the_answer_to_its_own_images_by_the_version_it_names_whatever
         for _ in range(before):
             await asyncio.sleep(0)
         if kind == "moves":
-            service.follower.current = models[str(int(service.follower.current.version) + 1)]
+            service.watcher.current = models[str(int(service.watcher.current.version) + 1)]
             return None
         asking = asyncio.ensure_future(kind(service, marks))
         if patience is not None:
@@ -97,7 +97,7 @@ def test_requests_of_one_moment_are_one_batch_and_each_is_counted_alone():
         await asyncio.gather(*(invoke(service, [100 + 3 * k, 200 - k][: 1 + k % 2]) for k in range(6)))
 
     asyncio.run(all_of_them())
-    assert service.follower.current.batches == [9]
+    assert service.watcher.current.batches == [9]
     assert counted(service, "batch_examples_count") == {"": 6}
     assert counted(service, "batch_examples_sum") == {"": 9}
     assert sum(counted(service, "predicted_class_total").values()) == 9

@@ -35,7 +35,7 @@ def test_facts_are_told_as_they_are():
     assert one(service, path="/ready").json == {"model": "mnist-mlp", "version": "7"}
     facts = {"status": "following", "model": "mnist-mlp", "alias": "champion", "version": "7", "run_id": "run7"}
     assert one(service, path="/health").json == {**facts, "trouble": None}
-    service.follower.trouble = "no answer"
+    service.watcher.trouble = "no answer"
     assert one(service, path="/health").json == {**facts, "status": "not following", "trouble": "no answer"}
     assert one(service, path="/version").body.decode() == metadata.version("mlflow")
     metrics = one(service, path="/metrics")

@@ -322,7 +322,7 @@ def test_an_alias_that_moves_to_another_shape_between_reading_and_answering_chan
 
     def moving(function):
         def moved(*arguments):
-            service.follower.current = new
+            service.watcher.current = new
             return function(*arguments)
 
         return moved
@@ -336,13 +336,13 @@ def test_an_alias_that_moves_to_another_shape_between_reading_and_answering_chan
     (found,) = answer.json["predictions"]
     right = old.predict(examples)[0].astype(float).tolist()
     assert (found if route == "/invocations" else found["probabilities"]) == right
-    assert service.follower.current is new
+    assert service.watcher.current is new
 
 
 def test_requests_of_one_moment_for_versions_of_different_shapes_are_each_answered_by_its_own(versions):
     kinds = list(SPECS) * 3
     service, its_own = service_of(versions["colour"]), ContextVar("the version that serves as a request comes")
-    service.follower.serving = its_own.get
+    service.watcher.serving = its_own.get
 
     async def client(turn, kind):
         for _ in range(turn % 2):
@@ -433,7 +433,7 @@ def test_the_description_follows_the_version_that_serves_and_before_one_does_has
     unknown = schema_of(service, "/invocations")
     assert {key: value for key, value in unknown.items() if key != "components"} == {"type": "object"}
     for kind in ("colour", "table", "mnist", "colour"):
-        service.follower.current = versions[kind]
+        service.watcher.current = versions[kind]
         inputs = schema_of(service, "/invocations")["properties"]["inputs"]
         for length in SPECS[kind].sent_shape:
             inputs = inputs["items"]
