@@ -39,15 +39,16 @@ DIFF = (
     *("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-relative"),
     *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--ignore-submodules=dirty"),
 )
-# Files that git does not know are recorded with a run; what may hold a key is not.
+# Files that git does not know are recorded with a run: all code, and else what by no part of its path may hold a key.
 SECRET = (
-    r".*\.env(\..*)?|\.(envrc|pypirc|npmrc|yarnrc.*|pgpass|my\.cnf|htpasswd|s3cfg|boto|dockercfg|databrickscfg)|[._]netrc"
-    r"|id_(rsa|dsa|ecdsa|ed25519).*|.*_(rsa|dsa|ecdsa|ed25519)|.*kubeconfig.*|kaggle\.json"
-    r"|.*\.(pem|key|der|p8|p12|pfx|jks|keystore|ppk|kdbx|ovpn|tfvars|tfstate)"
+    r"(?s).*\.env([\W_].*)?|\.(envrc|pypirc|npmrc|yarnrc.*|pgpass|my\.cnf|htpasswd|s3cfg|boto|dockercfg|databrickscfg)"
+    r"|\.(aws|ssh|gnupg|kube|docker|azure)|[._]netrc|.*kubeconfig.*|kaggle\.json"
+    r"|id_(rsa|dsa|ecdsa|ed25519).*|.*_(rsa|dsa|ecdsa|ed25519)"
+    r"|.*\.(pem|key|der|p8|p12|pfx|jks|keystore|ppk|kdbx|ovpn|tfvars|tfstate)(\W.*)?"
 )
 # The last are words that stand alone, as in `openai_key.txt`, not in `monkey.csv` or before another: `key_metrics.csv`.
 SECRET_WORDS = (
-    r"secret|credential|password|passwd|passphrase|token|(api|access|private)[_-]?key|service[_-]?account"
+    r"secret|credential|password|passwd|passphrase|token|(api|access|private)[_-]?key|service[_-]?account|firebase-adminsdk"
     r"|(?<![a-z])(keys?|creds?|pwd)(?![a-z_-])"
 )
 CODE = (".py", ".ipynb")
@@ -183,10 +184,10 @@ def _objection(top: Path, name: str, together: int) -> tuple[str, int]:
         size = path.lstat().st_size
     except OSError:
         return "it cannot be read", 0
-    base = path.name.lower()
     if name.endswith("/"):
         return "a repository of its own", 0
-    if re.fullmatch(SECRET, base) or (re.search(SECRET_WORDS, base) and not base.endswith(CODE)):
+    parts = Path(name.lower()).parts
+    if not name.lower().endswith(CODE) and any(re.fullmatch(SECRET, it) or re.search(SECRET_WORDS, it) for it in parts):
         return "it may hold a key", 0
     if size > LARGEST or together + size > LARGEST_TOGETHER:
         return f"{size / 1e6:.1f} MB, not known to git", 0

@@ -292,9 +292,20 @@ def test_what_the_diff_does_not_hold_is_said(repository, monkeypatch):
             ".dockercfg",
             "private_key.der",
         ),
+        *(
+            "secrets/prod.yaml",
+            "deep/keys/prod.txt",
+            ".aws/config",
+            ".kube/cache/x",
+            "Credentials/a/b.ini",
+            "tokens/config.yaml",
+        ),
+        *("terraform.tfstate.backup", "prod.tfvars.json", "cert.pem.bak", "server.key~", "two\nlines.pem"),
+        *(".env-prod", ".env_local", ".env~", "x-firebase-adminsdk-1.json"),
     ],
 )
 def test_a_new_file_that_may_hold_a_key_is_not_recorded(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b"key\n")
     assert checkout._objection(tmp_path, name, 0) == ("it may hold a key", 0)
 
@@ -305,9 +316,12 @@ def test_a_new_file_that_may_hold_a_key_is_not_recorded(tmp_path, name):
         *("monkey.py", "monkey.csv", "keyboard.py", "keyboard.json", "keypoints.json", "sort_key.py", "api_keys.ipynb"),
         *("tokenizer.py", "environment.yaml", "env.py", "key_metrics.csv", "hockey.txt", "rsa.py", "credit.csv"),
         *("turkey_data.csv", "donkeys.csv", "accessories.csv", "services.json", "kaggle.py", "notes.txt"),
+        *("keys/model.py", "secrets/__init__.py", "tokens/bpe.py", "kubeconfig_loader.py", ".docker/build.PY"),
+        *("monkeys/a.csv", "key_metrics/a.csv", "aws/config", "my.environment/x.yaml", "ladder.p85.csv"),
     ],
 )
 def test_a_new_file_whose_name_only_sounds_so_is_recorded(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b"data\n")
     assert checkout._objection(tmp_path, name, 0) == ("", 5)
 
