@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import without_secrets
 from pipeline.cluster.facts import facts
 from pipeline.cluster.link import Link, Message
 from pipeline.cluster.remote_journal import RemoteJournal, Unheard
@@ -67,7 +68,7 @@ class NodeWorker(Worker):
             self._lay_out(folder, job["files"])
             self._train({**job, "folder": str(folder.path)})
         except BaseException as error:
-            self._say(end="FAILED", reason=f"{type(error).__name__}: {error}")
+            self._say(end="FAILED", reason=without_secrets(f"{type(error).__name__}: {error}"))
         finally:
             shutil.rmtree(folder.path, ignore_errors=True)
 

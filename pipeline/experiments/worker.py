@@ -15,6 +15,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig
 from pipeline.data import datasets
 from pipeline.data.dataset import Dataset
@@ -80,7 +81,7 @@ class Worker:
         except DivergedError as error:
             news = {"end": "DIVERGED", "reason": str(error)}
         except Exception as error:
-            news = {"end": "FAILED", "reason": f"{type(error).__name__}: {error}"}
+            news = {"end": "FAILED", "reason": without_secrets(f"{type(error).__name__}: {error}")}
         finally:
             run.journal.close()
         forget_checkpoints(run.folder)

@@ -168,7 +168,7 @@ class Run:
     def end(self, status: str, reason: str = "") -> None:
         """Close the record, if it is open: FINISHED, FAILED or KILLED."""
         if self.is_open:
-            self._append("end", status=status, tags={"failure_reason": text(reason)} if reason else {})
+            self._append("end", status=status, tags={"failure_reason": without_secrets(text(reason))} if reason else {})
 
     def end_by(self, error: BaseException | None) -> None:
         """Close the record, if it is open, as what ended the work says; None: nothing did but its end."""
@@ -179,7 +179,7 @@ class Run:
         elif self.is_open:
             with contextlib.suppress(Exception):  # a full disk may be the very reason
                 self.text_artifact("traceback.txt", without_secrets("".join(traceback.format_exception(error))))
-            self.end("FAILED", without_secrets(f"{type(error).__name__}: {text(error)}"))
+            self.end("FAILED", f"{type(error).__name__}: {text(error)}")
 
     def __enter__(self) -> "Run":
         """Be responsible for the end, also should a second signal leave no time for more."""

@@ -134,6 +134,18 @@ def test_a_run_that_fails_ends_alone_and_the_next_is_trained(working, monkeypatc
     assert (end_of("one"), end_of("two")) == (("FAILED", "OSError: x"), ("FINISHED", None))
 
 
+@pytest.mark.parametrize("place", ["fit_and_record", "ready"])
+def test_neither_the_experiment_nor_the_record_hears_the_secret_of_an_error(working, monkeypatch, place):
+    def fail(*words, **how):
+        raise RuntimeError("401 for https://bob:pw@h/x?token=abc")
+
+    monkeypatch.setattr(worker, place, fail)
+    assert run(working, job()) == 0
+    reason = "RuntimeError: 401 for https://h/x?token=***"
+    assert heard(working) == [{"end": "FAILED", "reason": reason}]
+    assert end_of() == (("FAILED", reason) if place == "fit_and_record" else None)
+
+
 def test_a_run_that_diverges_is_failed_in_its_record_and_an_answer_to_the_experiment(working):
     losses = {"train_loss": float("nan"), "val_loss": 1.0}
     Noted.how = DivergedError(2, {2: losses})

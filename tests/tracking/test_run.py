@@ -184,6 +184,11 @@ def test_an_error_is_its_end_with_reason_and_traceback_and_no_password_in_either
     assert kinds(record) == ["start", "artifact", "end"]
 
 
+def test_a_reason_that_is_given_is_told_without_its_secrets(record):
+    left(record, None, lambda: record.end("FAILED", "1 of 2 runs failed: a: 401 for https://h/x?token=abc"))
+    assert end_of(record) == ("FAILED", "1 of 2 runs failed: a: 401 for https://h/x?token=***")
+
+
 def test_a_full_disk_costs_the_traceback_and_not_the_end(record, monkeypatch):
     def full(self, name, text):
         raise OSError(28, "No space left on device")
