@@ -224,12 +224,9 @@ def _numbers(path: Path, frame: "DataFrame") -> NDArray[np.float32]:
 
 def _labels(path: Path, column: "Series[Any]") -> NDArray[Any]:
     """The target's values (N,), as text or whole numbers."""
-    from pandas import CategoricalDtype
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-    if isinstance(column.dtype, CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    is_text = is_bool_dtype(column.dtype) or not is_numeric_dtype(column.dtype)
+    is_text = is_bool_dtype(column.dtype) or not is_numeric_dtype(column.dtype)  # Parquet's categories are text
     column = _as_text(column) if is_text else column
     if missing := int(column.isna().sum()):
         raise DataError(f"{path}: found no value of the target {column.name} in {missing:,} of {len(column):,} rows")

@@ -114,6 +114,13 @@ def test_categories_and_numbers_that_may_be_missing_but_are_not_are_read_from_pa
     assert load(tmp_path / "a.parquet").spec.classes == ("9", "10")
 
 
+@pytest.mark.parametrize("values", [[10, 9], [1.5, 2.5], ["a", "b"]])
+def test_a_missing_target_among_categories_is_told_with_its_file_whatever_these_are(tmp_path, values):
+    frame = FRAME.assign(kind=pandas.Categorical([*values * 8, *[None] * 4]))
+    frame.to_parquet(path := tmp_path / "a.parquet")
+    assert told(path) == f"{path}: found no value of the target kind in 4 of 20 rows"
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_row_numbers_without_a_name_are_left_out_and_told(tmp_path, capfd, suffix):
     path = tmp_path / f"a.{suffix}"
