@@ -36,10 +36,19 @@ def upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def as_bytes(image: Image.Image) -> Image.Image:
-    """Of 8 bits a channel, greys of 16 bits with all of their range; with transparent parts as RGBA."""
+def check_range(image: Image.Image) -> None:
+    """Make sure that the image, which need not be decoded for it, has levels of a known range.
+
+    Raises:
+        ValueError: if its pixels are floating-point numbers.
+    """
     if image.mode.startswith("F"):
         raise ValueError("pixels that are floating-point numbers have no known range; save 8 or 16 bits")
+
+
+def as_bytes(image: Image.Image) -> Image.Image:
+    """Of 8 bits a channel, greys of 16 bits with all of their range; with transparent parts as RGBA."""
+    check_range(image)
     if image.mode.startswith("I"):
         image = _of_sixteen_bits(image)
     return image.convert("RGBA") if "A" in image.getbands() or "transparency" in image.info else image

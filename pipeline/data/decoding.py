@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.dataset import DataError
 from pipeline.machine import cores_here, in_gigabytes, memory_here
-from pipeline.pixels import as_pixels
+from pipeline.pixels import as_pixels, check_range
 
 Pixels = NDArray[np.uint8]
 GREY = ("1", "L", "LA", "La", "I", "F")
@@ -145,6 +145,7 @@ def _header(path: Path) -> Header | str:
     """The file's header, or why it cannot be read."""
     try:
         with Image.open(path) as image:
+            check_range(image)  # else what will be left out would say how large the others have to be
             height, width = image.height, image.width
             if height != width and _tells_its_orientation(image):
                 turned = image.getexif().get(ORIENTATION) in SIDEWAYS

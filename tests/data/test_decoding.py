@@ -127,12 +127,17 @@ def test_what_cannot_be_read_is_left_out_with_the_reason(tmp_path):
 
 
 def test_an_image_of_floating_point_numbers_is_left_out_with_the_reason(tmp_path):
-    write(tmp_path / "0.png", image_of(0))
-    write(tmp_path / "1.tif", Image.fromarray(np.asarray(image_of(1)).astype(np.float32) / 255))
+    write(tmp_path / "1.png", image_of(0))
+    write(tmp_path / "2.tif", Image.fromarray(np.asarray(image_of(1)).astype(np.float32) / 255))
     found = decoded(tmp_path)
     assert np.array_equal(found.pixels, [image_of(0)])
     reason = "pixels that are floating-point numbers have no known range; save 8 or 16 bits"
-    assert found.unreadable == [f"1.tif: {reason}"]
+    assert found.unreadable == [f"2.tif: {reason}"]
+    for name in ("0.tif", "2.tif"):  # of another size, which is nobody's standard
+        write(tmp_path / name, Image.fromarray(np.zeros((64, 64), np.float32)))
+    found = decoded(tmp_path)
+    assert np.array_equal(found.pixels, [image_of(0)])
+    assert found.unreadable == [f"0.tif: {reason}", f"2.tif: {reason}"]
 
 
 def test_images_are_what_they_are_whatever_their_suffix_says(tmp_path):
