@@ -20,7 +20,7 @@ from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, copies, find_folder, original_of, refusal_of_copy
 from pipeline.tracking.journal import RunFolder
-from pipeline.tracking.uploader import DELIVERING
+from pipeline.tracking.uploader import DELIVERING, note_store
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 IDLE_ROUNDS, PAUSE_S = 2, 1.0
@@ -116,6 +116,7 @@ def _sync_one(folder: RunFolder, uri: str, retry: bool) -> str:
 def _deliver(folder: RunFolder, name: str, uri: str, retry: bool) -> str:
     before = _waiting(folder)
     try:
+        note_store(folder, uri)
         delivery = Delivery(folder, connect(uri))
         try:
             _patiently(delivery, name, retry)

@@ -22,7 +22,7 @@ from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.outputs import make_safe
 from pipeline.tracking.journal import RunFolder, now_ms
 from pipeline.tracking.recovery import mark_if_dead
-from pipeline.tracking.uploader import DELIVERING, LOOP
+from pipeline.tracking.uploader import DELIVERING, LEFT, LOOP, note_store
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 LAST_PAUSE_S, GRACE_S = 1.0, 8.0
@@ -44,13 +44,15 @@ def _looks_alive(folder: RunFolder) -> bool:
 class UploadLoop:
     """The uploader's own side: deliver, wait for news, and deliver again, until all is delivered or nobody waits."""
 
-    def __init__(self, *folders: RunFolder, since: int | None = None) -> None:
+    def __init__(self, *folders: RunFolder, since: int | None = None, as_before: bool = False) -> None:
         """Nothing is imported or sent before `run`.
 
         Args:
             folders: to begin with; others are named on the input.
             since: when this process began, in milliseconds; None: now.
+            as_before: each run goes where it went before, whatever the environment says.
         """
+        self.as_before = as_before
         self.since = now_ms() if since is None else since
         self.stores: dict[str, tuple[Any, Any]] = {}  # address -> client, what is known of the server
         self.deliveries: dict[Path, Any] = {}
@@ -104,13 +106,13 @@ class UploadLoop:
             if number and path in self.trouble and self._grace_is_over():
                 continue
             try:
-                if silent and (error := silent.get(store_of(folder.state()))):
+                if silent and (error := silent.get(self._uri_of(folder))):
                     raise error
                 self._deliver_one(folder)
             except Exception as error:
                 self._note_trouble(folder, error)
                 if self._is_silence(error, time.monotonic() - began):
-                    silent[store_of(folder.state())] = error
+                    silent[self._uri_of(folder)] = error
             else:
                 del self.waiting[path]
         self.rested_at = time.monotonic() + FIRST_PAUSE_S
@@ -126,13 +128,18 @@ class UploadLoop:
         if path not in self.deliveries and (folder.started() or folder.events()):
             from pipeline.delivery.delivery import Delivery
 
-            self.deliveries[path] = Delivery(folder, *self._store(store_of(folder.state())))
+            uri = self._uri_of(folder)
+            note_store(folder, uri)
+            self.deliveries[path] = Delivery(folder, *self._store(uri))
         if delivery := self.deliveries.get(path):
             delivery.deliver()
         if self.trouble.pop(path, None):
             self._show_trouble(folder, None)
         if delivery and delivery.end:
             self._forget(folder, delivery.end)
+
+    def _uri_of(self, folder: RunFolder) -> str:
+        return store_of(folder.state(), as_before=self.as_before)
 
     def _store(self, uri: str) -> tuple[Any, Any]:
         """The client of the store, and what is known of it."""
@@ -207,7 +214,7 @@ class UploadLoop:
             self.waiting[folder.path] = None
 
 
-def main(path: str) -> int:
+def main(path: str, *flags: str) -> int:
     """Be the uploader of a run folder, and of whatever folders are named to it later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     first, since = RunFolder(path), now_ms()
@@ -217,7 +224,7 @@ def main(path: str) -> int:
         from pipeline.mlflow_client import connection
 
         connection.import_store()  # before there is anything to send, while the training imports as well
-    sending = UploadLoop(first, since=since)
+    sending = UploadLoop(first, since=since, as_before=LEFT in flags)
     sending.locks.update({first.path: lock} if lock.is_locked else {})
     code = sending.run()
     for folder in sending.killed.values():
@@ -255,4 +262,4 @@ def insist_on_killed(path: str) -> int:
 
 if __name__ == "__main__":
     make_safe()
-    raise SystemExit(insist_on_killed(sys.argv[1]) if INSIST in sys.argv else main(sys.argv[1]))
+    raise SystemExit(insist_on_killed(sys.argv[1]) if INSIST in sys.argv else main(*sys.argv[1:]))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
+from pipeline.addresses import without_secrets
+
 DATABASE = "mlflow.db"
 OLD_STORE = "mlruns"  # where MLflow kept records as files; also where it keeps the artifacts of a local database
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?://(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?", re.DOTALL)
@@ -59,18 +61,21 @@ def sqlite_path(uri: str) -> Path | None:
     return None if database in ("", ":memory:") else Path(database)
 
 
-def store_of(state: Mapping[str, object]) -> str:
+def store_of(state: Mapping[str, object], *, as_before: bool = False) -> str:
     """Where a run's record goes: where the environment says, else where it went before, else to the default.
 
     A file that is gone is where it went no more: the project's folder has been moved.
 
     Args:
         state: what the run's uploader has said of itself.
+        as_before: where it went before has precedence; if the environment says the same, with its user and password.
     """
-    before = str(state.get("tracking_uri") or "")
+    before, told = str(state.get("tracking_uri") or ""), os.environ.get("MLFLOW_TRACKING_URI", "")
     path = sqlite_path(before)
-    kept = before if before and (path is None or path.exists()) else default_uri()
-    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or kept)
+    kept = before if path is None or path.exists() else ""
+    if as_before and kept and kept != without_secrets(absolute(told)):
+        told = ""
+    return absolute(told or kept or default_uri())
 
 
 def keep_store(state: Mapping[str, object]) -> None:

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.addresses import without_secrets
 from pipeline.tracking.journal import RunFolder
 
 LOOP, LOG = "pipeline.delivery.upload_loop", "sender.log"
 DELIVERING = "sender.lock"  # held by the process that delivers the run
+LEFT = "--left"  # to an uploader of what others left: each run goes where it went, not where the environment says
 
 
 def importable() -> dict[str, str]:
@@ -43,16 +45,18 @@ class Uploader:
 class UploaderProcess(Uploader):
     """A handle on an uploader of one's own."""
 
-    def __init__(self, folder: RunFolder, cwd: Path | None = None) -> None:
+    def __init__(self, folder: RunFolder, cwd: Path | None = None, *flags: str) -> None:
         """Start the process, which begins to import MLflow at once.
 
         Args:
             folder: the run's.
             cwd: where `mlflow.db` lies, if no address is given; None: in this process' working directory.
+            flags: of its command line.
         """
         with (folder.path / LOG).open("ab") as log:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-P", "-m", LOOP, str(folder.path)],  # -P: a queue.py beside the script is not ours
+                # -P: a queue.py beside the script is not ours
+                [sys.executable, "-P", "-m", LOOP, str(folder.path), *flags],
                 cwd=cwd,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -91,12 +95,23 @@ class UploaderProcess(Uploader):
 
 
 def deliver_in_background(folders: Iterable[RunFolder], cwd: Path | None = None) -> None:
-    """Let a process for each store deliver what runs that are over have left there."""
+    """Let a process for each store deliver what runs that are over have left for it."""
     of_store: dict[str, list[RunFolder]] = {}
     for folder in folders:
         of_store.setdefault(folder.state().get("tracking_uri", ""), []).append(folder)
     for first, *others in of_store.values():
-        uploader = UploaderProcess(first, cwd)
+        uploader = UploaderProcess(first, cwd, LEFT)
         for folder in others:
             Uploader(folder, uploader.descriptor).notify()
         uploader.close()
+
+
+def note_store(folder: RunFolder, uri: str) -> None:
+    """Write down where a run's record goes, before anything is sent, so that what is left of it goes nowhere else.
+
+    Only for who holds the lock of the delivery.
+    """
+    state, is_whole = folder.checked_state()
+    if is_whole and "tracking_uri" not in state:
+        with contextlib.suppress(OSError):
+            folder.write_state({**state, "tracking_uri": without_secrets(uri)})

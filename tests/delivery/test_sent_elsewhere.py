@@ -93,6 +93,15 @@ def test_the_id_of_an_experiment_is_kept_only_in_its_own_store(run, fake, before
     assert folder.state()["tracking_uri"] == URI
 
 
+def test_a_password_of_the_store_is_not_written_down_and_the_same_store_is_known_without_it(run, fake, monkeypatch):
+    folder = run(delivered=False)
+    folder.write_state({"tracking_uri": "http://mlflow.test"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:secret@mlflow.test")
+    send_elsewhere([folder], "", as_new=True)
+    assert folder.state()["tracking_uri"] == "http://mlflow.test"
+    assert folder.state()["elsewhere"]["keep_experiment_id"] is True
+
+
 def refused(*words):
     """The error's text."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011

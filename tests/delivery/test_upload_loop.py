@@ -10,6 +10,7 @@ from requests import Timeout
 
 from pipeline.delivery import upload_loop
 from pipeline.delivery.upload_loop import UploadLoop
+from pipeline.mlflow_client import connection, tracking_uri
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.uploader import DELIVERING
 from tests.recorded import append, end, metrics, run_of, start
@@ -202,7 +203,8 @@ def test_a_disk_that_takes_no_mark_ends_nothing(world, folder, monkeypatch, tmp_
 
 
 def test_trouble_is_told_since_when_it_stands_and_taken_back_when_it_is_over(world, folder, log):
-    folder.write_state({"run_id": "kept", "delivered": 1})
+    before = {"run_id": "kept", "delivered": 1, "tracking_uri": "http://mlflow.test"}
+    folder.write_state(before)
     world.meets = [NO, ConnectionError("still"), None]
     sending = UploadLoop(folder)
     assert sending._deliver() is False
@@ -211,7 +213,7 @@ def test_trouble_is_told_since_when_it_stands_and_taken_back_when_it_is_over(wor
     assert sending._deliver() is False
     assert trouble(folder)["since"] == 100_000
     assert sending._deliver() is True
-    assert folder.state() == {"run_id": "kept", "delivered": 1, "trouble": None}
+    assert folder.state() == {**before, "trouble": None}
     assert sending.trouble == {}
     assert log() == ["12:34:56 no answer from sqlite:///mlflow.db"] * 2
 
@@ -237,10 +239,10 @@ def test_no_secret_stands_in_the_log_or_the_state(world, folder, log, monkeypatc
     ]
 
 
-def test_a_state_that_needs_no_taking_back_is_not_written(world, folder):
-    sending = UploadLoop(folder)
-    assert sending._deliver() is True
-    assert folder.state() == {}
+def test_a_state_that_needs_no_taking_back_is_not_written(world, folder, monkeypatch):
+    folder.write_state({"tracking_uri": "http://mlflow.test"})
+    monkeypatch.setattr(RunFolder, "write_state", lambda self, state: pytest.fail("written"))
+    assert UploadLoop(folder)._deliver() is True
 
 
 def test_a_run_that_has_not_begun_is_not_connected_for(world, tmp_path):
@@ -256,6 +258,52 @@ def test_a_run_goes_where_it_went_before(world, folder, monkeypatch):
     folder.write_state({"tracking_uri": "http://before.test"})
     UploadLoop(folder)._deliver()
     assert world.connected == [("one", "client of http://before.test")]
+
+
+@pytest.mark.parametrize("here", ["http://mlflow.test", "sqlite:////here/mlflow.db", None])
+@pytest.mark.parametrize(
+    ("before", "goes_to"),
+    [
+        ("http://before.test", "http://before.test"),
+        ("sqlite:////dev/null", "sqlite:////dev/null"),  # a file that is there
+        ("sqlite:////gone/mlflow.db", None),
+        ("", None),
+    ],
+)
+def test_what_others_left_goes_where_it_went_whatever_the_environment_says_now(
+    world, folder, monkeypatch, here, before, goes_to
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", here) if here else monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    folder.write_state({"tracking_uri": before} if before else {})
+    UploadLoop(folder, as_before=True)._deliver()
+    assert world.asked_for == [goes_to or here or tracking_uri.default_uri()]
+
+
+def test_what_others_left_goes_where_it_went_with_the_password_that_the_environment_has_for_it(
+    world, folder, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://bob:secret@db/mlflow")
+    folder.write_state({"tracking_uri": "postgresql://db/mlflow"})
+    UploadLoop(folder, as_before=True)._deliver()
+    assert world.asked_for == ["postgresql://bob:secret@db/mlflow"]
+
+
+@pytest.mark.parametrize("state", [{}, {"asked": True}])
+def test_where_a_run_goes_is_written_down_before_anything_is_sent_and_without_a_password(
+    world, folder, monkeypatch, state
+):
+    noted = []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:secret@mlflow.test")
+    monkeypatch.setattr(connection, "connect", lambda uri: noted.append((uri, folder.state())))
+    folder.write_state(state)
+    UploadLoop(folder)._deliver()
+    assert noted == [("http://bob:secret@mlflow.test", {**state, "tracking_uri": "http://mlflow.test"})]
+
+
+def test_of_a_damaged_state_it_is_not_as_the_run_would_be_taken_for_new(world, folder):
+    (folder.path / "delivery.json").write_bytes(b"{")
+    UploadLoop(folder)._deliver()
+    assert folder.checked_state() == ({}, False)
 
 
 def test_no_two_deliver_one_run_at_a_time(world, folder, log):

@@ -40,6 +40,16 @@ def test_it_ignores_ctrl_c_imports_ahead_and_ends_with_the_code_of_the_sending(w
     assert [name for _, name in world.met] == ["one"]
 
 
+@pytest.mark.parametrize(("flags", "goes_to"), [([], "http://mlflow.test"), (["--left"], "http://before.test")])
+def test_what_others_left_goes_where_it_went_and_ones_own_where_the_environment_says(
+    world, started, folder, flags, goes_to
+):
+    folder.write_state({"tracking_uri": "http://before.test"})
+    world.news = [(100, None)]
+    assert upload_loop.main(str(folder.path), *flags) == 0
+    assert world.asked_for == [goes_to]
+
+
 def test_something_left_is_its_exit_code(world, started, folder):
     world.news = [(100, None)]
     world.meets = [BLOCKED] * 9

@@ -156,7 +156,7 @@ def test_one_process_delivers_what_several_runs_have_left_in_a_store(tmp_path, m
     uploader.deliver_in_background(folders, tmp_path)
     uploader.deliver_in_background([])
     process, other = made
-    assert [each.command[-1] for each in made] == [str(folders[0].path), str(folders[1].path)]
+    assert [each.command[-2:] for each in made] == [[str(folders[number].path), "--left"] for number in (0, 1)]
     assert [each.options["cwd"] for each in made] == [tmp_path] * 2
     assert [json.loads(line) for line in process.heard().splitlines()] == [str(folders[2].path)]
     assert (process.heard(), other.heard()) == (b"", b"")
