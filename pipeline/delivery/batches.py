@@ -1,10 +1,10 @@
-"""What events of a journal mean for each other on their way: which go in one request, which undo an earlier one."""
+"""What events of a journal mean on their way: which go in one request, which undo an earlier one, where they go."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from pipeline.tracking.lines import Event
+from pipeline.tracking.lines import LOST, Event
 
 # MLflow's own limits of one request.
 MOST = {"params": 100, "tags": 100, "values": 1000}
@@ -51,7 +51,10 @@ def without_overwritten(event: Event, later: list[Event]) -> Event:
     return {**event, "tags": {name: text for name, text in event["tags"].items() if name not in overwritten}}
 
 
-def waiting(state: Mapping[str, Any], count: int) -> int:
-    """How many of so many records MLflow does not have and may take yet, as the run's state says it."""
-    refused = (each for each in state.get("refused", ()) if isinstance(each, dict) and not each["final"])
-    return count - int(state.get("delivered", 0)) + len({each["event"] for each in refused})
+def directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
+    """The events with the run's begin as it is to be now, if somebody has sent the record elsewhere (`resend`)."""
+    if not elsewhere or not events or events[0]["kind"] == LOST:
+        return events
+    named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
+    kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
+    return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]

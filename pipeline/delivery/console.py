@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.delivery.batches import waiting
 from pipeline.delivery.ui import HOST, PORT, run_list
 from pipeline.mlflow_client.tracking_uri import DATABASE, sqlite_path
 from pipeline.terminal.bars import EpochBar, in_order, in_words
 from pipeline.terminal.shell import command, quoted, shown, standing_here
 from pipeline.tracking.journal import Journal, RunFolder, now_ms
+from pipeline.tracking.lines import waiting
 
 TOLD = 5  # refusals that are told one by one
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
-from pipeline.delivery.batches import BATCHED, FILES, is_overtaken, next_batch, without_overwritten
+from pipeline.delivery.batches import BATCHED, FILES, directed, is_overtaken, next_batch, without_overwritten
 from pipeline.delivery.blocked import BlockedError, Left, LeftError, lefts, of_the_place, told_tracking_uri, why_blocked
 from pipeline.delivery.follower import Follower
 from pipeline.delivery.opening import Known
@@ -94,7 +94,7 @@ class Delivery:
             LeftError: if all is delivered but what MLflow does not take for now.
             Exception: whatever the server or the network gives as a reason to try again later.
         """
-        events = _directed(self._journal.events(), self._elsewhere)
+        events = directed(self._journal.events(), self._elsewhere)
         self.end, self._files_refused = self._journal.end, 0
         if retry and self.of_unknown_events:
             self.delivered, self.of_unknown_events = 0, []
@@ -269,6 +269,12 @@ class Delivery:
                 raise blocked from None
             raise
 
+    def _trouble(self) -> dict[str, Any] | None:
+        """The trouble that stands in the state, as long as something waits; its end is the end of all that waits."""
+        waits = any(not left.final for left in self.left)
+        trouble: dict[str, Any] = (self.folder.state().get("trouble") if waits else None) or {}
+        return trouble if trouble and not trouble.get("advice") else None
+
     def _save(self) -> None:
         """Write down how far it is. A full disk is no reason to stop: what is not written down is delivered again."""
         self._saved, self._saved_at = self.delivered, time.monotonic()
@@ -282,16 +288,7 @@ class Delivery:
                     "told": self._told,
                     "versions": self.writer.versions,
                     "tracking_uri": self.tracking_uri,
-                    "trouble": None,
+                    "trouble": self._trouble(),
                     **({"elsewhere": self._elsewhere} if self._elsewhere else {}),
                 }
             )
-
-
-def _directed(events: list[Event], elsewhere: dict[str, Any]) -> list[Event]:
-    """The events with the run's begin as it is to be now, if somebody has sent the record elsewhere (`resend`)."""
-    if not elsewhere or not events or events[0]["kind"] == LOST:
-        return events
-    named: dict[str, Any] = {name: elsewhere[name] for name in ("run_key", "experiment_name") if name in elsewhere}
-    kept = events[0]["experiment_id"] if elsewhere["keep_experiment_id"] else None
-    return [{**events[0], **named, "mlflow_run_id": None, "experiment_id": kept}, *events[1:]]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.delivery.batches import waiting
 from pipeline.delivery.blocked import BlockedError, LeftError
 from pipeline.delivery.delivery import Delivery
 from pipeline.delivery.resend import parent_of, send_elsewhere
@@ -20,6 +19,7 @@ from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, copies, find_folder, original_of, refusal_of_copy
 from pipeline.tracking.journal import RunFolder
+from pipeline.tracking.lines import waiting
 from pipeline.tracking.uploader import DELIVERING, note_store
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"

@@ -187,6 +187,12 @@ def read_state(content: bytes) -> tuple[dict[str, Any], bool]:
     return whole, whole == state or not state.get("run_id")
 
 
+def waiting(state: Mapping[str, Any], count: int) -> int:
+    """How many of so many records MLflow does not have and may take yet, as the run's state says it."""
+    refused = (each for each in state.get("refused", ()) if isinstance(each, dict) and not each["final"])
+    return count - int(state.get("delivered", 0)) + len({each["event"] for each in refused})
+
+
 def _checksum(state: Mapping[str, Any]) -> str:
     text = json.dumps({name: value for name, value in state.items() if name != CHECKSUM}, sort_keys=True)
     return f"{zlib.crc32(text.encode()):08x}"

@@ -16,7 +16,7 @@ from pipeline.tracking.folders import (
     tell_once,
 )
 from pipeline.tracking.journal import JOURNAL, STATE, Journal, RunFolder, RunIsAliveError
-from pipeline.tracking.lines import LOST, Event
+from pipeline.tracking.lines import LOST, Event, waiting
 from pipeline.tracking.uploader import DELIVERING, deliver_in_background
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
@@ -109,7 +109,7 @@ def _waits(folder: RunFolder) -> bool:
     trouble = state.get("trouble") or {}
     if trouble.get("advice"):
         return False
-    if not trouble and (state.get("delivered", 0) >= folder.count() or folder.ended() is None):
+    if not trouble and (waiting(state, folder.count()) <= 0 or folder.ended() is None):
         return False
     return os.access(folder.path, os.W_OK) and not folder.is_alive() and not folder.is_locked(DELIVERING)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.delivery.batches import next_batch, waiting
+from pipeline.delivery.batches import next_batch
 from pipeline.delivery.delivery import ASKED, Delivery
 from pipeline.delivery.opening import Known
 from tests.fake_mlflow import Killed, gateway
@@ -139,10 +139,3 @@ def test_of_a_param_and_a_tag_that_come_twice_mlflow_is_sent_one(tmp_path, fake,
     assert [(each.key, each.value) for each in batch["params"]] == [("epochs", "2"), ("seed", "1"), ("more", "2")]
     assert [(each.key, each.value) for each in batch["tags"]] == [("note", "3")]
     assert one.left == []
-
-
-def test_what_is_refused_for_now_waits_as_well_and_what_is_refused_for_good_does_not():
-    final, names = {"event": 1, "final": True}, [{"event": 2, "final": False, "names": [name]} for name in "ab"]
-    assert waiting({}, 5) == 5
-    assert waiting({"delivered": 4, "refused": ["of an older version", final]}, 5) == 1
-    assert waiting({"delivered": 4, "refused": [final, *names]}, 5) == 2

@@ -359,6 +359,31 @@ def test_a_place_that_takes_no_files_keeps_neither_metrics_nor_the_end_from_arri
     assert (len(the_run(fake)["artifacts"]), folder.state()["refused"]) == (21, [])
 
 
+def test_the_trouble_stands_while_files_wait_though_the_rest_arrives_and_is_over_with_them(fake, held):
+    folder = held(artifact("packages.txt"), *map(metrics, (1, 2, 3)), end())
+    trouble = {"since": 1, "error": "no", "advice": ""}
+    noted = []
+    refuses(fake, "log_artifact", NO_BOTO)
+    delivery = Delivery(folder, fake)
+    for _ in range(2):
+        with pytest.raises(LeftError):
+            delivery.deliver()
+        noted.append(folder.state()["trouble"])
+        folder.write_state({**folder.state(), "trouble": trouble})
+    fake.refuse = lambda name, words, options: None
+    delivery.deliver()
+    assert (noted, folder.state()["trouble"]) == ([None, trouble], None)
+
+
+def test_advice_that_was_followed_is_no_trouble_of_the_files_that_wait(fake, held):
+    folder = held(artifact("packages.txt"), end())
+    refuses(fake, "log_artifact", NO_BOTO)
+    folder.write_state({"trouble": {"since": 1, "error": "it is deleted", "advice": "restore it"}})
+    with pytest.raises(LeftError):
+        Delivery(folder, fake).deliver()
+    assert folder.state()["trouble"] is None
+
+
 def test_files_that_their_place_never_takes_keep_no_others_from_it(fake, held):
     folder = held(*(artifact(f"{n}.txt") for n in range(8)), end())
     fake.refuse = lambda name, words, options: (

@@ -288,3 +288,10 @@ def test_a_text_that_ends_like_the_begin_of_a_line_splits_none_that_is_damaged_o
 def test_a_text_holds_nothing_that_no_protocol_takes(value, found):
     assert lines.text(value) == found
     lines.text(value).encode()
+
+
+def test_what_is_refused_for_now_waits_as_well_and_what_is_refused_for_good_does_not():
+    final, names = {"event": 1, "final": True}, [{"event": 2, "final": False, "names": [name]} for name in "ab"]
+    assert lines.waiting({}, 5) == 5
+    assert lines.waiting({"delivered": 4, "refused": ["of an older version", final]}, 5) == 1
+    assert lines.waiting({"delivered": 4, "refused": [final, *names]}, 5) == 2

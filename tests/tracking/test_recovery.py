@@ -335,6 +335,14 @@ def test_a_run_that_is_over_waits_until_all_of_it_is_delivered_also_where_nobody
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_files_that_are_refused_for_now_wait_though_the_rest_is_delivered_and_for_good_they_do_not(tmp_path, final):
+    folder = delivered(finished(tmp_path / "run"))
+    file = {"event": 1, "words": "artifact: no", "final": final, "names": []}
+    folder.write_state({**folder.state(), "refused": [file], "trouble": None})
+    assert left(tmp_path) == ([] if final else ["run"])
+
+
 def test_a_run_that_lives_or_is_being_delivered_does_not_wait(tmp_path):
     folder = finished(tmp_path / "run")
     with FileLock(folder.path / DELIVERING):
