@@ -27,11 +27,9 @@ class Parser(argparse.ArgumentParser):
         )
         return self
 
-    def with_data_dir(self) -> "Parser":
-        """Take --data_dir as well."""
-        self.add_argument(
-            "--data_dir", type=home, help="where the data lies (default: data, for MNIST the environment's MNIST_DIR)"
-        )
+    def with_data_dir(self, default: str = "data, for MNIST the environment's MNIST_DIR") -> "Parser":
+        """Take --data_dir as well; `default` says in words where the data lies without it."""
+        self.add_argument("--data_dir", type=home, help=f"where the data lies (default: {default})")
         return self
 
     def read(self, arguments: list[str]) -> argparse.Namespace:

@@ -7,7 +7,9 @@ points = within(float, 0.01, 10, "a number of percentage points from 0.01 to 10"
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
-    parser.with_runs_dir().with_data_dir()
+    parser.with_runs_dir().with_data_dir(
+        "where the champion's run found it; MNIST and its relatives as train finds them"
+    )
     parser.add_argument(
         "target", nargs="?", metavar="RUN_OR_VERSION", default="newest", help="(default: newest version)"
     )
@@ -42,7 +44,7 @@ def main(parser: Parser, arguments: list[str]) -> int:
         options.target,
         options.model,
         runs_dir=options.runs_dir,
-        data_dir=options.data_dir or AUTO,  # where the champion's data lie by default
+        data_dir=options.data_dir or AUTO,
         dry_run=options.dry_run,
         force=options.force or "",
         margin=options.margin,

@@ -17,7 +17,12 @@ def main(parser: Parser, arguments: list[str]) -> int:
         help="names by which clients may call it besides addresses, localhost and names without a dot: a,b or *",
     )
     parser.add_argument("--poll", type=seconds, default=1.0, help="seconds between looks at the alias (default: 1)")
-    parser.add_argument("--log_level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument(
+        "--log_level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="what the error output has; warning leaves out the lines of requests (default: %(default)s)",
+    )
     options = vars(parser.read(arguments))
     with gc_paused():
         from pipeline.serving.server import serve

@@ -193,6 +193,25 @@ def test_help_explains_every_knob_with_range_and_default(capsys):
     assert f"({shipped}, or a function of your own, module:name; default: rmsprop)" in text
 
 
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_has_a_word_for_every_flag(monkeypatch, verb):
+    without = []
+
+    def format_help(parser):
+        without.append([action.dest for action in parser._actions if not action.help])
+        return ""
+
+    monkeypatch.setattr(parsing.Parser, "format_help", format_help)
+    assert cli.main([verb, "--help"]) == 0
+    assert without == [[]]
+
+
+def test_promote_says_where_it_looks_for_data_that_are_no_images_of_digits(capsys):
+    assert cli.main(["promote", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: where the champion's run found it; MNIST and its relatives as train finds them)" in text
+
+
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--epochs", "0"]])
 def test_help_and_wrong_input_import_nothing_heavy(words):
     code = (
