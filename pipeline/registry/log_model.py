@@ -114,6 +114,8 @@ def register(
 ) -> str:
     """Register the run's model as a version of `name`, once however often it is called; returns the version.
 
+    The oldest version that there is becomes the champion if there is none, once: who takes the alias away has decided.
+
     Args:
         client: of the registry.
         name: the registered model.
@@ -122,8 +124,6 @@ def register(
         about: of the registered model, if this is its first version.
         known: names of models that the registry is known to have; this one is put to them.
         is_new: whether the run is known to have no version yet.
-
-    The oldest version that there is becomes the champion if there is none, once: who takes the alias away has decided.
     """
     known = set() if known is None else known
     if name not in known:

@@ -57,13 +57,8 @@ def promote(
     with nullcontext() if dry_run else one_at_a_time(name):
         candidate = candidates.find(client, target, name, runs_dir, dry_run=dry_run)
         champion = _champion(client, name)
-        if champion and champion.version == candidate.version:
-            print(f"{name} version {champion.version} is the champion already: nothing to do")
-            return 0
-        if champion is None:
-            print(f"{name} has no champion; version {candidate.version} {'would become' if dry_run else 'becomes'} it")
-            if not dry_run:
-                client.set_registered_model_alias(name, CHAMPION, candidate.version)
+        if champion is None or champion.version == candidate.version:
+            _take_uncontested(client, name, candidate, is_free=champion is None, dry_run=dry_run)
             return 0
         these = comparison.prepare(name, candidate, champion, data_dir, force=force)
         earned = True
@@ -80,6 +75,18 @@ def promote(
         elif earned:
             _move(client, name, candidate, champion)
         return 0 if earned else REFUSED
+
+
+def _take_uncontested(
+    client: mlflow.MlflowClient, name: str, candidate: Entry, *, is_free: bool, dry_run: bool
+) -> None:
+    """Let the candidate have the alias that is free, or its own."""
+    if not is_free:
+        print(f"{name} version {candidate.version} is the champion already: nothing to do")
+        return
+    print(f"{name} has no champion; version {candidate.version} {'would become' if dry_run else 'becomes'} it")
+    if not dry_run:
+        client.set_registered_model_alias(name, CHAMPION, candidate.version)
 
 
 def _move(client: mlflow.MlflowClient, name: str, candidate: Entry, champion: Entry) -> None:
