@@ -17,12 +17,15 @@ def of_mlflow(run: Any) -> Run:
     if not all(divergence.is_finite(metrics.get(name, 0.0)) for name in divergence.LOSSES):
         tags.setdefault(divergence.TAG, "?")  # a run of somebody else's, or of an older day
     metrics.setdefault("seconds_per_epoch", metrics.get("epoch_seconds", float("nan")))
+    resumed = {
+        name: tags[tag] for name in run.data.params if (tag := f"resumed.{name}") in tags
+    }  # params stay as begun
     return Run(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
         status=run.info.status,
         started_ms=run.info.start_time,
-        params=as_recorded(run.data.params),
+        params=as_recorded({**run.data.params, **resumed}),
         tags=tags,
         metrics={name: value for name, value in metrics.items() if value == value},
         data=inputs[0].dataset.digest if inputs else "",
@@ -42,7 +45,7 @@ def of_folder(folder: RunFolder) -> Run:
         started_ms=start["time"],
         params=as_recorded({name: str(value) for name, value in recorded_knobs(events).items()}),
         tags=start["tags"] | ({divergence.TAG: diverged} if diverged else {}),
-        metrics={name: steps[max(steps)] for name, steps in values.items()},
+        metrics={name: value for name, steps in values.items() if (value := steps[max(steps)]) == value},
         data=data_digest(events) or "",
         curves=values,
     )
