@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 
+from pipeline.mlflow_client.tracking_uri import sqlite_uri
+from pipeline.terminal.shell import quoted
+
 ACTIVE, DELETED, MISSING, UNKNOWN = "active", "deleted", "missing", "unknown"
 PATIENCE_S = 2.0
 LONGEST_ANSWER = 1 << 20
@@ -37,12 +40,16 @@ class SqliteStore:
         """Look into the file; it need not exist.
 
         Raises:
-            StoreFileError: if it is no database, a damaged one, or another MLflow's.
+            StoreFileError: if it is no database, a damaged one, another MLflow's, or where nobody may look.
         """
         self.path = path
-        if path.is_dir():
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as error:
+            raise StoreFileError(f"{path} cannot be reached ({error.strerror})") from None
+        if is_folder:
             raise StoreFileError(f"{path} is a folder, not a database file")
-        if path.exists():
+        if is_there:
             self._check_schema()
 
     def run(self, run_id: str) -> str:
@@ -87,7 +94,7 @@ class SqliteStore:
         if there in known:
             raise StoreFileError(
                 f"{self.path} was made by an older MLflow; copy it, then bring it up to date: "
-                f"mlflow db upgrade sqlite:///{self.path.absolute()}"
+                f"mlflow db upgrade {quoted(sqlite_uri(self.path))}"
             )
         raise StoreFileError(f"{self.path} was made by a newer MLflow or by another program (its schema: {there})")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
-from pipeline.addresses import without_secrets
+from pipeline.addresses import address_without_secrets
 
 DATABASE = "mlflow.db"
 OLD_STORE = "mlruns"  # where MLflow kept records as files; also where it keeps the artifacts of a local database
@@ -64,7 +64,7 @@ def sqlite_path(uri: str) -> Path | None:
 def store_of(state: Mapping[str, object], *, as_before: bool = False) -> str:
     """Where a run's record goes: where the environment says, else where it went before, else to the default.
 
-    A file that is gone is where it went no more: the project's folder has been moved.
+    A file that is gone, not one that cannot be reached, is where it went no more: the project's folder has been moved.
 
     Args:
         state: what the run's uploader has said of itself.
@@ -72,10 +72,17 @@ def store_of(state: Mapping[str, object], *, as_before: bool = False) -> str:
     """
     before, told = str(state.get("tracking_uri") or ""), os.environ.get("MLFLOW_TRACKING_URI", "")
     path = sqlite_path(before)
-    kept = before if path is None or path.exists() else ""
-    if as_before and kept and kept != without_secrets(absolute(told)):
+    kept = before if path is None or not _is_gone(path) else ""
+    if as_before and kept and kept != address_without_secrets(absolute(told)):
         told = ""
     return absolute(told or kept or default_uri())
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except OSError:
+        return False
 
 
 def keep_store(state: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ import base64
 import http.server
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -300,6 +301,39 @@ def test_a_file_that_mlflow_never_opens_is_refused(database, monkeypatch, tmp_pa
     with pytest.raises(ValueError, match="or set MLFLOW_TRACKING_URI to another store") as caught:
         preflight.check(RunConfig().as_dict())
     assert words in str(caught.value)
+
+
+def test_a_file_whose_name_is_too_long_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:////{'a' * 256}")
+    assert cli.main(["train", "--dataset", "digits"]) == 2
+    told = f"/{'a' * 256} cannot be reached (File name too long); or set MLFLOW_TRACKING_URI to another store"
+    assert capsys.readouterr().err == f"pipeline: {told}\n"
+
+
+def test_a_file_in_a_folder_of_somebody_else_is_refused_in_one_line(monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////home/other/mlflow.db")
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(ValueError, match=r"^/home/other/mlflow.db cannot be reached \(Permission denied\); or set MLF"):
+        preflight.check_store("flowers")
+
+
+def test_a_store_that_cannot_be_reached_is_where_a_record_went_all_the_same(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri.store_of({"tracking_uri": f"sqlite:////{'a' * 256}"}) == f"sqlite:////{'a' * 256}"
+
+
+def test_an_older_file_in_a_folder_of_any_name_is_upgraded_by_what_is_told(database, tmp_path):
+    path = tmp_path / "50 %" / "a?b.db"
+    path.parent.mkdir()
+    path.write_bytes(database[0].read_bytes())
+    _set_schema(path, "0584bdc529eb")
+    with pytest.raises(ValueError, match="mlflow db upgrade ") as caught:
+        lookups.SqliteStore(path)
+    (uri,) = shlex.split(str(caught.value).partition("mlflow db upgrade ")[2])
+    assert make_url(uri).database == str(path)
 
 
 def _set_schema(path, version):
