@@ -4,7 +4,7 @@ import uuid
 
 from filelock import FileLock, Timeout
 
-from pipeline.addresses import without_secrets
+from pipeline.addresses import address_without_secrets
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
@@ -85,7 +85,7 @@ def _redirect(folder: RunFolder, experiment_name: str, as_new: bool) -> None:
     A new run has a key of its own, else the old one would be found by it.
     """
     before = folder.state()
-    uri = without_secrets(store_of(before))
+    uri = address_without_secrets(store_of(before))
     elsewhere = dict(before.get("elsewhere", {}))
     if as_new:
         elsewhere["run_key"] = uuid.uuid4().hex

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.addresses import without_secrets
+from pipeline.addresses import address_without_secrets
 from pipeline.tracking.journal import RunFolder
 
 LOOP, LOG = "pipeline.delivery.upload_loop", "sender.log"
@@ -114,4 +114,4 @@ def note_store(folder: RunFolder, uri: str) -> None:
     state, is_whole = folder.checked_state()
     if is_whole and "tracking_uri" not in state:
         with contextlib.suppress(OSError):
-            folder.write_state({**state, "tracking_uri": without_secrets(uri)})
+            folder.write_state({**state, "tracking_uri": address_without_secrets(uri)})
