@@ -2,10 +2,10 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pipeline.mlflow_client.tracking_uri import default_uri
 from pipeline.tracking.folders import all_folders
 
 HOST, PORT = "127.0.0.1", 5000
@@ -41,7 +41,7 @@ def newest_experiment(runs_dir: str, tracking_uri: str) -> str:
 
 def main(port: str, runs_dir: str) -> int:
     """Say where the UI of `mlflow.db` here is about to answer."""
-    experiment_id = newest_experiment(runs_dir, f"sqlite:///{Path('mlflow.db').absolute()}")
+    experiment_id = newest_experiment(runs_dir, default_uri())
     print(f"runs       {run_list(f'http://{HOST}:{port}', experiment_id)}\n", flush=True)
     return 0
 

@@ -12,6 +12,7 @@ from pipeline.commands import flags
 from pipeline.commands.parsing import Parser
 from pipeline.config import RunConfig
 from pipeline.delivery import console, ui
+from pipeline.mlflow_client.tracking_uri import sqlite_uri
 from pipeline.terminal import shell
 from pipeline.tracking.journal import Journal, RunFolder
 from tests.conftest import ROOT
@@ -113,3 +114,15 @@ def test_make_ui_finds_the_experiment_of_the_newest_run_in_this_store(tmp_path):
     assert ui.newest_experiment("runs", "sqlite:///here") == "5"
     assert ui.newest_experiment("runs", "sqlite:///nowhere") == ""
     assert ui.run_list("http://host:1", "") == "http://host:1/#/experiments"
+
+
+def test_make_ui_finds_the_experiment_also_in_a_folder_whose_name_an_address_escapes(tmp_path, monkeypatch, capsys):
+    (here := tmp_path / "50%?").mkdir()
+    monkeypatch.chdir(here)
+    folder = RunFolder(here / "runs/1")
+    journal = Journal(folder)
+    journal.append("start", tags={})
+    journal.close()
+    folder.write_state({"experiment_id": "5", "tracking_uri": sqlite_uri(here / "mlflow.db")})
+    assert ui.main("1", "runs") == 0
+    assert "#/experiments/5/runs" in capsys.readouterr().out
