@@ -12,9 +12,11 @@ from pipeline.analysis import store, tables
 from pipeline.analysis.words import sentence
 from pipeline.comparing import comparison
 from pipeline.comparing.comparison import Comparison
-from pipeline.comparing.looks import PLAN, Plan
+from pipeline.comparing.looks import PLAN, UNREADABLE, Plan, ungrouped
 from pipeline.comparing.quantities import DIRECTIONS, METRIC
+from pipeline.comparing.seen import Seen
 from pipeline.comparing.verdicts import EVERY
+from pipeline.delivery.ui import HOST, PORT
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.terminal.shell import shown
@@ -46,9 +48,10 @@ def compare(
     parent = store.parent_of(client, runs[0].experiment_id, words[0]) if len(words) == 1 and not filter_text else None
     title = " ".join(filter(None, [", ".join(words), f"where {filter_text}" if filter_text else ""])) or "all runs"
     asked: dict[str, Any] = {}
+    is_as_asked = False
     if parent is not None:
         title = _question_of(parent) or title
-        asked = _as_asked(parent, baseline, metric, smallest)
+        asked, is_as_asked = _as_asked(parent, baseline, metric, smallest)
     if parent is not None or out:
         runs = store.with_curves(client, runs)
     given = {"baseline": baseline, "metric": metric or METRIC, "smallest": smallest}
@@ -57,8 +60,10 @@ def compare(
     print(f"\nanswer     {sentence(found)}")
     if out:
         print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
-    if parent is not None:
+    if is_as_asked:
         _log(client, parent.info.run_id, found)
+    elif parent is not None:
+        print("logged to  no run: the question's own run keeps its comparison as the question asks it")
     return 0
 
 
@@ -67,31 +72,41 @@ def _question_of(parent: Any) -> str:
     return note.splitlines()[0].strip("* ") if note else ""
 
 
-def _as_asked(parent: Any, baseline: str | None, metric: str | None, smallest: float | None) -> dict[str, Any]:
-    """What the question itself says of its comparison; asked otherwise than planned, it gets no verdict."""
-    params, tags = parent.data.params, parent.data.tags
-    plan, facts = Plan.from_text(tags.get(PLAN, "")) or (None, {})
-    planned = {"baseline": facts.get("baseline", params.get("baseline")), "metric": facts.get("metric", METRIC)}
-    given = {"baseline": baseline, "metric": metric}
-    other = [f"{name} {planned[name]}" for name, value in given.items() if value not in (None, planned[name])]
-    objections = {EVERY: f"the plan is for {' and '.join(other)}"} if other else facts.get("objections", {})
-    better = str(facts.get("better", "")) if metric in (None, planned["metric"]) else ""
-    return {
+def _as_asked(
+    parent: Any, baseline: str | None, metric: str | None, smallest: float | None
+) -> tuple[dict[str, Any], bool]:
+    """What the question itself asks of its comparison now, and whether nothing else was given.
+
+    With another baseline or metric it gets no verdict.
+    """
+    params, text = parent.data.params, parent.data.tags.get(PLAN, "")
+    plan, facts = Plan.from_text(text) or (None, {})
+    asks = {**{name: params.get(name) for name in ("baseline", "metric")}, **facts, **facts.get("asks", {})}
+    if "plan" in asks:
+        plan = Plan.from_facts(asks["plan"])
+    planned = {"baseline": asks["baseline"], "metric": asks["metric"] or METRIC, "smallest": facts.get("smallest")}
+    given = {"baseline": baseline, "metric": metric, "smallest": smallest}
+    other = [name for name, value in given.items() if value not in (None, planned[name])]
+    objections = ungrouped(facts.get("objections", {})) if plan or not text else {EVERY: UNREADABLE}
+    if words := [f"{name} {planned[name]}" for name in other if name != "smallest"]:
+        objections = {EVERY: f"the plan is for {' and '.join(words)}"}
+    asked = {
         **{name: planned[name] if value is None else value for name, value in given.items()},
-        "smallest": facts.get("smallest") if smallest is None else smallest,
         "order": [*facts.get("variants", params.get("variants", "").split(", "))],
         "plan": plan,
         "objections": objections,
         "trainings": facts.get("variants", {}),
-        "higher_better": DIRECTIONS.get(better),
+        "seen": Seen.of_facts(facts.get("look", 0), facts, facts.get("variants", {})),
+        "higher_better": None if "metric" in other else DIRECTIONS.get(str(facts.get("better", ""))),
     }
+    return asked, not other
 
 
 def _write(found: Comparison, folder: Path) -> Path:
     from pipeline.analysis import report  # pictures and pages take a second to import
 
     uri = without_secrets(mlflow.get_tracking_uri())
-    page = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"  # where `make ui` shows a file
+    page = uri.rstrip("/") if uri.startswith("http") else f"http://{HOST}:{PORT}"  # where `make ui` shows a file
     try:
         report.write_files(found, folder.absolute(), links=page)
     except OSError as error:

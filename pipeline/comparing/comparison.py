@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.comparing.groups import ENDED, Group, Run, group, training_of
 from pipeline.comparing.looks import Plan
 from pipeline.comparing.quantities import METRIC, higher_is_better, smallest_of
+from pipeline.comparing.seen import NOTHING_SEEN, Origin, Seen, origin_of
 from pipeline.comparing.verdicts import UNDECIDED, Contrast, contrasts
 
 # What every training of ours records, so that a comparison of nothing but divergences is no mistyped metric.
@@ -59,6 +60,7 @@ def compare(
     plan: Plan | None = None,
     objections: Mapping[str, str] = {},
     trainings: Mapping[str, str] = {},
+    seen: Seen = NOTHING_SEEN,
     higher_better: bool | None = None,
 ) -> Comparison:
     """Group the runs and compare each group with the baseline.
@@ -74,12 +76,16 @@ def compare(
         plan: which seeds are looked at when; None: all runs count, and there are intervals, but no verdicts.
         objections: why the plan allows no verdict of a variant, by its label; of any: by `verdicts.EVERY`.
         trainings: what a question asks for now, label -> `groups.training_of`; other runs are counted and left out.
+        seen: which runs were looked at before; those of other code or data are told.
         higher_better: whether more of the metric is what one wants; None: as its name tells.
 
     Raises:
         ValueError: if there is nothing to compare, or no such baseline or metric.
     """
     runs, notes = _asked_for(list(runs), trainings)
+    if plan:
+        runs, former = _of_now(runs, baseline, plan)
+        notes += former
     groups, common, left_out = _groups(runs, metric, order)
     labels = [each.label for each in groups]
     if baseline is None:
@@ -91,7 +97,8 @@ def compare(
         higher_better = higher_is_better(metric) is not False
     found = contrasts(groups, baseline, metric, smallest, plan, objections, higher_better=higher_better)
     kept = tuple(_looked_at(each, baseline, found, plan) for each in groups)
-    notes += [*left_out, *_of_the_plan(groups, kept, plan), *_notes(kept, metric)]
+    told_before = seen.note(kept)
+    notes += [*left_out, *_of_the_plan(groups, kept, plan), *_notes(kept, metric), *filter(None, [told_before])]
     return Comparison(title, metric, baseline, kept, tuple(found), common, tuple(notes), smallest, higher_better, plan)
 
 
@@ -109,6 +116,32 @@ def _asked_for(runs: list[Run], trainings: Mapping[str, str]) -> tuple[list[Run]
     if runs and not wanted:
         raise ValueError(f"none of {len(runs)} runs has the knobs that the question asks for now")
     return wanted, [words] if others else []
+
+
+def _of_now(runs: list[Run], baseline: str | None, plan: Plan) -> tuple[list[Run], list[str]]:
+    """The runs without those of former code or data, and how many these are, in words.
+
+    An experiment trains anew where code or data changed: of a variant the runs count that are of one code and data with
+    its newest, if they reach a look. Do they not, all stay, and the mixture is told.
+    """
+    variants: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.status in ENDED:
+            variants.setdefault(_variant_of(run), []).append(run)
+    current: dict[tuple[str, str], Origin] = {}
+    for variant, ended in variants.items():
+        newest = origin_of(max(ended, key=lambda run: run.started_ms))
+        units = plan.baseline_units if variant[0] == baseline else plan.units
+        seeds = {run.seed for run in ended if origin_of(run) == newest}
+        if plan.looks and seeds.issuperset(units(plan.looks[0])):
+            current[variant] = newest
+    kept = [run for run in runs if current.get(_variant_of(run), origin_of(run)) == origin_of(run)]
+    former = len(runs) - len(kept)
+    return kept, [f"{former} run{'s' * (former != 1)} of former code or data, left out"] if former else []
+
+
+def _variant_of(run: Run) -> tuple[str, str]:
+    return run.tags.get("variant", ""), training_of(run.params)
 
 
 def _groups(runs: Sequence[Run], metric: str, order: Sequence[str]) -> tuple[list[Group], dict[str, str], list[str]]:

@@ -12,13 +12,17 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 PLAN = "plan"  # the tag that keeps a plan with its question's own run
+UNREADABLE = (
+    "what was looked at cannot be read (the tag `plan` is damaged): start the experiment again, or ask it in a file of "
+    "another name"
+)
 FIRST = 5
 ERROR = 0.05
 # Of the 5 %, by look. Simulated (benchmarks/verdicts.py): at 10 seeds two standard deviations are shown in 85 %, at 20
@@ -98,22 +102,38 @@ class Plan:
         """The error that one contrast may make at this look."""
         return ERROR * share(size) / max(1, self.contrasts, self.asked)
 
-    def as_text(self, **more: object) -> str:
-        """As a tag holds it, with what else is to be known of it."""
-        whose = {} if self.baseline_seeds == self.seeds else {"baseline_seeds": " ".join(self.baseline_seeds)}
+    def as_text(self, name: str = "", **more: object) -> str:
+        """As a tag holds it, with what else is to be known of it; see `as_facts`."""
+        return json.dumps({**self.as_facts(name), **more}, ensure_ascii=False, separators=(",", ":"))
+
+    def as_facts(self, name: str = "") -> dict[str, object]:
+        """As JSON holds it; seeds that the question's name has drawn as how many they are: a tag has little room."""
         counts = {"contrasts": self.contrasts, "asked": max(self.contrasts, self.asked)}
-        return json.dumps({"seeds": " ".join(self.seeds), **whose, **counts, **more})
+        splits = 1 + max((int(unit.partition("/")[2] or 0) for unit in self.baseline_seeds), default=0)
+        sizes_of = len(self.seeds), len(self.baseline_seeds)
+        if name and self == Plan.of(*(drawn_seeds(name, size) for size in sizes_of), splits, **counts):
+            return {"drawn": name, "seeds": sizes_of[0], "baseline_seeds": sizes_of[1], "splits": splits, **counts}
+        whose = {} if self.baseline_seeds == self.seeds else {"baseline_seeds": " ".join(self.baseline_seeds)}
+        return {"seeds": " ".join(self.seeds), **whose, **counts}
 
     @classmethod
     def from_text(cls, text: str) -> tuple[Self, dict[str, Any]] | None:
         """The plan, and what else the tag holds; None if there is none that can be read."""
         try:
             more = json.loads(text)
-            seeds = more.pop("seeds").split()
-            baseline_seeds = more.pop("baseline_seeds", " ".join(seeds)).split()
-            return cls(tuple(seeds), tuple(baseline_seeds), int(more.pop("contrasts")), int(more.pop("asked"))), more
+            return cls.from_facts(more), more
         except (ValueError, KeyError, AttributeError, TypeError):
             return None
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> Self:
+        """The plan of `as_facts`, which it takes out of them."""
+        seeds, counts = facts.pop("seeds"), (int(facts.pop("contrasts")), int(facts.pop("asked")))
+        if name := facts.pop("drawn", ""):
+            drawn = (drawn_seeds(name, size) for size in (seeds, facts.pop("baseline_seeds")))
+            return cls.of(*drawn, facts.pop("splits"), *counts)
+        units = seeds.split()
+        return cls(tuple(units), tuple(facts.pop("baseline_seeds", seeds).split()), *counts)
 
 
 def _unit(seed: int, split: int) -> str:
@@ -124,3 +144,20 @@ def _unit(seed: int, split: int) -> str:
 def baseline_count(size: int, contrasts: int) -> int:
     """About the square root of k times as many: all contrasts rest on it (Dunnett, 1955, JASA 50, 1096)."""
     return math.ceil(math.sqrt(max(1, contrasts)) * size)
+
+
+def grouped(texts: Mapping[str, str]) -> dict[str, list[str]]:
+    """Text -> the labels that have it: each text once, for a tag has little room."""
+    found: dict[str, list[str]] = {}
+    for label, text in texts.items():
+        found.setdefault(text, []).append(label)
+    return found
+
+
+def ungrouped(found: Mapping[str, Any]) -> dict[str, str]:
+    """Label -> text, of what `grouped` made; or of a tag from before, which is that already."""
+    return {
+        label: text
+        for one, other in found.items()
+        for label, text in ([(one, other)] if isinstance(other, str) else zip(other, [one] * len(other), strict=True))
+    }

@@ -105,9 +105,7 @@ def contrasts(
     needed = _needed(whole, smallest, plan)
     judged = []
     for label, pair in ((each.label, pairs[each.label]) for each in others):
-        reason = "no plan"
-        if plan:
-            reason = objections.get(EVERY) or objections.get(label) or _mixture(pair)
+        reason = objections.get(EVERY) or objections.get(label) or (_mixture(pair) if plan else "no plan")
         if not pair.is_whole:
             open_or_none = NONE if reason else UNDECIDED
             judged.append(Contrast(label, verdict=pair.fate or open_or_none, reason=reason, look=pair.look))

@@ -70,10 +70,10 @@ def experiment(
     digests = {data: source.digest for data, source in sources.items()}
     with interruptions(), engine.open(question, sources, jobs):
         sources.clear()
-        looked = before(question, runs_dir)
+        judged = Judged.after(question, before(question, runs_dir))
+        question = judged.question
         journal = _open_parent(question, runs_dir)
         parent, uploader = journal.folder, UploaderProcess(journal.folder)
-        judged = Judged(question, looked)
         try:
             with Run(journal, uploader) as run:
                 _begin(question, judged, run)

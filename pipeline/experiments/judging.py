@@ -8,8 +8,9 @@ from typing import Any
 
 from pipeline.analysis import runs
 from pipeline.comparing.comparison import Comparison
-from pipeline.comparing.groups import Run
-from pipeline.comparing.looks import PLAN, Plan
+from pipeline.comparing.groups import Group, Run
+from pipeline.comparing.looks import PLAN, UNREADABLE, Plan, baseline_count, drawn_seeds, grouped
+from pipeline.comparing.seen import Seen
 from pipeline.comparing.verdicts import EVERY
 from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Trial
@@ -17,7 +18,7 @@ from pipeline.recording.resuming import QUESTION
 from pipeline.tracking.folders import all_folders
 from pipeline.tracking.journal import RunFolder
 
-FACTS: tuple[str, ...] = ("file", "baseline", "metric", "code", "data")
+FACTS: tuple[str, ...] = ("file", "baseline", "metric")
 ELSEWHERE = "ask it as a question of its own, in a file of another name"
 
 
@@ -27,27 +28,34 @@ class Looked:
 
     Attributes:
         look: seeds of a variant; 0: nothing was looked at.
-        facts: the file, baseline, metric, code and data of then.
+        facts: the file, baseline and metric of then.
         trainings: of all variants that were ever looked at, label -> `groups.training_of`.
+        seen: the code and data of the runs of all looks.
+        is_readable: False: there is a tag, and what was looked at is not known.
     """
 
     plan: Plan | None = None
     look: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
     trainings: Mapping[str, str] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
+    is_readable: bool = True
 
     @classmethod
     def of_tag(cls, text: str) -> "Looked":
-        """As `plan_tag` has written it; nothing was looked at, if it cannot be read."""
+        """As `plan_tag` has written it; empty: nothing was looked at."""
         read = Plan.from_text(text)
         if read is None:
-            return cls()
+            return cls(is_readable=not text)
         plan, more = read
-        facts = {name: str(more[name]) for name in FACTS if name in more}
-        return cls(plan, int(more.get("look", 0)), facts, more.get("looked_at", more.get("variants", {})))
+        look, facts = int(more.get("look", 0)), {name: str(more[name]) for name in FACTS if name in more}
+        trainings = more.get("looked_at", more.get("variants", {}))
+        return cls(plan, look, facts, trainings, Seen.of_facts(look, more, trainings))
 
     def objections(self, question: Question) -> dict[str, str]:
         """Why the question as it is now allows no verdict of a variant, by its label; of any: by `EVERY`."""
+        if not self.is_readable:
+            return {EVERY: UNREADABLE}
         if not self.plan or not self.look:
             return {}
         if words := self._objection(question):
@@ -74,13 +82,6 @@ class Looked:
             return f"the knobs of the baseline {base} were changed after the look at {self.look}"
         return ""
 
-    def note(self, found: Comparison) -> str:
-        """What is other now than at the look before, and no reason against a verdict; or nothing."""
-        then, now = self.facts, facts_of(found)
-        changed = [name for name in ("code", "data") if then.get(name) and now[name] and then[name] != now[name]]
-        what = ", ".join(f"{name} {then[name]} then and {now[name]} now" for name in changed)
-        return f"looked at before, at {self.look} seeds, with other runs: {what}; each has its own 5 %" if what else ""
-
 
 def _few(seeds: tuple[str, ...]) -> str:
     return ", ".join(seeds[:5]) + (", ..." if len(seeds) > 5 else "")
@@ -93,7 +94,7 @@ def before(question: Question, runs_dir: str) -> Looked:
         ValueError: if the name was another file's question.
     """
     found = [_read(folder, question) for folder in all_folders(runs_dir) if _is_of(folder, question.name)]
-    furthest = max(found, key=lambda each: each.look, default=Looked())
+    furthest = max(found, key=lambda each: (not each.is_readable, each.look), default=Looked())
     most = max((each.plan.asked for each in found if each.plan and each.look), default=0)
     plan = furthest.plan and replace(furthest.plan, asked=max(most, furthest.plan.asked))
     return replace(furthest, plan=plan)
@@ -119,30 +120,32 @@ def _read(folder: RunFolder, question: Question) -> Looked:
 
 
 def plan_tag(question: Question, plan: Plan, looked: Looked, found: Comparison | None) -> dict[str, str]:
-    """The tag that keeps the plan, after what was found."""
-    objections = looked.objections(question)
-    look = max((each.look for each in found.contrasts), default=0) if found else 0
+    """The tag that keeps the plan, after what was found; none where that cannot be read which is there."""
+    if not looked.is_readable:
+        return {}
+    asked, asks = plan, {"baseline": question.baseline, "metric": question.metric}
+    objections, reached = looked.objections(question), _looked_at(found) if found else []
+    look, facts = max((each.look for each in found.contrasts), default=0) if found else 0, asks
     if EVERY in objections or look < looked.look:
-        plan, look, facts = looked.plan or plan, looked.look, dict(looked.facts)
-    else:
-        facts = {"baseline": question.baseline, "metric": question.metric, **(facts_of(found) if found else {})}
+        plan, look, facts = looked.plan or plan, looked.look, {**asks, **looked.facts}
     now = question.trainings
     looked_at = (looked.trainings if looked.look else {}) or now
+    other = {"plan": asked.as_facts(question.name)} if EVERY in objections and asked != plan else {}
     more: dict[str, Any] = {
-        **{"look": look, **facts, "file": str(question.path), "variants": now},
+        **{"look": look, **facts, "file": str(question.path), "variants": now, "asks": {**asks, **other}},
+        **looked.seen.and_of(reached).as_facts(),
         **({"looked_at": looked_at} if looked_at != now else {}),
-        **({"objections": objections} if objections else {}),
+        **({"objections": grouped(objections)} if objections else {}),
         **({"smallest": question.smallest} if question.smallest is not None else {}),
         **({"better": question.better} if question.better else {}),
     }
-    return {PLAN: plan.as_text(**more)}
+    return {PLAN: plan.as_text(question.name, **more)}
 
 
-def facts_of(found: Comparison) -> dict[str, str]:
-    """The code and the data of the runs that were looked at."""
-    runs = [run for each in found.groups for run in each.everyone]
-    codes = {run.tags.get("code", "") for run in runs if run.is_of_this_code_alone}
-    return {"code": ", ".join(sorted(codes)), "data": ", ".join(sorted({run.data for run in runs}))}
+def _looked_at(found: Comparison) -> list[Group]:
+    """The groups that a look was at."""
+    labels = {each.label for each in found.contrasts if each.look}
+    return [each for each in found.groups if labels and each.label in {*labels, found.baseline}]
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,27 @@ class Judged:
     question: Question
     looked: Looked
 
+    @classmethod
+    def after(cls, question: Question, looked: Looked) -> "Judged":
+        """The question, its baseline with as many seeds as at the look before, whatever variants came or went since.
+
+        With others the same look would be taken a second time.
+        """
+        if looked.look and looked.plan and question.is_drawn:
+            count = baseline_count(len(question.seeds), looked.plan.contrasts)
+            question = replace(question, baseline_seeds=tuple(drawn_seeds(question.name, count)))
+        return cls(question, looked)
+
     @property
     def plan(self) -> Plan:
-        """When it is looked at, the error shared by all contrasts that were ever asked of it."""
-        return self.question.plan(self.looked.plan.asked if self.looked.plan else 0)
+        """When it is looked at, the error shared by all contrasts that were asked of it when it was looked at first.
+
+        Those that were added later are judged by nobody.
+        """
+        then = self.looked.plan
+        if then is None:
+            return self.question.plan()
+        return self.question.plan(then.contrasts if self.looked.look else None, then.asked)
 
     def compare(self, found: Iterable[Run]) -> Comparison:
         """What the runs say, by the plan and what was seen before.
@@ -163,7 +183,7 @@ class Judged:
         Raises:
             ValueError: if none of them is finished.
         """
-        return self.question.compare(found, self.plan, self.looked.objections(self.question))
+        return self.question.compare(found, self.plan, self.looked.objections(self.question), self.looked.seen)
 
     def of(self, trials: Iterable[Trial]) -> Comparison:
         """What the trials say that have begun.
@@ -172,9 +192,7 @@ class Judged:
             ValueError: if none of them is finished.
         """
         begun = [trial.folder for trial in trials if trial.folder and trial.folder.started()]
-        found = self.compare(map(runs.of_folder, begun))
-        note = self.looked.note(found)
-        return replace(found, notes=(*found.notes, note)) if note else found
+        return self.compare(map(runs.of_folder, begun))
 
     def tag(self, found: Comparison | None) -> dict[str, str]:
         """The tag that keeps the plan and how far it was looked at."""

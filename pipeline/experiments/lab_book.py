@@ -134,8 +134,9 @@ def _questions_in(home: Path) -> list[Question]:
 def _measure(client: Any, question: Question, folder: Path) -> bool:
     """Write the question's section, table and pictures; False if the store has no finished run of it."""
     try:
-        runs = [run for run in store.find_runs(client, [question.name]) if _belongs(run, question)]
-        judged = Judged(question, _looked(client, question, runs))
+        runs = store.find_runs(client, [question.name])
+        judged = Judged.after(question, _looked(client, question, runs))
+        runs = [run for run in runs if _belongs(run, judged.question)]
         found = judged.compare(store.with_curves(client, runs, math.inf))
     except ValueError as error:
         print(f"{question.name}: left as it is ({error})", file=sys.stderr)

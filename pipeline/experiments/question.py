@@ -8,8 +8,9 @@ from pathlib import Path
 from pipeline.comparing import comparison
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.groups import Run, training_of
-from pipeline.comparing.looks import Plan
+from pipeline.comparing.looks import Plan, drawn_seeds
 from pipeline.comparing.quantities import DIRECTIONS
+from pipeline.comparing.seen import NOTHING_SEEN, Seen
 from pipeline.config import RunConfig
 
 
@@ -71,11 +72,28 @@ class Question:
         """The import paths of the user's own code that takes part in any variant."""
         return sorted({path for config in self.variants.values() for path in config.own_code()})
 
-    def plan(self, asked: int = 0) -> Plan:
-        """When its runs are looked at; `asked` is the most contrasts that there ever were."""
-        return Plan.of(self.seeds, self.baseline_seeds, self.splits, len(self.variants) - 1, asked)
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its name has drawn the seeds."""
+        return [*self.seeds] == drawn_seeds(self.name, len(self.seeds))
 
-    def compare(self, runs: Iterable[Run], plan: Plan | None = None, objections: Mapping[str, str] = {}) -> Comparison:
+    def plan(self, contrasts: int | None = None, asked: int = 0) -> Plan:
+        """When its runs are looked at.
+
+        Args:
+            contrasts: those that are judged; None: of all variants.
+            asked: the most that there ever were.
+        """
+        count = len(self.variants) - 1 if contrasts is None else contrasts
+        return Plan.of(self.seeds, self.baseline_seeds, self.splits, count, asked)
+
+    def compare(
+        self,
+        runs: Iterable[Run],
+        plan: Plan | None = None,
+        objections: Mapping[str, str] = {},
+        seen: Seen = NOTHING_SEEN,
+    ) -> Comparison:
         """What the runs say of it, its variants in the file's order.
 
         Raises:
@@ -91,5 +109,6 @@ class Question:
             plan=plan or self.plan(),
             objections=objections,
             trainings=self.trainings,
+            seen=seen,
             higher_better=DIRECTIONS.get(self.better),
         )

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -14,6 +15,8 @@ from scipy import stats
 from pipeline import cli
 from pipeline.comparing.groups import training_of
 from pipeline.comparing.looks import Plan
+from pipeline.experiments.judging import Judged, Looked
+from pipeline.experiments.spec import read_question
 from pipeline.mlflow_client.connection import connect
 from tests.conftest import environment, ready_store
 
@@ -246,6 +249,92 @@ def test_a_question_is_compared_as_its_plan_has_it_and_runs_of_former_knobs_are_
     assert re.search(r"none +-0\.90 \[-\d\.\d\d, -\d\.\d\d\] +worse", out), out
     assert "epochs=3" in out
     assert "note: 10 runs of knobs that the question asks no more for, left out" in out
+
+
+def asked_anew(client, folder, tmp_path, text, *, code="abc"):
+    """A question that was looked at as `QUESTION` asks it, and is asked by the text now; returns its own run's id."""
+    (tmp_path / "renamed.yaml").write_text(QUESTION)
+    then = read_question(tmp_path / "renamed.yaml")
+    facts = {"look": 5, "metric": "val_accuracy", "baseline": "none", "variants": then.trainings}
+    (tmp_path / "renamed.yaml").write_text(text)
+    now = Judged(read_question(tmp_path / "renamed.yaml"), Looked.of_tag(PLAN.as_text(**facts)))
+    experiment = client.create_experiment("renamed", artifact_location=str(folder / "artifacts"))
+    tags = {"question": "renamed", "code": code, **now.tag(None)}
+    head = client.create_run(experiment, run_name="renamed", tags=tags).info.run_id
+    renamed = {"off": "0.0"} if "off:" in text else {}
+    for variant, dropout in {"none": "0.0", "half": "0.5", **renamed}.items():
+        for seed, accuracy in enumerate(ACCURACIES.get(variant, ACCURACIES["none"]), start=1):
+            log(client, experiment, variant, seed, accuracy, dropout=dropout, parent=head)
+    return head
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("none", "off", r"half +\+0.90 \[.*\] +none: the baseline was none at the look at 5 and is off now"),
+        ("baseline: none", "baseline: half", r"none +-0.90 .* the baseline was none at the look at 5 and is half now"),
+        (
+            "baseline: none",
+            "metric: val_loss",
+            r"half +-0\.0090 .* the metric was val_accuracy at the look at 5 and is",
+        ),
+        ("[1, 2, 3, 4, 5]", "[2, 3, 4, 5, 6]", r"note: 1 run of none with seeds that are not planned are left out"),
+    ],
+)
+def test_a_question_is_compared_as_it_is_asked_now_with_the_objection(tmp_path, pipeline, old, new, words):
+    client = connect(ready_store(tmp_path))
+    head = asked_anew(client, tmp_path, tmp_path, QUESTION.replace(old, new))
+    code, out, err = pipeline("compare", "renamed")
+    assert (code, err) == (0, "")
+    assert re.search(words, " ".join(out.split())), out
+    assert "ask it as a question of its own" in " ".join(out.split())
+    assert "without a verdict" in client.get_run(head).data.tags["answer"]
+
+
+@pytest.mark.parametrize("flags", [["--metric", "val_loss"], ["--baseline", "half"], ["--smallest", "0.5"]])
+def test_a_comparison_that_is_asked_otherwise_leaves_the_questions_own_as_it_was(pipeline, store, flags):
+    pipeline("compare", "trial")
+    client = mlflow.MlflowClient()
+    ids = [client.get_experiment_by_name("trial").experiment_id]
+    before = client.search_runs(ids, "tags.question = 'trial'")[0]
+    table = client.download_artifacts(before.info.run_id, "comparison/comparison.json")
+    _, out, _ = pipeline("compare", "trial", *flags)
+    assert "logged to  no run: the question's own run keeps its comparison as the question asks it\n" in out
+    after = client.search_runs(ids, "tags.question = 'trial'")[0]
+    assert after.data.tags == before.data.tags
+    kept = client.download_artifacts(after.info.run_id, "comparison/comparison.json")
+    assert json.loads(Path(kept).read_text()) == json.loads(Path(table).read_text())
+    assert json.loads(Path(kept).read_text())["contrasts"][0]["verdict"] == "better"
+
+
+def test_what_a_question_asks_is_given_once_more_and_logged(pipeline):
+    _, out, _ = pipeline("compare", "trial", "--metric", "val_accuracy", "--baseline", "none")
+    assert "logged to  run " in out
+
+
+def test_a_plan_that_was_cut_gives_no_verdict_in_compare_and_report(tmp_path, pipeline):
+    client = connect(ready_store(tmp_path))
+    (tmp_path / "experiments").mkdir()
+    head = asked_anew(client, tmp_path, tmp_path / "experiments", QUESTION)
+    assert "half better" in pipeline("compare", "renamed")[1]
+    client.set_tag(head, "plan", client.get_run(head).data.tags["plan"][:-9])
+    client.log_param(head, "baseline", "none")
+    _, out, _ = pipeline("compare", "renamed")
+    assert "none: what was looked at cannot be read" in out
+    assert pipeline("report")[0] == 0
+    assert "none: what was looked at cannot be read" in (tmp_path / "experiments/README.md").read_text()
+
+
+def test_a_run_that_was_resumed_for_more_epochs_is_one_of_so_many(tmp_path, pipeline):
+    client = connect(ready_store(tmp_path))
+    experiment = client.create_experiment("longer", artifact_location=str(tmp_path / "artifacts"))
+    for seed in (1, 2):
+        run_id = log(client, experiment, "", seed, 0.97, dropout="0.2", epochs=5)
+        client.set_tag(run_id, "resumed.epochs", "10")
+        log(client, experiment, "", seed + 2, 0.97, dropout="0.2", epochs=10)
+    _, out, _ = pipeline("compare", "longer")
+    assert "epochs=10" in out
+    assert "n = 4" in out
 
 
 def test_params_are_compared_by_what_they_are_however_they_were_typed(tmp_path, pipeline):

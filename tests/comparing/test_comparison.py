@@ -86,8 +86,28 @@ def test_of_the_baseline_those_of_the_furthest_look_are_shown():
 
 def test_a_run_of_other_code_that_no_look_took_is_not_told():
     runs = [*runs_of("base", STEADY, tags={"code": "x"}), *runs_of("a", STEADY, tags={"code": "x"})]
-    found = compare([*runs, run("a", 6, 0.5, tags={"code": "y"})], baseline="base", plan=plan_of(10))
+    found = compare([*runs, run("a", 6, 0.5, started=1, tags={"code": "y"})], baseline="base", plan=plan_of(10))
     assert found.notes == ("1 more run of a wait for the next look",)
+
+
+@pytest.mark.parametrize("of_now", [{"tags": {"code": "y"}}, {"data": "d2"}], ids=["code", "data"])
+def test_runs_of_former_code_or_data_are_left_out_where_those_of_now_reach_a_look(of_now):
+    former = {"tags": {"code": "x"}, "data": "d1"}
+    values = [0.5 + seed / 100 for seed in range(20)]
+    runs = [*runs_of("base", values, **former), *runs_of("a", [value + 5 for value in values], **former)]
+    of_now = {**former, **of_now, "started": 1}
+    runs += [*runs_of("base", STEADY, **of_now), *runs_of("a", [each + 9 for each in STEADY], **of_now)]
+    found = compare(runs, baseline="base", plan=plan_of(20))
+    assert [(each.verdict, each.look) for each in found.contrasts] == [("better", 5)]
+    assert found.notes == ("40 runs of former code or data, left out",)
+
+
+def test_a_variant_that_was_not_trained_with_the_code_of_now_gets_no_verdict_against_a_baseline_that_was():
+    runs = [*runs_of("base", STEADY, tags={"code": "x"}), *runs_of("a", STEADY, tags={"code": "x"})]
+    for count, reason in ((5, "runs of different code"), (4, "runs of different code in base")):
+        of_now = runs_of("base", STEADY[:count], started=1, tags={"code": "y"})
+        (contrast,) = compare([*runs, *of_now], baseline="base", plan=plan_of(5)).contrasts
+        assert (contrast.verdict, contrast.reason) == ("none", reason)
 
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "f1"])

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.comparing import looks
-from pipeline.comparing.looks import ALL, Plan, baseline_count, drawn_seeds, share, sizes
+from pipeline.comparing.looks import ALL, Plan, baseline_count, drawn_seeds, grouped, share, sizes, ungrouped
 
 
 def test_looks_double_from_5_seeds_to_1280():
@@ -90,6 +90,23 @@ def test_a_plan_comes_back_from_its_tag_with_what_else_stands_there(baseline_see
     plan = Plan(("7", "8/1"), baseline_seeds, 1, asked=3)
     assert Plan.from_text(plan.as_text(look=5, file="a.yaml")) == (plan, {"look": 5, "file": "a.yaml"})
     assert ("baseline_seeds" in plan.as_text()) == (len(baseline_seeds) > 2)
+
+
+@pytest.mark.parametrize("splits", [1, 3, 7])
+def test_of_drawn_seeds_a_tag_keeps_how_many_they_are(splits):
+    plan = Plan.of(drawn_seeds("trial", 20), drawn_seeds("trial", 35), splits, 3, asked=4)
+    counts = {"seeds": 20, "baseline_seeds": 35, "splits": splits, "contrasts": 3, "asked": 4}
+    assert plan.as_facts("trial") == {"drawn": "trial", **counts}
+    assert plan.as_facts("another")["seeds"] == " ".join(plan.seeds)
+    for name in ("trial", "another"):
+        assert Plan.from_text(plan.as_text(name, look=5)) == (plan, {"look": 5})
+
+
+def test_a_text_that_several_labels_have_stands_once_and_that_of_an_older_tag_is_read():
+    texts = {"a": "it was added", "b": "its knobs were changed", "c": "it was added"}
+    assert grouped(texts) == {"it was added": ["a", "c"], "its knobs were changed": ["b"]}
+    assert ungrouped(grouped(texts)) == ungrouped(texts) == texts
+    assert ungrouped(grouped({"": "the seeds were changed"})) == {"": "the seeds were changed"}
 
 
 def test_a_tag_keeps_the_most_contrasts_that_there_were():

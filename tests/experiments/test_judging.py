@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.comparing.looks import Plan
+from pipeline.comparing.looks import UNREADABLE, Plan
 from pipeline.experiments import experiment
+from pipeline.experiments.judging import Judged, Looked
 from pipeline.experiments.spec import read_question
+from pipeline.mlflow_client.naming import MAX_TAG
 from pipeline.tracking.folders import all_folders
 from tests.trials import TRIAL, HandPool, HeldJournal, trial
 
@@ -57,7 +59,9 @@ def test_a_look_is_kept_with_what_was_looked_at(trial):
     variants = read_question(FILE, runs_dir="runs").trainings
     assert tag(parents()[0]) == {
         **{"seeds": "1 2 3 4 5", "contrasts": 1, "asked": 1, "look": 5, "baseline": "none", "metric": "val_accuracy"},
-        **{"code": "code-1", "data": "data-1", "file": str(FILE.absolute()), "variants": variants},
+        **{"file": str(FILE.absolute()), "variants": variants},
+        "asks": {"baseline": "none", "metric": "val_accuracy"},
+        "seen": {"code-1/data-1": ["none", "half"]},
     }
     assert list(variants) == ["none", "half"]
 
@@ -113,7 +117,7 @@ def test_the_error_is_shared_by_all_contrasts_that_were_ever_asked(trial):
     ask(FIVE, TEXT.replace("baseline", "  most: {dropout: 0.9}\n  all: {dropout: 0.99}\nbaseline"))
     ask(FIVE)
     plan = trial.written[-1][0].plan
-    assert (plan.contrasts, plan.asked, plan.level(5)) == (1, 3, pytest.approx(0.05 * 0.01 / 3))
+    assert (plan.contrasts, plan.asked, plan.level(5)) == (3, 3, pytest.approx(0.05 * 0.01 / 3))
 
 
 ELSEWHERE = "after the look at 5: ask it as a question of its own, in a file of another name"
@@ -160,12 +164,68 @@ def test_runs_of_other_code_than_at_the_look_before_are_told(trial, monkeypatch)
     monkeypatch.setattr("tests.trials.CODE", "code-2")
     for module in ("pipeline.experiments.plan", "pipeline.experiments.experiment"):
         monkeypatch.setattr(f"{module}.code_digest", lambda paths: "code-2")
-    ask(FIVE)
+    for _ in range(3):  # it is not forgotten when that of now was looked at too
+        ask(FIVE)
+        found = trial.written[-1][0]
+        assert found.notes[-1] == (
+            "looked at before, at 5 seeds, with other runs: code code-1 then and code-2 now; each has its own 5 %"
+        )
+        assert found.contrasts[0].verdict == "better"
+    assert tag(parents()[0])["seen"] == {"code-1/data-1 code-2/data-1": ["none", "half"]}
+
+
+def test_a_variant_that_was_added_after_a_look_takes_nothing_from_the_others(trial):
+    drawn = TEXT % "20"
+    FILE.write_text(drawn)
+    assert answered(FILE, until_decided=True) == 0
+    before = trial.written[-1][0].contrasts[0]
+    FILE.write_text(drawn.replace("baseline", "  most: {dropout: 0.9}\n  all: {dropout: 0.99}\nbaseline"))
+    assert answered(FILE) == 0
+    late = trial.written[-1][0]
+    assert (late.plan.contrasts, late.plan.asked, late.plan.level(5)) == (1, 1, pytest.approx(0.05 * 0.01))
+    assert {name for name, _ in HandPool.trained if name.startswith("none")} == {
+        f"none seed={seed}" for seed in read_question(FILE, runs_dir="runs").seeds
+    }
+    assert (before.look, late.contrast("half").look) == (5, 20)
+    FILE.write_text(drawn)
+    answered(FILE)
+    assert trial.written[-1][0].contrasts == (late.contrast("half"),)
+
+
+def test_a_variant_that_is_removed_after_a_look_leaves_the_baseline_its_seeds(trial):
+    drawn = TEXT % "5"
+    FILE.write_text(drawn.replace("baseline", "  most: {dropout: 0.9}\n  all: {dropout: 0.99}\nbaseline"))
+    assert answered(FILE) == 0
+    before = trial.written[-1][0]
+    FILE.write_text(drawn)
+    assert answered(FILE) == 0
     found = trial.written[-1][0]
-    assert found.notes[-1] == (
-        "looked at before, at 5 seeds, with other runs: code code-1 then and code-2 now; each has its own 5 %"
-    )
-    assert found.contrasts[0].verdict == "better"
+    assert [len(each.runs) for each in found.groups] == [9, 5]  # the root of three times as many
+    assert (found.contrasts[0].look, found.plan.level(5)) == (5, before.plan.level(5))
+
+
+def test_what_cannot_be_read_of_earlier_looks_gives_no_verdict_and_stays(trial):
+    ask(FIVE)
+    text = json.dumps(tag(parents()[0]))[:200]
+    journal = HeldJournal(parents()[0])
+    journal.append("tags", tags={"plan": text})
+    journal.close()
+    for _ in range(2):
+        ask(FIVE)
+        assert verdicts(trial) == {"half": ("none", UNREADABLE)}
+    assert all(event.get("tags", {}).get("plan", text) == text for event in parents()[0].events()[-5:])
+
+
+def test_a_plan_of_many_variants_and_seeds_has_room_in_a_tag(trial):
+    many = "".join(f"  variant number {count}: {{dropout: 0.{count}}}\n" for count in range(51, 91))
+    FILE.write_text(TEXT.replace("baseline", many + "baseline") % 640)
+    now = read_question(FILE, runs_dir="runs")
+    plan = Plan.of(now.seeds, now.baseline_seeds, 1, 1)
+    looked = Looked(plan, 5, {"baseline": "none"}, {label: now.trainings[label] for label in ("none", "half")})
+    text = Judged.after(now, looked).tag(None)["plan"]
+    assert len(text) < MAX_TAG
+    assert Looked.of_tag(text).objections(now) == looked.objections(now)
+    assert len(looked.objections(now)) == 40
 
 
 def test_another_file_of_the_same_name_is_refused_before_anything_is_trained(trial):

@@ -5,6 +5,7 @@ import pytest
 from pipeline.comparing import comparison
 from pipeline.comparing.groups import training_of
 from pipeline.comparing.looks import drawn_seeds
+from pipeline.comparing.seen import Seen
 from pipeline.config import ConfigError
 from pipeline.experiments.spec import A_CLAIM, EXAMPLE, Claim, read_question
 from tests.conftest import ROOT
@@ -274,7 +275,7 @@ def test_a_question_compares_runs_under_its_words_in_the_files_order(tmp_path, m
     words = {"title": "Does dropout help?", "baseline": "half", "order": ["none", "half"]}
     decided = {"metric": "val_loss", "smallest": 0.02, "plan": question.plan(), "objections": {"half": "not now"}}
     trainings = {label: training_of(config.as_dict()) for label, config in question.variants.items()}
-    assert asked == [(["a run"], words | decided | {"trainings": trainings, "higher_better": None})]
+    assert asked == [(["a run"], words | decided | {"trainings": trainings, "seen": Seen(), "higher_better": None})]
 
 
 @pytest.mark.parametrize(
