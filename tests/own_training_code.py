@@ -142,6 +142,14 @@ class Network(nn.Module):
         return self.layer(inputs.flatten(1))
 
 
+class Normalized(Network):
+    """With batch normalization, for which some callbacks take an epoch more."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.layer = nn.Sequential(self.layer, nn.BatchNorm1d(len(spec.classes)))
+
+
 class StochasticDepth(Network):
     """What each block leaves out is reckoned with torch, as many networks do."""
 

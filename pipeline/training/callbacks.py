@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, StochasticWeightAveraging
 
 from pipeline import divergence
 from pipeline.data.datamodule import DataModule
@@ -148,6 +148,27 @@ class StaysStopped(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         trainer.should_stop = checkpoint.get(STOPPED, False)
+
+
+class BeginsAndEnds(Callback):
+    """Begins and ends a training also where it is resumed with no epoch left, in its test: Lightning passes over both.
+
+    Some callbacks put the weights that count, averaged ones, in their place as the training ends.
+    """
+
+    has_begun = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.has_begun = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.has_begun:
+            return
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, StochasticWeightAveraging):  # puts back at the end what its last epoch's begin noted
+                each._accumulate_grad_batches = trainer.accumulate_grad_batches
+        trainer.fit_loop.on_run_start()
+        trainer.fit_loop.on_run_end()
 
 
 class KeepSigterm(Callback):

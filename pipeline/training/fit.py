@@ -18,6 +18,7 @@ from pipeline.seeding import derive_seed
 from pipeline.training import checkpoints
 from pipeline.training.building import make_callbacks, make_classifier, make_data
 from pipeline.training.callbacks import (
+    BeginsAndEnds,
     DataAtHand,
     DivergenceStop,
     EpochCheckpoints,
@@ -87,7 +88,7 @@ def fit(
     data = data or make_data(config)
     history, divergence = History(logger or None), DivergenceStop(config.on_divergence == "stop")
     ours: list[Callback] = [EpochSeeds(config.seed), DataAtHand(data), RateLog(), EpochTimer(), KeepSigterm()]
-    ours += [StaysStopped(), history, divergence]
+    ours += [StaysStopped(), BeginsAndEnds(), history, divergence]
     if folder:
         ours.append(EpochCheckpoints(folder, config.keep_best, divergence))
     with only_useful_words():

@@ -1,12 +1,18 @@
 """What a user brings to a training takes part in it, is recorded at the epochs, and is told in one line where wrong."""
 
+import itertools
 import random
 
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import (
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from pytorch_lightning.loggers import Logger
 from torchmetrics.functional.classification import multiclass_f1_score
 
@@ -181,6 +187,54 @@ def test_a_training_that_was_stopped_early_stays_so_when_it_is_resumed(tmp_path,
     last, _ = checkpoints.latest(tmp_path / "killed")
     assert files.epoch_of(last) == min(stop, len(whole.history))
     resumed = trained("killed", resume_from=last)
+    assert torch.equal(ranks.weights_of(resumed.classifier), ranks.weights_of(whole.classifier))
+    assert timeless(resumed.history) == timeless(whole.history)
+    assert resumed.test == whole.test
+
+
+class Asked(Callback):
+    """Its end needs its begin."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.epochs = [trainer.max_epochs]
+
+    def on_train_end(self, trainer, pl_module):
+        self.epochs.append(trainer.current_epoch)
+
+
+AVERAGED = {
+    "exponential": lambda: EMAWeightAveraging(decay=0.9),
+    "equal": WeightAveraging,
+    "stochastic": lambda: StochasticWeightAveraging(0.1, swa_epoch_start=1, annealing_epochs=1),
+}
+
+
+@pytest.mark.parametrize(
+    ("averaged", "network", "knobs"),
+    [
+        *itertools.product(AVERAGED, ["mlp", f"{OWN}:Normalized"], [{}]),
+        ("exponential", "mlp", {"early_stopping": 1, "learning_rate": 0.5}),
+        ("exponential", "mlp", {"keep_best": True}),
+    ],
+)
+def test_what_callbacks_do_at_the_trainings_end_is_done_where_it_is_resumed_in_its_test(
+    tmp_path, averaged, network, knobs
+):
+    small = {"epochs": 3, "batch_size": 7, "validation_size": 9, "accelerator": "cpu", "learning_rate": 0.05}
+    given = RunConfig(network=network, **{**small, **knobs})
+    asked = Asked()
+
+    def trained(folder, *more, **how):
+        callbacks = [AVERAGED[averaged](), *more]
+        return fit.fit(given, data=ranks.small_data(given), folder=tmp_path / folder, callbacks=callbacks, **how)
+
+    whole = trained("whole", asked)
+    ended = asked.epochs
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trained("killed", Interrupted(10))
+    last, _ = checkpoints.latest(tmp_path / "killed")
+    resumed = trained("killed", asked, resume_from=last)
+    assert asked.epochs == ended
     assert torch.equal(ranks.weights_of(resumed.classifier), ranks.weights_of(whole.classifier))
     assert timeless(resumed.history) == timeless(whole.history)
     assert resumed.test == whole.test
