@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import without_secrets
 from pipeline.cluster import address
 from pipeline.cluster.address import Place
 from pipeline.signals import SIGNALS
@@ -149,5 +150,5 @@ def _signals_kept() -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """The first line that says something, of the paragraphs that Ray's errors are."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in without_secrets(str(error)).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -62,7 +62,7 @@ def lefts(refusals: Iterable[Refusal], index: int, kind: str) -> list[Left]:
 def of_the_place(error: Exception) -> str:
     """In words, why the place of a run's files does not take them; a connection that fails need not be the server's."""
     is_connection = isinstance(error, ConnectionError | RequestException) and not isinstance(error, HTTPError)
-    return in_words(ToldError(f"{type(error).__name__}: {error}"[:160] if is_connection else in_words(error)))
+    return in_words(ToldError(f"{type(error).__name__}: {error}"))[:160] if is_connection else in_words(error)
 
 
 def told_tracking_uri() -> str:

@@ -42,7 +42,7 @@ def asking(afterwards: str = "try again when it does") -> Iterator[None]:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error) as error:
         if is_refusal(error):
-            raise ValueError(without_secrets(f"MLflow refuses: {' '.join(str(error).split())[:300]}")) from None
+            raise ValueError(f"MLflow refuses: {without_secrets(' '.join(str(error).split()))[:300]}") from None
         raise UnreachableError(f"{_unreachable(error)}; {afterwards}") from None
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.cluster import jobs
+from pipeline.cluster import connecting, jobs
 from pipeline.cluster.address import DEFAULTS, Place
 from pipeline.cluster.staging import stage
 from pipeline.signals import Interrupted
@@ -157,6 +157,10 @@ def test_a_head_that_was_just_started_is_waited_for_and_another_refusal_is_said(
     answers.append(RuntimeError("quota\nlong story"))
     with pytest.raises(ValueError, match=r"does not take the job \(quota\); see its dashboard"):
         jobs._handed_in(client, HEAD)
+
+
+def test_no_secret_is_cut_in_half_before_it_is_taken_out_of_rays_words():
+    assert connecting.first_line(RuntimeError(f"\n{'x' * 290} http://bob:S3cret@head\nlong")) == f"{'x' * 290} http://he"
 
 
 def test_the_package_and_own_modules_travel_and_nothing_that_lies_beside_them(tmp_path, monkeypatch):

@@ -333,6 +333,7 @@ PLACES = [
     (PermissionError(13, "Permission denied", "/srv/mlflow"), "Permission denied: /srv/mlflow"),
     (OSError(28, "No space left on device"), "no space left on the disk"),
     (NoConnection("no host bucket"), "ConnectionError: no host bucket"),
+    (NoConnection(f"{'x' * 125} http://bob:S3cret@place"), f"ConnectionError: {'x' * 125} http://place"),
     (FileNotFoundError(2, "No such file or directory", "/mnt/share"), "No such file or directory: /mnt/share"),
     (MlflowException("Could not find a registered artifact repository"), None),
     (unreachable(), None),

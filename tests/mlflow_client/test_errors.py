@@ -169,6 +169,8 @@ def test_a_gateways_page_is_no_refusal_of_mlflows_whatever_its_client_makes_of_i
 def test_what_mlflow_refuses_ends_as_the_users_to_mend_in_one_line():
     with pytest.raises(ValueError, match=r"^MLflow refuses: a param has another value$"), asking():
         raise refusal(words="a  param\nhas another value")
+    with pytest.raises(ValueError, match=r"^MLflow refuses: x{280} http://host/$"), asking():
+        raise refusal(words=f"{'x' * 280} http://bob:S3cret@host/")
     with pytest.raises(UnreachableError, match=r"; try again when it does$"), asking():
         raise requests.ConnectionError("refused")
     with pytest.raises(KeyError), asking():
