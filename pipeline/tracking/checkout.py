@@ -186,14 +186,17 @@ def _objection(top: Path, name: str, together: int) -> tuple[str, int]:
         return "it cannot be read", 0
     if name.endswith("/"):
         return "a repository of its own", 0
-    parts = Path(name.lower()).parts
-    if not name.lower().endswith(CODE) and any(re.fullmatch(SECRET, it) or re.search(SECRET_WORDS, it) for it in parts):
+    if not name.lower().endswith(CODE) and any(map(_may_hold_a_key, Path(name.lower()).parts)):
         return "it may hold a key", 0
     if size > LARGEST or together + size > LARGEST_TOGETHER:
         return f"{size / 1e6:.1f} MB, not known to git", 0
     if not path.is_symlink() and not os.access(path, os.R_OK):
         return "it cannot be read", 0
     return "", size
+
+
+def _may_hold_a_key(part: str) -> bool:
+    return bool(re.fullmatch(SECRET, part) or re.search(SECRET_WORDS, part))
 
 
 def _is_of_a_run(path: Path, known: dict[Path, bool]) -> bool:
