@@ -160,7 +160,8 @@ def test_a_head_that_was_just_started_is_waited_for_and_another_refusal_is_said(
 
 
 def test_no_secret_is_cut_in_half_before_it_is_taken_out_of_rays_words():
-    assert connecting.first_line(RuntimeError(f"\n{'x' * 290} http://bob:S3cret@head\nlong")) == f"{'x' * 290} http://he"
+    error = RuntimeError(f"\n{'x' * 290} http://bob:S3cret@head\nlong")
+    assert connecting.first_line(error) == f"{'x' * 290} http://he"
 
 
 def test_the_package_and_own_modules_travel_and_nothing_that_lies_beside_them(tmp_path, monkeypatch):
