@@ -15,7 +15,11 @@ from pipeline.values import did_you_mean, unknown_name
 
 KEYS = ("question", "shared", "variants", "baseline", "seeds", "splits", "metric", "better", "smallest", "claims")
 MOST = 10_000  # seeds, splits
-MEANT = {"seed": "list seeds under `seeds`", "validation_seed": "say under `splits` how many there are"}
+MEANT = {
+    "seed": "list seeds under `seeds`",
+    "validation_seed": "say under `splits` how many there are",
+    "num_nodes": "an experiment's runs are trained on one machine each",
+}
 A_CLAIM = "a final value and who claims it, like {test_accuracy: 0.98, source: arXiv 2011.08927}"
 EXAMPLE = """expected, for example:
     question: Does dropout give a better test result?
@@ -58,7 +62,7 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
     shared = content.get("shared") or {}
     if not str(content.get("question") or "").strip():
         problems.append("question is missing: say in words what the experiment asks")
-    if not isinstance(shared, dict):
+    if not (has_knobs := isinstance(shared, dict)):
         problems.append(
             f"shared is {type(shared).__name__}, expected knobs like {{epochs: 20, validation_size: 10000}}"
         )
@@ -67,19 +71,15 @@ def _checked(path: Path, content: dict[str, Any], text: str, everywhere: dict[st
     shared = {"model_name": UNREGISTERED, "record": "light", **shared}
     problems += [f"shared: {problem}" for problem in _misplaced(shared, MEANT)]
     common = {**shared, **everywhere}
-    of_all = problems_of(common)
-    variants: dict[str, RunConfig] = {}
-    if problems:
-        problems += [f"shared: {problem}" for problem in of_all]
-    else:
-        variants = _variants(content["variants"], {**common, "seed": seeds[0]}, of_all, problems)
+    variants = _variants(content["variants"], {**common, "seed": seeds[0]}, problems) if has_knobs else {}
+    labels = [str(label) for label in content["variants"]] if variants else []
     baseline = str(content.get("baseline", next(iter(variants), "")))
-    if variants and baseline not in (labels := [str(label) for label in content["variants"]]):
+    if variants and baseline not in labels:
         problems.append(f"baseline {baseline!r} is not among the variants: {', '.join(labels)}")
     metric = _metric(content.get("metric", METRIC), variants.values(), problems)
     better = _better(content.get("better", ""), metric, problems)
     smallest, splits = _smallest(content, problems), _splits(content, problems)
-    claims = _claims(content.get("claims"), variants, problems) if variants else ()
+    claims = _claims(content.get("claims"), labels, problems) if variants else ()
     if problems:
         raise ConfigError([f"in {path}:", *problems] if len(problems) > 1 else [f"in {path}: {problems[0]}"])
     question = " ".join(str(content["question"]).split())
@@ -103,8 +103,9 @@ def _seeds(given: Any, name: str, problems: list[str]) -> tuple[list[int], bool]
         return [0], False
     if repeated := sorted({seed for seed in given if given.count(seed) > 1}):
         problems.append(f"seeds {', '.join(map(str, repeated))} stand more than once; the same seed gives the same run")
-    problems += [f"seeds: {problem}" for seed in given[1:] for problem in problems_of({"seed": seed})]
-    return given, False
+    wrong = [f"seeds: {problem}" for seed in given for problem in problems_of({"seed": seed})]
+    problems += wrong
+    return [0] if wrong else given, False
 
 
 def _splits(content: dict[str, Any], problems: list[str]) -> int:
@@ -151,7 +152,7 @@ def _smallest(content: dict[str, Any], problems: list[str]) -> float | None:
     return None
 
 
-def _claims(given: Any, variants: Iterable[str], problems: list[str]) -> tuple[Claim, ...]:
+def _claims(given: Any, variants: list[str], problems: list[str]) -> tuple[Claim, ...]:
     if given is None:
         return ()
     if not isinstance(given, dict):
@@ -160,7 +161,7 @@ def _claims(given: Any, variants: Iterable[str], problems: list[str]) -> tuple[C
     claims = []
     for label, content in given.items():
         if str(label) not in variants:
-            problems.append(f"claims: {unknown_name('variant', str(label), list(variants))}")
+            problems.append(f"claims: {unknown_name('variant', str(label), variants)}")
             continue
         values = {str(name): each for name, each in content.items()} if isinstance(content, dict) else {}
         source = str(values.pop("source", "")).strip()
@@ -173,8 +174,8 @@ def _claims(given: Any, variants: Iterable[str], problems: list[str]) -> tuple[C
     return tuple(claims)
 
 
-def _variants(given: Any, common: dict[str, Any], of_all: list[str], problems: list[str]) -> dict[str, RunConfig]:
-    """The variants; what is wrong with what they share (`of_all`) is told once, if none of them sets it right."""
+def _variants(given: Any, common: dict[str, Any], problems: list[str]) -> dict[str, RunConfig]:
+    """The variants; what is wrong with what they share is told once, if none of them sets it right."""
     if not isinstance(given, dict) or not given:
         problems.append(f"variants {given!r}: expected a name with its knobs each, like `none: {{dropout: 0.0}}`")
         return {}
@@ -183,7 +184,7 @@ def _variants(given: Any, common: dict[str, Any], of_all: list[str], problems: l
         for label, knobs in given.items()
         if isinstance(knobs, dict | None)
     }
-    shared = [problem for problem in of_all if all(problem in each for each in wrong.values())]
+    shared = [problem for problem in problems_of(common) if all(problem in each for each in wrong.values())]
     problems += [f"shared: {problem}" for problem in shared]
     variants: dict[str, RunConfig] = {}
     for label, knobs in given.items():

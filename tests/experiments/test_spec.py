@@ -109,6 +109,7 @@ HERE = "does not belong here; "
         ("dropout: 0.5", "runs_dir: a", f"variant half: runs_dir {HERE}the experiment decides it"),
         ("dropout: 0.5", "experiment_name: a", f"variant half: experiment_name {HERE}the experiment decides it"),
         ("epochs: 3", "seed: 3", f"shared: seed {HERE}list seeds under `seeds`"),
+        ("epochs: 3", "num_nodes: 2", f"shared: num_nodes {HERE}an experiment's runs are trained on one machine each"),
         ("epochs: 3", "epoch: 3", "shared: unknown knob 'epoch'; did you mean 'epochs'?"),
         ("epochs: 3", "epochs: 0", "shared: epochs 0 is out of range: at least 1"),
         ("{dropout: 0.5}", "[1]", "variant half: [1] is not knobs like {dropout: 0.0}"),
@@ -157,7 +158,7 @@ HERE = "does not belong here; "
         ("[1, 2]", "[2, 1, 2, 3, 1]", "seeds 1, 2 stand more than once; the same seed gives the same run"),
         ("[1, 2]", "[1, two]", "seeds [1, 'two']: expected whole numbers"),
         ("[1, 2]", "[1, -1]", "seeds: seed -1 is out of range: at least 0, at most 4294967295"),
-        ("[1, 2]", "[-1]", "variant none: seed -1 is out of range: at least 0, at most 4294967295"),
+        ("[1, 2]", "[-1]", "seeds: seed -1 is out of range: at least 0, at most 4294967295"),
         ("baseline: half", "baseline: hlaf", "baseline 'hlaf' is not among the variants: none, half"),
         ("baseline: half", "basline: half", f"unknown key 'basline'; did you mean 'baseline'?{KEYS}"),
         ("{dropout: 0.5}", "{validation_size: 0}", f"variant half: validation_size is 0, {HOLD_OUT}"),
@@ -199,6 +200,18 @@ def test_what_a_variant_sets_right_of_what_is_shared_is_no_mistake(tmp_path):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert caught.value.problems[0].startswith(f"in {tmp_path}/trial.yaml: variant half: momentum ")
+
+
+def test_beside_another_mistake_what_variants_set_right_is_none_either(tmp_path):
+    text = GOOD.replace("epochs: 3,", "epochs: 3, optimizer: nesterov,").replace("dropout: 0.0", "momentum: 0.5")
+    text = text.replace("dropout: 0.5", "momentum: 0.9, dropuot: 1")
+    claims = "claims: {half: {test_loss: 1, source: a}}\n"  # a variant that is wrong is not unknown
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text.replace("baseline:", "basline:") + claims)
+    assert caught.value.problems[1:] == [
+        f"unknown key 'basline'; did you mean 'baseline'?{KEYS}",
+        "variant half: unknown knob 'dropuot'; did you mean 'dropout'?",
+    ]
 
 
 def test_a_metric_of_ones_own_decides_if_all_runs_have_it_and_it_is_said_which_way(tmp_path):
