@@ -60,7 +60,7 @@ def compare(
     print(f"\nanswer     {sentence(found)}")
     if out:
         print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
-    if is_as_asked:
+    if parent is not None and is_as_asked:
         _log(client, parent.info.run_id, found)
     elif parent is not None:
         print("logged to  no run: the question's own run keeps its comparison as the question asks it")

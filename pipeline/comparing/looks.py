@@ -111,7 +111,7 @@ class Plan:
         counts = {"contrasts": self.contrasts, "asked": max(self.contrasts, self.asked)}
         splits = 1 + max((int(unit.partition("/")[2] or 0) for unit in self.baseline_seeds), default=0)
         sizes_of = len(self.seeds), len(self.baseline_seeds)
-        if name and self == Plan.of(*(drawn_seeds(name, size) for size in sizes_of), splits, **counts):
+        if name and self == Plan.of(*_drawn(name, *sizes_of), splits, *counts.values()):
             return {"drawn": name, "seeds": sizes_of[0], "baseline_seeds": sizes_of[1], "splits": splits, **counts}
         whose = {} if self.baseline_seeds == self.seeds else {"baseline_seeds": " ".join(self.baseline_seeds)}
         return {"seeds": " ".join(self.seeds), **whose, **counts}
@@ -130,10 +130,13 @@ class Plan:
         """The plan of `as_facts`, which it takes out of them."""
         seeds, counts = facts.pop("seeds"), (int(facts.pop("contrasts")), int(facts.pop("asked")))
         if name := facts.pop("drawn", ""):
-            drawn = (drawn_seeds(name, size) for size in (seeds, facts.pop("baseline_seeds")))
-            return cls.of(*drawn, facts.pop("splits"), *counts)
+            return cls.of(*_drawn(name, seeds, facts.pop("baseline_seeds")), facts.pop("splits"), *counts)
         units = seeds.split()
         return cls(tuple(units), tuple(facts.pop("baseline_seeds", seeds).split()), *counts)
+
+
+def _drawn(name: str, seeds: int, baseline_seeds: int) -> tuple[list[int], list[int]]:
+    return drawn_seeds(name, seeds), drawn_seeds(name, baseline_seeds)
 
 
 def _unit(seed: int, split: int) -> str:
