@@ -21,12 +21,10 @@ from pipeline.cluster.ray_worker import RayWorker
 from pipeline.cluster.staging import stage
 from pipeline.data.dataset import Dataset
 from pipeline.experiments.engine import bytes_of
-from pipeline.experiments.plan import Data, data_of
 from pipeline.experiments.pool import THREADS
 from pipeline.experiments.question import Question
-from pipeline.experiments.trial import Trial
+from pipeline.experiments.trial import Data, Trial, data_of
 from pipeline.machine import cores_here
-from pipeline.recording.code_digest import code_digest
 from pipeline.terminal.shell import UnreachableError, user_name
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.uploader import Uploader
@@ -165,7 +163,7 @@ class RayCluster:
             "files": {name: self._put_file(path) for name, path in files.items()},
             "data": data,
             "digest": digest,
-            "code": code_digest(trial.config.own_code()),
+            "code": trial.code,
             "checkpoint_every": self.checkpoint_every,
         }
 

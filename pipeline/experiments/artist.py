@@ -1,14 +1,10 @@
 """Tables and pictures of an experiment's full records, drawn beside the training by the process that waits for it."""
 
-import functools
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from pipeline.data import datasets
-from pipeline.data.dataset import Dataset
-from pipeline.experiments.plan import Data, data_of
-from pipeline.experiments.trial import Trial
+from pipeline.experiments.trial import Trial, data_of, source_of
 from pipeline.recording import drawing
 from pipeline.tracking.uploader import Uploader, UploaderProcess
 
@@ -43,11 +39,6 @@ class Artist:
     def _draw(self, trial: Trial) -> None:
         folder = trial.folder
         assert folder is not None
-        for problem in drawing.record(folder, lambda: _source(data_of(trial.config))):
+        for problem in drawing.record(folder, lambda: source_of(data_of(trial.config))):
             print(f"warning: {trial.name}: {problem}", file=sys.stderr)
         Uploader(folder, self.uploader.descriptor).notify()
-
-
-@functools.lru_cache(maxsize=1)
-def _source(knobs: Data) -> Dataset:
-    return datasets.load(**dict(knobs))

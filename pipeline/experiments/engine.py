@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.data.dataset import Dataset
-from pipeline.experiments.plan import Data
 from pipeline.experiments.pool import WorkerPool, start_importing
 from pipeline.experiments.question import Question
-from pipeline.experiments.trial import Trial
+from pipeline.experiments.trial import Data, Trial
 from pipeline.machine import cores_here
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.uploader import UploaderProcess

@@ -14,11 +14,11 @@ from pipeline.delivery import console
 from pipeline.experiments.artist import Artist
 from pipeline.experiments.engine import Engine, Pool, ThisMachine
 from pipeline.experiments.judging import Judged, before, looks
-from pipeline.experiments.plan import data_of, plan
+from pipeline.experiments.plan import plan
 from pipeline.experiments.progress import Progress, time_spent
 from pipeline.experiments.question import Question
 from pipeline.experiments.spec import read_question
-from pipeline.experiments.trial import Trial
+from pipeline.experiments.trial import Trial, data_of
 from pipeline.mlflow_client import preflight
 from pipeline.mlflow_client.tracking_uri import keep_store
 from pipeline.recording.code_digest import code_digest

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import divergence
 from pipeline.config import ROLES, RunConfig
 from pipeline.experiments.question import Question
-from pipeline.experiments.trial import Trial
+from pipeline.experiments.trial import Data, Trial, data_of
 from pipeline.recording.code_digest import code_digest
 from pipeline.recording.record import forget_checkpoints
 from pipeline.recording.resuming import QUESTION, recorded_knobs
@@ -19,13 +19,7 @@ from pipeline.tracking.lines import Event
 from pipeline.tracking.uploader import Uploader, UploaderProcess
 
 ALIVE_PATIENCE_S = 20.0
-Data = tuple[tuple[str, Any], ...]
 Identity = tuple[Any, ...]
-
-
-def data_of(config: RunConfig) -> Data:
-    """What decides which data a run gets: the knobs of `datasets.load`."""
-    return tuple(config.data_knobs().items())
 
 
 def plan(
@@ -45,22 +39,21 @@ def plan(
     known = _known_runs(question.name, runs_dir)
     trials = []
     configs = {variant: question.configs(variant) for variant in question.variants}
+    codes = {variant: code_digest(config.own_code()) for variant, config in question.variants.items()}
     for place in range(len(question.baseline_seeds)):
         for variant, of_variant in configs.items():
             if place < len(of_variant):
-                trials.append(_trial(question, variant, of_variant[place], place))
+                trials.append(_trial(question, variant, of_variant[place], codes[variant], place))
     for trial in trials:
-        first = question.variants[trial.variant]
-        code = code_digest(first.own_code())
-        wanted = _identity(trial.variant, trial.config.as_dict(), digests[data_of(first)], code)
+        wanted = _identity(trial.variant, trial.config.as_dict(), digests[data_of(trial.config)], trial.code)
         if wanted in known:
             _take_up(trial, known[wanted], parent, uploader)
     return trials
 
 
-def _trial(question: Question, variant: str, config: RunConfig, place: int) -> Trial:
+def _trial(question: Question, variant: str, config: RunConfig, code: str, place: int) -> Trial:
     tags = {"experiment": question.name, "variant": variant, "seed": str(config.seed)}
-    trial = Trial(variant, config.seed, config, tags, place)
+    trial = Trial(variant, config.seed, config, tags, code, place)
     trial.config = config.replace(run_name=trial.name, experiment_name=question.name)
     return trial
 

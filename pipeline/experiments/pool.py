@@ -19,8 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.data.dataset import Dataset
-from pipeline.experiments.plan import Data, data_of
-from pipeline.experiments.trial import Trial
+from pipeline.experiments.trial import Data, Trial, data_of
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import RunFolder

@@ -1,13 +1,19 @@
 """One run of an experiment, as its plan, its pool and its progress know it."""
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import RunConfig
+from pipeline.data import datasets
+from pipeline.data.dataset import Dataset
 from pipeline.terminal.bars import EpochLine
 from pipeline.tracking.journal import RunFolder
+
+DATASETS = 2  # that a process keeps in memory
+Data = tuple[tuple[str, Any], ...]
 
 
 @dataclass
@@ -15,6 +21,7 @@ class Trial:
     """A variant with a seed.
 
     Attributes:
+        code: the digest of what is to train it, once planned.
         place: of its seed among the variant's, from 0.
         folder: where its record lies; None: it has not begun.
         state: missing, interrupted, running, finished, diverged (an answer as well) or failed.
@@ -26,6 +33,7 @@ class Trial:
     seed: int
     config: RunConfig
     tags: dict[str, str]
+    code: str = ""
     place: int = 0
     folder: RunFolder | None = None
     state: str = "missing"
@@ -59,3 +67,14 @@ class Trial:
     def name(self) -> str:
         """`none seed=3`."""
         return f"{self.variant} seed={self.seed}"
+
+
+def data_of(config: RunConfig) -> Data:
+    """What decides which data a run gets: the knobs of `datasets.load`."""
+    return tuple(config.data_knobs().items())
+
+
+@functools.lru_cache(maxsize=DATASETS)
+def source_of(data: Data) -> Dataset:
+    """The data themselves, read once."""
+    return datasets.load(**dict(data))

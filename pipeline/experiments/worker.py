@@ -5,7 +5,6 @@ job that is None means that the experiment died: it then stops as for SIGTERM, i
 """
 
 import contextlib
-import functools
 import gc
 import os
 import queue
@@ -17,9 +16,9 @@ from typing import Any, NoReturn
 
 from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig
-from pipeline.data import datasets
 from pipeline.data.dataset import Dataset
 from pipeline.divergence import DivergedError
+from pipeline.experiments.trial import data_of, source_of
 from pipeline.recording import record
 from pipeline.recording.record import fit_and_record, forget_checkpoints, open_journal, ready
 from pipeline.signals import Interrupted, interruptions
@@ -30,7 +29,6 @@ from pipeline.tracking.uploader import Uploader
 
 Job = dict[str, Any]
 STEP_NEWS_S = 0.5
-DATASETS = 2  # too large to be sent, that a worker keeps in memory
 
 
 class Worker:
@@ -96,10 +94,10 @@ class Worker:
         return Run(open_journal(folder), Uploader(folder, self.uploader_descriptor))
 
     def _data(self, job: Job, config: RunConfig) -> Dataset:
-        data = tuple(config.data_knobs().items())
+        data = data_of(config)
         if "source" in job:
             self.sources[data] = job["source"]
-        return self.sources.get(data) or _read(data)
+        return self.sources.get(data) or source_of(data)
 
     def _train_recorded(self, job: Job, run: Run) -> None:
         config = RunConfig.from_mapping(job["config"])
@@ -118,11 +116,6 @@ class Worker:
 
     def _report(self, epoch: int, metrics: dict[str, float]) -> None:
         self._say(epoch=epoch, seconds=metrics["epoch_seconds"], accuracy=metrics["val_accuracy"])
-
-
-@functools.lru_cache(maxsize=DATASETS)
-def _read(knobs: tuple[tuple[str, Any], ...]) -> Dataset:
-    return datasets.load(**dict(knobs))
 
 
 def main(

@@ -30,7 +30,7 @@ def noted(monkeypatch, tmp_path):
 
     monkeypatch.setattr(artist.drawing, "record", record)
     monkeypatch.setattr(artist.drawing, "drawn", lambda folder: noted.there)
-    monkeypatch.setattr(artist, "_source", lambda knobs: dict(knobs)["dataset"])
+    monkeypatch.setattr(artist, "source_of", lambda knobs: dict(knobs)["dataset"])
     monkeypatch.setattr(artist, "Uploader", Shared)
     return noted
 

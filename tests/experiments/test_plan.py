@@ -9,6 +9,7 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.experiments import plan as planning
 from pipeline.experiments.spec import read_question
+from pipeline.experiments.trial import data_of
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal, RunIsAliveError
 from pipeline.tracking.recovery import DIED
@@ -20,7 +21,7 @@ __all__ = ["trial"]
 def plan(data=DIGEST, parent=None):
     """The plan of the trial, as the verb makes it."""
     question = read_question("trial.yaml", runs_dir="runs")
-    digests = {planning.data_of(config): data for config in question.variants.values()}
+    digests = {data_of(config): data for config in question.variants.values()}
     parent = parent or new_folder("runs")
     Journal(parent).close()
     return planning.plan(question, digests, "runs", parent, NotedUploader(parent)), parent
@@ -51,6 +52,14 @@ def test_a_finished_run_of_the_same_knobs_data_and_code_is_not_trained_again(tri
     assert (children[3].folder.path, children[3].epochs_done) == (there.path, 3)
     assert children[3].ended
     assert trial.notes == [(there.path.name, 99)]
+
+
+def test_the_code_of_a_variant_is_read_once_for_all_its_seeds(trial, monkeypatch):
+    read = []
+    monkeypatch.setattr(planning, "code_digest", lambda own: read.append(own) or CODE)
+    record_file(TRIAL.replace("[2, 1]", "[1, 2, 3, 4, 5]").replace("half:", "off: {dropout: 0.1}\n  half:"))
+    children, _ = plan()
+    assert (len(children), len(read)) == (15, 3)
 
 
 # Of every knob that decides numbers another value than the trial's.

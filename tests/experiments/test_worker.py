@@ -78,7 +78,7 @@ def working(monkeypatch):
         "Uploader",
         lambda folder, fd: SimpleNamespace(notify=lambda: Noted.notes.append((folder.path, fd))),
     )
-    monkeypatch.setattr(worker, "_read", lambda knobs: dict(knobs)["dataset"])
+    monkeypatch.setattr(worker, "source_of", lambda knobs: dict(knobs)["dataset"])
     return Worker(Sent(), 9)
 
 
