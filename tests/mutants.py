@@ -75,6 +75,7 @@ TESTS = {
     "experiments/progress": ["experiments/test_progress"],
     "comparing/groups": ["comparing/test_groups"],
     "comparing/looks": ["comparing/test_planned_looks"],
+    "comparing/seen": ["comparing/test_seen"],
     "comparing/statistics": ["comparing/test_statistics"],
     "comparing/verdicts": ["comparing/test_verdicts", "comparing/test_groups"],
     "comparing/comparison": ["comparing/test_comparison", "comparing/test_groups", "comparing/test_verdicts"],

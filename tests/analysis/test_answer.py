@@ -325,6 +325,18 @@ def test_a_plan_that_was_cut_gives_no_verdict_in_compare_and_report(tmp_path, pi
     assert "none: what was looked at cannot be read" in (tmp_path / "experiments/README.md").read_text()
 
 
+def test_runs_of_other_code_that_were_looked_at_are_told_by_compare_and_report(tmp_path, pipeline):
+    client = connect(ready_store(tmp_path))
+    (tmp_path / "experiments").mkdir()
+    head = asked_anew(client, tmp_path, tmp_path / "experiments", QUESTION)
+    plan = json.loads(client.get_run(head).data.tags["plan"])
+    client.set_tag(head, "plan", json.dumps({**plan, "seen": {"former/ abc/": ["none", "half"]}}))
+    words = "looked at before, at 5 seeds, with other runs: code former then and abc now; each has its own 5 %"
+    assert words in " ".join(pipeline("compare", "renamed")[1].split())
+    assert pipeline("report")[0] == 0
+    assert words in (tmp_path / "experiments/README.md").read_text()
+
+
 def test_a_run_that_was_resumed_for_more_epochs_is_one_of_so_many(tmp_path, pipeline):
     client = connect(ready_store(tmp_path))
     experiment = client.create_experiment("longer", artifact_location=str(tmp_path / "artifacts"))
