@@ -13,7 +13,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
 from pipeline.delivery.batches import BATCHED, FILES, directed, is_overtaken, next_batch, without_overwritten
-from pipeline.delivery.blocked import BlockedError, Left, LeftError, lefts, of_the_place, told_tracking_uri, why_blocked
+from pipeline.delivery.blocked import A_ROW, BlockedError, Left, LeftError, Place, lefts, told_tracking_uri, why_blocked
 from pipeline.delivery.follower import Follower
 from pipeline.delivery.opening import Known
 from pipeline.delivery.writer import Writer
@@ -23,7 +23,6 @@ from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import LOST, Event
 
 SAVE_EACH_S = 0.2  # what a process that is killed has not written down is delivered again: that much work at most
-IN_A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
 ASKED = "asked"  # in the state: the run may have been created, though it has no id here
 REFUSED_TAG, REASON_TAG = "pipeline.refused", "failure_reason"
 REFUSED_REASON = "MLflow refused a part of the record, see pipeline.refused"
@@ -51,9 +50,9 @@ class Delivery:
         state = folder.state()
         self.folder, self._journal = folder, Follower(folder)
         self._sent_up_to, self._one_by_one_up_to, self._saved_at = 0, 0, 0.0
-        self._files_refused, self._why_files = 0, ""
         ids = state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
         self.writer = Writer(folder, client, *ids, known or Known())
+        self.place = Place(self.writer)
         self.delivered: int = state.get("delivered", 0)
         self._saved = self.delivered
         refused = state.get("refused", [])
@@ -95,7 +94,8 @@ class Delivery:
             Exception: whatever the server or the network gives as a reason to try again later.
         """
         events = directed(self._journal.events(), self._elsewhere)
-        self.end, self._files_refused = self._journal.end, 0
+        self.end = self._journal.end
+        self.place.ask_again()
         if retry and self.of_unknown_events:
             self.delivered, self.of_unknown_events = 0, []
         self.delivered = min(self.delivered, len(events))
@@ -130,7 +130,7 @@ class Delivery:
             left = []
             if self.delivered >= self._sent_up_to or event["kind"] not in BATCHED:
                 try:
-                    left = self._write(self.delivered, events, [], in_a_row < IN_A_ROW)
+                    left = self._write(self.delivered, events, [], in_a_row < A_ROW)
                 except Exception:
                     if self.delivered > self._saved:
                         self._save()
@@ -179,7 +179,7 @@ class Delivery:
     def _deliver_left(self, events: list[Event], retry: bool) -> None:
         again = [left for left in self.left if (retry or not left.final) and left.event < len(events)]
         for left in again:
-            if events[left.event]["kind"] in FILES and self._files_refused >= IN_A_ROW:
+            if events[left.event]["kind"] in FILES and self.place.why_not:
                 continue
             still = self._write(left.event, events, left.names, True)
             self.left = [each for each in self.left if each is not left] + still
@@ -209,20 +209,19 @@ class Delivery:
         Raises:
             Exception: if the server does not answer either, or the run is deleted there.
         """
-        if self._files_refused >= IN_A_ROW:
-            return [Left(index, f"{event['kind']}: {self._why_files}", False)]
+        if why := self.place.why_not:
+            return [Left(index, f"{event['kind']}: {why}", False)]
+        began = time.monotonic()
         try:
             self.writer.write(event)
         except Exception as error:
             if gone := self.writer.gone(event):
                 is_void = is_overtaken(event, self._journal.events()[index + 1 :])  # what stands there by now
                 return [] if is_void else [Left(index, f"{event['kind']}: {gone}", True)]
+            seconds = time.monotonic() - began
             self._be_open()
-            if is_silence(error):
-                wait_longer()
-            self._files_refused, self._why_files = self._files_refused + (not is_final(error)), of_the_place(error)
-            return [Left(index, f"{event['kind']}: {self._why_files}", is_final(error))]
-        self._files_refused = 0
+            return [Left(index, f"{event['kind']}: {self.place.note(error, seconds)}", is_final(error))]
+        self.place.refused = 0
         return []
 
     def _is_of_the_event(self, error: Exception, may_pass: bool) -> bool:

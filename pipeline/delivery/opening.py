@@ -29,12 +29,14 @@ class Known:
         experiments: name -> id.
         shown: ids of the experiments that MLflow's UI opens as a training's.
         registered: names of models that the registry has.
+        silent_places: id of an experiment -> why the place of its files, which keeps all waiting, is asked no more.
     """
 
     since: int | None = None
     experiments: dict[str, str] = field(default_factory=dict)
     shown: set[str] = field(default_factory=set)
     registered: set[str] = field(default_factory=set)
+    silent_places: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.delivery.blocked import BlockedError, LeftError
 from pipeline.delivery.delivery import Delivery
+from pipeline.delivery.opening import Known
 from pipeline.delivery.resend import parent_of, send_elsewhere
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import in_words, is_silence
@@ -70,6 +71,7 @@ def _parents_first(folders: list[RunFolder]) -> list[RunFolder]:
 def _sync_all(folders: list[RunFolder], copied: Mapping[Path, RunFolder], retry: bool) -> list[str]:
     """Deliver each run; once nobody answers at an address, the other runs there wait without being tried."""
     silent: set[str] = set()
+    known: defaultdict[str, Known] = defaultdict(Known)
     stores = [store_of(folder.state()) for folder in folders]  # now: to connect is to tell the environment
     found = []
     for folder, uri in zip(folders, stores, strict=True):
@@ -81,7 +83,7 @@ def _sync_all(folders: list[RunFolder], copied: Mapping[Path, RunFolder], retry:
             print(f"{shown(folder.path)}: {_waiting(folder)} records still wait as well", file=sys.stderr)
             found.append(SILENT)
             continue
-        found.append(_sync_one(folder, uri, retry))
+        found.append(_sync_one(folder, uri, known[uri], retry))
         if found[-1] == SILENT:
             silent.add(uri)
     return found
@@ -91,7 +93,7 @@ def _waiting(folder: RunFolder) -> int:
     return waiting(folder.state(), len(folder.events()))
 
 
-def _sync_one(folder: RunFolder, uri: str, retry: bool) -> str:
+def _sync_one(folder: RunFolder, uri: str, known: Known, retry: bool) -> str:
     """Deliver one run and say how it went."""
     name = shown(folder.path)
     if not os.access(folder.path, os.W_OK):
@@ -107,17 +109,17 @@ def _sync_one(folder: RunFolder, uri: str, retry: bool) -> str:
         return RUNNING
     try:
         with FileLock(folder.path / DELIVERING, timeout=UPLOADER_PATIENCE_S):
-            return _deliver(folder, name, uri, retry)
+            return _deliver(folder, name, uri, known, retry)
     except Timeout:
         print(f"{name}: another process is delivering it")
         return RUNNING
 
 
-def _deliver(folder: RunFolder, name: str, uri: str, retry: bool) -> str:
+def _deliver(folder: RunFolder, name: str, uri: str, known: Known, retry: bool) -> str:
     before = _waiting(folder)
     try:
         note_store(folder, uri)
-        delivery = Delivery(folder, connect(uri))
+        delivery = Delivery(folder, connect(uri), known)
         try:
             _patiently(delivery, name, retry)
         finally:
@@ -151,7 +153,7 @@ def _patiently(delivery: Delivery, name: str, retry: bool) -> None:
             raise
         except Exception as error:
             idle, before = (0 if delivery.done > before else idle + 1), delivery.done
-            if idle >= IDLE_ROUNDS:
+            if idle >= IDLE_ROUNDS or (isinstance(error, LeftError) and delivery.place.is_silent):
                 raise
             if is_silence(error):
                 print(f"{name}: {in_words(error)} in time; waiting longer", file=sys.stderr)

@@ -8,10 +8,11 @@ from mlflow.exceptions import MlflowException, RestException
 from requests import ConnectionError as NoConnection
 from requests import HTTPError, Response, Timeout
 
+from pipeline.delivery import blocked, opening, writer
 from pipeline.delivery import delivery as delivery_module
-from pipeline.delivery import opening, writer
 from pipeline.delivery.blocked import BlockedError, Left, LeftError
 from pipeline.delivery.delivery import REFUSED_REASON, Delivery
+from pipeline.mlflow_client import connection
 from tests.fake_mlflow import gateway, refusal
 from tests.recorded import Held, append, artifact, dataset, end, metrics, model, resume, run_of, start, tags
 
@@ -360,6 +361,82 @@ def test_a_place_that_takes_no_files_keeps_neither_metrics_nor_the_end_from_arri
     assert (len(the_run(fake)["artifacts"]), folder.state()["refused"]) == (21, [])
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """One that stands still, but for what is added to it."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(delivery_module, "time", clock)
+    return clock
+
+
+def takes(fake, clock, seconds, error):
+    """Let each file keep whoever sends it waiting for so long, for an error."""
+
+    def refuse(called, words, options):
+        clock.now += seconds * (called == "log_artifact")
+        return error if called == "log_artifact" else None
+
+    fake.refuse = refuse
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "longest_s", "sent"),
+    [
+        (300, NoConnection("connect timeout on bucket"), 10, 1),  # as S3's client waits by itself
+        (5, NoConnection("refused"), 10, 3),
+        (300, gateway(413), 10, 3),  # an answer, to a large file
+        (80, Timeout(), 80, 1),
+        (10, Timeout(), 300, 1),  # as a user has said
+    ],
+)
+def test_a_place_that_keeps_everybody_waiting_is_asked_once_a_round_by_all_the_runs_of_its_experiment(
+    tmp_path, fake, clock, monkeypatch, seconds, error, longest_s, sent
+):
+    monkeypatch.setenv(connection.TIMEOUT, str(longest_s))
+    known = opening.Known()
+    runs = [
+        Held(tmp_path / f"runs/{name}", start(run_key=name), artifact("a.txt"), artifact("b.txt"), metrics(1), end())
+        for name in ("one", "two")
+    ]
+    takes(fake, clock, seconds, error)
+    deliveries = [Delivery(folder, fake, known) for folder in runs]
+    for each in deliveries:
+        with pytest.raises(LeftError, match=r"^artifact: .*\(2 times\)$"):
+            each.deliver()
+        assert (each.done, each.place.is_silent) == (3, sent == 1)
+    assert len(fake.named("log_artifact")) == (1 if sent == 1 else 2 * 3)
+    assert [run["status"] for run in fake.record()["runs"]] == ["FINISHED", "FINISHED"]
+    fake.refuse = lambda name, words, options: None
+    for each in deliveries:
+        each.deliver()
+    assert [len(run["artifacts"]) for run in fake.record()["runs"]] == [2, 2]
+
+
+def test_a_place_whose_answers_may_take_longer_is_waited_for_until_they_take_the_longest_time(
+    tmp_path, fake, clock, monkeypatch
+):
+    monkeypatch.setenv(connection.TIMEOUT, "10")
+    folder = Held(tmp_path / "runs/one", start(), *(artifact(f"{n}.txt") for n in range(9)))
+    takes(fake, clock, 10, Timeout())
+    delivery, sent = Delivery(folder, fake), []
+    for _ in range(3):
+        with pytest.raises(LeftError):
+            delivery.deliver()
+        sent.append((len(fake.named("log_artifact")), delivery.place.is_silent))
+    assert sent == [(3, False), (4, True), (5, True)]  # for 10, 20 and 40 s, for 80 in each round from now on
+
+
+def test_the_silent_place_of_one_experiment_keeps_no_files_of_another_from_theirs(tmp_path, fake, clock):
+    known = opening.Known()
+    takes(fake, clock, 60, NoConnection("no"))
+    with pytest.raises(LeftError):
+        Delivery(Held(tmp_path / "runs/one", start(), artifact("a.txt")), fake, known).deliver()
+    fake.refuse = lambda name, words, options: None
+    other = start(run_key="two", experiment_name="another")
+    Delivery(Held(tmp_path / "runs/two", other, artifact("a.txt")), fake, known).deliver()
+    assert list(known.silent_places.values()) == ["ConnectionError: no"]
+
+
 def test_the_trouble_stands_while_files_wait_though_the_rest_arrives_and_is_over_with_them(fake, held):
     folder = held(artifact("packages.txt"), *map(metrics, (1, 2, 3)), end())
     trouble = {"since": 1, "error": "no", "advice": ""}
@@ -419,7 +496,7 @@ def test_a_run_begins_also_where_the_client_of_its_place_cannot_be_made(fake, he
 
 def test_slow_files_get_more_time_though_the_server_answers(fake, held, monkeypatch):
     longer = []
-    monkeypatch.setattr(delivery_module, "wait_longer", lambda: longer.append(True))
+    monkeypatch.setattr(blocked, "wait_longer", lambda: longer.append(True) or True)
     folder = held(artifact("large.bin"), end())
     refuses(fake, "log_artifact", Timeout(), 1)
     Delivery(folder, fake).deliver()

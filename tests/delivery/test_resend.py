@@ -7,6 +7,7 @@ import mlflow
 import pytest
 
 from pipeline import cli
+from pipeline.delivery import blocked
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.tracking_uri import sqlite_uri
 from pipeline.tracking.journal import Journal, RunFolder
@@ -186,3 +187,29 @@ def test_runs_of_two_stores_go_each_to_its_own(client, sync, tmp_path, template)
     assert (one.state()["tracking_uri"], two.state()["tracking_uri"]) == (other, sqlite_uri(tmp_path / "mlflow.db"))
     whole(client, two)
     whole(mlflow.MlflowClient(other, other), one)
+
+
+def test_sync_asks_a_place_of_files_that_keeps_everybody_waiting_once_for_all_runs(client, sync, tmp_path, monkeypatch):
+    """As one that swallows packets; all else arrives, and comes to `sync` once it answers."""
+    runs = [make_run(tmp_path, name) for name in ("one", "two")]
+    for folder in runs:
+        (folder.artifacts / "a.txt").parent.mkdir()
+        (folder.artifacts / "a.txt").write_text("content")
+        journal = Journal(folder)
+        journal.artifact(folder.artifacts / "a.txt")
+        journal.append("end", status="FINISHED", tags={})
+        journal.close()
+    sent = []
+
+    def log_artifact(self, *words):
+        sent.append(words)
+        monkeypatch.setattr(blocked, "SLOW_S", -1.0)  # whatever it took
+        raise ConnectionError("connect timeout on the bucket")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", log_artifact)
+    code, _, told = sync("--runs_dir", str(tmp_path / "runs"))
+    words = "MLflow does not take for now: artifact: ConnectionError: connect timeout on the bucket"
+    assert (code, len(sent)) == (1, 1)
+    assert [line.endswith(words) for line in told.splitlines()] == [True, True]
+    ids = [folder.state()["run_id"] for folder in runs]
+    assert [client.get_run(run_id).info.status for run_id in ids] == ["FINISHED", "FINISHED"]
