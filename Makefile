@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-whole mutants experiment compare report promote serve ui check soak lock ray clean
-.PHONY: bench bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-keeping-up bench-log-call bench-verdicts bench-cnn bench-promotion bench-serving bench-cluster
+.PHONY: bench bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-keeping-up bench-log-call bench-verdicts bench-comparing bench-cnn bench-promotion bench-serving bench-cluster
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,9 +49,9 @@ mutants: $(READY)  ## do the tests notice? an hour's slice: make mutants, or MOD
 soak: $(READY)  ## kill and starve runs at random instants: make soak N=100 (half an hour)
 	@$(BIN)/python -m tests.soak --n $(or $(N),100) $(ARGS)
 
-bench: bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-keeping-up bench-log-call bench-verdicts bench-promotion bench-cnn bench-serving  ## measure speed and equivalence (an hour)
+bench: bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-keeping-up bench-log-call bench-verdicts bench-comparing bench-promotion bench-cnn bench-serving  ## measure speed and equivalence (an hour)
 
-bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-promotion bench-cnn bench-serving: $(READY) benchmarks/.venv/installed
+bench-epoch bench-step bench-run bench-trials bench-scaling bench-equivalence bench-delivery bench-log-call bench-verdicts bench-comparing bench-promotion bench-cnn bench-serving: $(READY) benchmarks/.venv/installed
 	@$(BIN)/python -m benchmarks.$(subst -,_,$(@:bench-%=%)) $(ROUNDS)
 
 bench-cluster: ray  ## measure what Ray costs an experiment (half an hour)
