@@ -28,11 +28,6 @@ from pipeline.terminal.shell import command, shown
 from pipeline.values import counted
 
 LAB_BOOK, RESULTS, JSON = "README.md", "results", "comparison.json"
-LOOKS = "looks"  # in the JSON of every comparison since looks are planned
-OF_BEFORE = (
-    "*Answered by the method of an earlier version (the same seeds in all questions, paired; no planned looks), and "
-    "not asked anew yet.*"
-)
 BOOK_FILES = ("curves.png", "intervals.png", "runs.csv", JSON)
 INTRODUCTION = """# The lab book
 
@@ -72,7 +67,7 @@ def write_lab_book(files: Sequence[str], folder: str) -> int:
         raise ValueError(f"the store has finished runs of none of {names}; {command('experiment', 'FILE')} first")
     folders = [home / RESULTS / question.name for question in _questions_in(home)]
     sections = [folder / "section.md" for folder in folders if (folder / "section.md").exists()]
-    text = "\n".join([INTRODUCTION, *_together(folders), *map(_as_it_stands, sections)])
+    text = "\n".join([INTRODUCTION, *_together(folders), *(section.read_text() for section in sections)])
     with replaced_whole(home / LAB_BOOK) as partial:
         partial.write_text(text)
     print(f"{shown((home / LAB_BOOK).absolute())}: {len(measured)} of {len(questions)} experiments written anew")
@@ -81,8 +76,7 @@ def write_lab_book(files: Sequence[str], folder: str) -> int:
 
 def _together(folders: Sequence[Path]) -> list[str]:
     """What the questions are worth together: how many contrasts they hold, and which of them share runs."""
-    contents = {folder.name: _answer_in(folder) for folder in folders}
-    contents = {name: content for name, content in contents.items() if LOOKS in content}
+    contents = {folder.name: answer for folder in folders if (answer := _answer_in(folder))}
     tested = [
         (f"{name}: {each['label']}", each["verdict"], float(each["p"]))
         for name, content in contents.items()
@@ -113,15 +107,6 @@ def _together(folders: Sequence[Path]) -> list[str]:
 
 def _answer_in(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if (path := folder / JSON).exists() else {}
-
-
-def _as_it_stands(section: Path) -> str:
-    """A question's section; one from before there were looks says so."""
-    text = section.read_text()
-    if LOOKS in _answer_in(section.parent):
-        return text
-    heading, _, rest = text.partition("\n\n")
-    return f"{heading}\n\n{OF_BEFORE}\n\n{rest}"
 
 
 def _questions_in(home: Path) -> list[Question]:

@@ -195,25 +195,6 @@ def test_the_lab_book_is_written_from_the_records_and_again_the_same(pipeline, t
     assert (tmp_path / "experiments/README.md").read_text() == book
 
 
-def test_an_answer_of_an_earlier_method_says_so_and_is_not_counted_with_the_others(pipeline, tmp_path):
-    (tmp_path / "experiments").mkdir()
-    for name in ("trial", "before"):
-        (tmp_path / f"experiments/{name}.yaml").write_text(QUESTION)
-    earlier = tmp_path / "experiments/results/before"
-    earlier.mkdir(parents=True)
-    (earlier / "section.md").write_text("## before: Did it?\n\n**Answer.** half worse\n")
-    (earlier / "comparison.json").write_text(
-        json.dumps({"contrasts": [{"label": "half", "verdict": "worse", "p": 0.01}]})
-    )
-    for _ in range(2):  # it does not grow
-        assert pipeline("report")[0] == 0
-        book = (tmp_path / "experiments/README.md").read_text()
-        assert book.count("Answered by the method of an earlier version") == 1
-        assert "## before: Did it?\n\n*Answered by" in book
-        assert "not asked anew yet.*\n\n**Answer.** half worse\n" in book
-        assert "The book holds 1 contrast in 1 question, 1 better or worse." in book
-
-
 def test_a_report_judges_the_file_as_it_is_now_by_the_look_of_then(pipeline, tmp_path):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments/trial.yaml").write_text(QUESTION + "metric: val_loss\n")
