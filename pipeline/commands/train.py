@@ -9,7 +9,7 @@ def main(parser: Parser, arguments: list[str]) -> int:
     options, values = parse_knobs(parser, arguments)
     given = given_knobs(values, options.config, options.project_defaults)
     config = RunConfig.from_mapping(given)
-    from pipeline.commands import workflow
+    from pipeline.commands import recorded_training
 
-    run = options.resume or workflow.local_run_of_mlflow(config.runs_dir)
-    return workflow.train(config) if run is None else workflow.resume(run, given, config.runs_dir)
+    run = options.resume or recorded_training.local_run_of_mlflow(config.runs_dir)
+    return recorded_training.train(config) if run is None else recorded_training.resume(run, given, config.runs_dir)

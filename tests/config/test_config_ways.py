@@ -193,13 +193,13 @@ def test_the_last_of_two_flags_counts():
 
 
 class Workflow:
-    """Stands in for `pipeline.commands.workflow`: what it was called with."""
+    """Stands in for `pipeline.commands.recorded_training`: what it was called with."""
 
     def __init__(self, monkeypatch, local=None):
         self.calls = []
-        monkeypatch.setattr("pipeline.commands.workflow.train", lambda config: self.called("train", config))
-        monkeypatch.setattr("pipeline.commands.workflow.resume", lambda *words: self.called("resume", *words))
-        monkeypatch.setattr("pipeline.commands.workflow.local_run_of_mlflow", lambda runs_dir: local)
+        monkeypatch.setattr("pipeline.commands.recorded_training.train", lambda config: self.called("train", config))
+        monkeypatch.setattr("pipeline.commands.recorded_training.resume", lambda *words: self.called("resume", *words))
+        monkeypatch.setattr("pipeline.commands.recorded_training.local_run_of_mlflow", lambda runs_dir: local)
         monkeypatch.setattr("pipeline.cli.set_launchers_aside", lambda: None)
 
     def called(self, *words):
@@ -242,7 +242,7 @@ def test_a_run_that_mlflow_asks_to_go_on_with_is_resumed_unless_another_is_named
 def test_a_run_to_go_on_with_is_looked_for_where_the_file_says_that_runs_lie(monkeypatch, local):
     did, asked = Workflow(monkeypatch), []
     monkeypatch.setattr(
-        "pipeline.commands.workflow.local_run_of_mlflow", lambda runs_dir: asked.append(runs_dir) or local
+        "pipeline.commands.recorded_training.local_run_of_mlflow", lambda runs_dir: asked.append(runs_dir) or local
     )
     Path("knobs.yaml").write_text("runs_dir: ~/there\n")
     monkeypatch.setenv("HOME", "/home/ada")

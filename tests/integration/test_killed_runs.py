@@ -82,8 +82,8 @@ def test_a_truncated_checkpoint_or_journal_is_made_good_by_the_resumed_run(tmp_p
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'train' in sys.argv:\n"
-        "    from pipeline.commands import workflow\n"
-        "    workflow.forget_checkpoints = lambda folder: None\n"
+        "    from pipeline.commands import recorded_training\n"
+        "    recorded_training.forget_checkpoints = lambda folder: None\n"
     )
     path = f"{tmp_path}:{environment()['PYTHONPATH']}"
     stopped = run_pipeline("train", *faults.KNOBS, "--epochs", "2", cwd=tmp_path, PYTHONPATH=path, **faults.THREADS)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.commands import workflow
+from pipeline.commands import recorded_training
 from pipeline.config import ConfigError, RunConfig
 from pipeline.recording import record as recording
 from pipeline.recording import resuming
@@ -247,9 +247,9 @@ def test_a_run_that_died_is_closed_as_failed_before_it_is_gone_on_with(tmp_path,
         journal.close()
         return 0
 
-    monkeypatch.setattr(workflow, "check_record", lambda folder: None)
-    monkeypatch.setattr(workflow, "_train_recorded", trained)
-    assert workflow.resume("run", {"epochs": 30}, str(tmp_path)) == 0
+    monkeypatch.setattr(recorded_training, "check_record", lambda folder: None)
+    monkeypatch.setattr(recorded_training, "_train_recorded", trained)
+    assert recorded_training.resume("run", {"epochs": 30}, str(tmp_path)) == 0
     assert seen == {"config": RunConfig(epochs=30), "closed": True, "alive": True, "begin": recording.resume}
     assert folder.ended()["tags"] == {"failure_reason": recovery.DIED}
     assert folder.ended()["status"] == "FAILED"

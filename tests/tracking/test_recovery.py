@@ -6,7 +6,7 @@ import shutil
 import pytest
 from filelock import FileLock
 
-from pipeline.commands import workflow
+from pipeline.commands import recorded_training
 from pipeline.config import RunConfig
 from pipeline.recording import resuming
 from pipeline.tracking import folders, lines, recovery
@@ -116,17 +116,17 @@ def test_a_copy_elsewhere_of_a_run_that_lives_is_not_marked_dead(tmp_path):
 def test_a_run_that_another_process_has_finished_meanwhile_is_not_resumed(tmp_path, monkeypatch):
     journal = begun(tmp_path / "run")
     journal.append("end", status="KILLED", tags={})
-    real = workflow.open_journal
+    real = recorded_training.open_journal
 
     def after_another(folder):
         journal.append("end", status="FINISHED", tags={})
         journal.close()
         return real(folder)
 
-    monkeypatch.setattr(workflow, "open_journal", after_another)
+    monkeypatch.setattr(recorded_training, "open_journal", after_another)
     monkeypatch.setattr(RunFolder, "is_alive", lambda self: False)
     with pytest.raises(ValueError, match="run run is finished; there is nothing to resume"):
-        workflow.resume("run", {}, str(tmp_path))
+        recorded_training.resume("run", {}, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["with space", 'it\'s "quoted"', "Übung", "line\nbreak", "*[a]?"])
