@@ -17,9 +17,8 @@ def of_mlflow(run: Any) -> Run:
     if not all(divergence.is_finite(metrics.get(name, 0.0)) for name in divergence.LOSSES):
         tags.setdefault(divergence.TAG, "?")  # a run of somebody else's, or of an older day
     metrics.setdefault("seconds_per_epoch", metrics.get("epoch_seconds", float("nan")))
-    resumed = {
-        name: tags[tag] for name in run.data.params if (tag := f"resumed.{name}") in tags
-    }  # params stay as begun
+    # Params stay in MLflow as the run began.
+    resumed = {name: tags[tag] for name in run.data.params if (tag := f"resumed.{name}") in tags}
     return Run(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,

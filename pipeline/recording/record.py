@@ -31,14 +31,8 @@ if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset
 
 Report = Callable[[int, dict[str, float]], None]
-HARDWARE = (
-    "accelerator",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "precision",
-    "gradient_clip",
-)  # what Lightning may refuse
+# What Lightning may refuse.
+HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "gradient_clip")
 OnSteps = Callable[[int, int, int, dict[str, float]], None]
 
 

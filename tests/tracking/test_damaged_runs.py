@@ -45,13 +45,14 @@ def test_a_run_of_another_user_stops_nobody_and_is_told_once(shared_folder):
     runs.chmod(0o777)
     code = (
         "import os; from pipeline.delivery import sync; from pipeline.tracking import folders, journal, recovery\n"
+        "from pipeline.delivery.opening import Known\n"
         "os.setgroups([]); os.setgid(12345); os.setuid(12345)\n"
         f"runs = {str(runs)!r}\n"
         "for _ in range(2): assert recovery.left_by_others(runs) == []\n"
         "assert [each.path.name for each in folders.all_folders(runs)] == ['readable']\n"
         "folder = folders.new_folder(runs); journal.Journal(folder).append('start', run_key='own')\n"
         "assert folders.find_folder(runs, 'last').path == folder.path\n"
-        "assert sync._sync_one(journal.RunFolder(runs + '/readable'), '', False) == sync.OTHERS\n"
+        "assert sync._sync_one(journal.RunFolder(runs + '/readable'), '', Known(), False) == sync.OTHERS\n"
     )
     here = environment(HOME=str(shared_folder), PYTHONDONTWRITEBYTECODE="1")
     done = subprocess.run([sys.executable, "-c", code], env=here, cwd=ROOT, capture_output=True, text=True)
