@@ -7,6 +7,7 @@ import gzip
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -56,6 +57,8 @@ IN_MEMORY, ENOUGH = Path("/dev/shm"), 2 << 30
 if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ENOUGH:
     # Journals and databases wait for the disk at each step, 4 ms; a whole run of the tests leaves 0.1 GB.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's `&` hands it on, to the tests' own processes too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()  # until all is imported: nothing of it is garbage
 
 

@@ -127,14 +127,11 @@ def test_ctrl_c_in_a_script_that_is_not_ours_waits_for_the_end_of_a_write():
             done.append("inside")
         done.append("after")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupted_work()
-        assert done == ["inside"]
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_work()
+    assert done == ["inside"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_handler_of_the_scripts_own_for_ctrl_c_stays():
