@@ -8,11 +8,9 @@ lab book was trained.
 
 import fcntl
 import io
-import itertools
 import os
 import pty
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -29,13 +27,12 @@ import mlflow
 from rich.console import Console
 from rich.text import Text
 from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from pipeline.delivery.ui import run_list
+from tests.browser import draw, start
 
 ROOT = Path(__file__).parent.parent
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
 WIDTH, HEIGHT = 108, 30  # of the terminal, characters
 SETTLED_S = 6  # MLflow's pages load in parts, and nothing in them says that they are whole
 # Where the pen goes for a 3, in shares of the canvas from its middle.
@@ -152,7 +149,8 @@ def page(studio: Studio) -> None:
         for name, size, dark in (("page", (860, 570), False), ("page_phone", (390, 900), True)):
             studio.open(address, size, dark)
             wait_for(lambda: "version" in studio.browser.find_element(By.ID, "version").text)
-            draw(studio.browser, THREE)
+            side = studio.browser.find_element(By.ID, "drawing").size["width"]
+            draw(studio.browser, [(round(x * side), round(y * side)) for x, y in THREE])
             time.sleep(1)
             studio.take(name)
 
@@ -187,17 +185,6 @@ def book(studio: Studio) -> None:
         studio.take("chart")
 
 
-def draw(browser: webdriver.Chrome, points: list[tuple[float, float]]) -> None:
-    """Draw on the page's canvas with the mouse."""
-    canvas = browser.find_element(By.ID, "drawing")
-    side = canvas.size["width"]
-    steps = [(round(x * side), round(y * side)) for x, y in points]
-    moves = ActionChains(browser, duration=20).move_to_element_with_offset(canvas, *steps[0]).click_and_hold()
-    for (x, y), (next_x, next_y) in itertools.pairwise(steps):
-        moves.move_by_offset(next_x - x, next_y - y)
-    moves.release().perform()
-
-
 def wait_for(condition: Callable[[], bool], within_s: float = 120) -> None:
     """Wait until it is true; what it raises means not yet."""
     until = time.monotonic() + within_s
@@ -216,12 +203,8 @@ PICTURES = {"bar": bar, "list": list_, "page": page, "photo": photo, "book": boo
 
 def main(names: list[str]) -> None:
     """Take those pictures, or all."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or "chromium is not installed"
-    for flag in FLAGS:
-        options.add_argument(flag)
     with ExitStack() as ends:
-        browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+        browser = start("--hide-scrollbars")
         ends.callback(browser.quit)
         for name in names or PICTURES:
             folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))

@@ -1,7 +1,5 @@
 """The page in a real headless browser: draw, open an image or fill in a row, read the answer."""
 
-import itertools
-import shutil
 import time
 
 import httpx
@@ -9,32 +7,23 @@ import mlflow
 import numpy as np
 import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from pipeline.data_spec import MNIST, DataSpec
 from pipeline.pixels import as_pixels
+from tests.browser import CHROMIUM, DRIVER, draw, start
 from tests.conftest import Service, ready_store
 from tests.small_models import FLOWERS, register
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 ORIENTATION = 0x0112  # EXIF
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
-FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if not (CHROMIUM and DRIVER):
         pytest.skip("no chromium and chromedriver here (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}", "--window-size=1000,800"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver = start(f"--user-data-dir={tmp_path_factory.mktemp('browser')}", "--window-size=1000,800")
     yield driver
     driver.quit()
 
@@ -110,14 +99,6 @@ def wait_for(condition):
             return
         time.sleep(0.05)
     raise AssertionError("not true within 10 s")
-
-
-def draw(page, points):
-    canvas = page.find_element(By.ID, "drawing")
-    moves = ActionChains(page, duration=20).move_to_element_with_offset(canvas, *points[0]).click_and_hold()
-    for (x, y), (x_next, y_next) in itertools.pairwise(points):
-        moves.move_by_offset(x_next - x, y_next - y)
-    moves.release().perform()
 
 
 def shares(page):
