@@ -8,6 +8,7 @@ from pipeline.comparing.looks import Plan
 from pipeline.comparing.quantities import METRIC, higher_is_better, smallest_of
 from pipeline.comparing.seen import NOTHING_SEEN, Origin, Seen, origin_of
 from pipeline.comparing.verdicts import UNDECIDED, Contrast, contrasts
+from pipeline.values import counted
 
 # What every training of ours records, so that a comparison of nothing but divergences is no mistyped metric.
 DEFAULT_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "test_accuracy", "test_loss")
@@ -137,7 +138,7 @@ def _of_now(runs: list[Run], baseline: str | None, plan: Plan) -> tuple[list[Run
             current[variant] = newest
     kept = [run for run in runs if current.get(_variant_of(run), origin_of(run)) == origin_of(run)]
     former = len(runs) - len(kept)
-    return kept, [f"{former} run{'s' * (former != 1)} of former code or data, left out"] if former else []
+    return kept, [f"{counted(former, 'run')} of former code or data, left out"] if former else []
 
 
 def _variant_of(run: Run) -> tuple[str, str]:

@@ -70,11 +70,9 @@ class Place:
         refused: how many files in a row it has refused for now.
     """
 
-    _has_found_it_silent = False
-
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self.refused, self._why = 0, ""
+        self.refused, self._why, self._has_found_it_silent = 0, "", False
 
     def ask_again(self) -> None:
         """Begin a round: whoever has found it silent is who looks again, the other runs of the experiment wait."""

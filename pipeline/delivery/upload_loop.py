@@ -225,10 +225,10 @@ def main(path: str, *flags: str) -> int:
         from pipeline.mlflow_client import connection
 
         connection.import_store()  # before there is anything to send, while the training imports as well
-    sending = UploadLoop(first, since=since, as_before=LEFT in flags)
-    sending.locks.update({first.path: lock} if lock.is_locked else {})
-    code = sending.run()
-    for folder in sending.killed.values():
+    loop = UploadLoop(first, since=since, as_before=LEFT in flags)
+    loop.locks.update({first.path: lock} if lock.is_locked else {})
+    code = loop.run()
+    for folder in loop.killed.values():
         end = folder.ended()  # it may have been resumed since
         if code == 0 and end and end["status"] == "KILLED":
             subprocess.Popen([sys.executable, "-m", LOOP, str(folder.path), INSIST], start_new_session=True)
