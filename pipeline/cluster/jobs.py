@@ -20,6 +20,11 @@ from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import DONE, NOT_ALL, UnreachableError
 
 LOOK_S, PATIENCE_S = 1.0, 30.0
+NO_AGENT = "No available agent"  # Ray's words
+PORT_IS_TAKEN = (
+    "its head has nobody to run jobs: the agent's port there is taken, or it has not started yet; look into "
+    "dashboard_agent.log there, or start Ray with another: ray start --head --dashboard-agent-listen-port=0"
+)
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
 
@@ -54,9 +59,10 @@ def _handed_in(client: Any, place: Place, **about: Any) -> str:
         try:
             return str(client.submit_job(**about))
         except Exception as error:
-            if "No available agent" not in str(error) or time.monotonic() > until:
-                words = first_line(error)
-                raise ValueError(f"{place.address} does not take the job ({words}); see its dashboard") from None
+            nobody = NO_AGENT in str(error)
+            if not nobody or time.monotonic() > until:
+                why = PORT_IS_TAKEN if nobody else f"{first_line(error)}; see its dashboard"
+                raise ValueError(f"{place.address} does not take the job: {why}") from None
         time.sleep(LOOK_S)
 
 

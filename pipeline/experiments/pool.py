@@ -20,6 +20,7 @@ from typing import Any
 
 from pipeline.data.dataset import Dataset
 from pipeline.experiments.trial import Data, Trial, data_of
+from pipeline.signals import Interrupted
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import RunFolder
@@ -112,7 +113,7 @@ class WorkerPool:
         if error is None:
             for each in self.workers:
                 each.give(None)
-        self._shutdown()
+        self._shutdown(str(error) if isinstance(error, Interrupted) else "the experiment stopped")
 
     def run(self, trials: Iterable[Trial], changed: Callable[[Trial], None]) -> None:
         """Train the trials in their order; `changed` hears of each step. Whatever ends one does not end the rest."""
@@ -167,13 +168,14 @@ class WorkerPool:
         if trial := worker.trial:
             code = worker.process.exitcode
             trial.state, trial.reason = "failed", f"its process died (exit code {code}); start the experiment again"
-            assert trial.folder is not None
-            if trial.folder.started() and not trial.folder.ended():
-                recovery.close_as_dead(trial.folder)
+            _close_record(trial)
             self.changed(trial)
 
-    def _shutdown(self) -> None:
-        """Close the connections: workers that are still at something stop, their last whole epoch saved."""
+    def _shutdown(self, reason: str) -> None:
+        """Close the connections: workers that are still at something stop, their last whole epoch saved.
+
+        Who takes too long for that is killed, and its run is as KILLED as the others', for the same reason.
+        """
         for each in self.workers:
             each.connection.close()
         until = time.monotonic() + STOPPING_S
@@ -182,3 +184,11 @@ class WorkerPool:
             if each.process.exitcode is None:
                 each.process.kill()
                 each.process.join()
+                if each.trial:
+                    _close_record(each.trial, "KILLED", reason)
+
+
+def _close_record(trial: Trial, *how: str) -> None:
+    """Write the end that the run's killed worker could not, if it had begun and not ended."""
+    if (folder := trial.folder) and folder.started() and not folder.ended():
+        recovery.close_as_dead(folder, *how)

@@ -63,7 +63,8 @@ class Worker:
         return 0
 
     def _say(self, **news: Any) -> None:
-        self.connection.send(news)
+        with contextlib.suppress(OSError):  # the experiment is gone: no fault of the run's, `listen` is about to end it
+            self.connection.send(news)
 
     def _train(self, job: Job) -> None:
         """Train one run; an error ends that run, not the worker."""

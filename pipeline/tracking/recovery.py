@@ -43,7 +43,7 @@ def _lives_elsewhere(folder: RunFolder, start: Event) -> bool:
     return (home.path != folder.path and home.is_alive()) or original_of(folder) is not None
 
 
-def close_as_dead(folder: RunFolder) -> bool:
+def close_as_dead(folder: RunFolder, status: str = "FAILED", reason: str = DIED) -> bool:
     """Write the end that the process could not; returns False if it lives after all, or is another user's."""
     try:
         journal = Journal(folder)
@@ -54,7 +54,7 @@ def close_as_dead(folder: RunFolder) -> bool:
         return False
     try:
         if not journal.is_closed:
-            journal.append("end", status="FAILED", tags={"failure_reason": DIED})
+            journal.append("end", status=status, tags={"failure_reason": reason})
         return True
     finally:
         journal.close()

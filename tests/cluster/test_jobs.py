@@ -155,8 +155,18 @@ def test_a_head_that_was_just_started_is_waited_for_and_another_refusal_is_said(
     client = SimpleNamespace(submit_job=submit_job)
     assert jobs._handed_in(client, HEAD) == "q-1"
     answers.append(RuntimeError("quota\nlong story"))
-    with pytest.raises(ValueError, match=r"does not take the job \(quota\); see its dashboard"):
+    with pytest.raises(ValueError, match=r"does not take the job: quota; see its dashboard"):
         jobs._handed_in(client, HEAD)
+
+
+def test_a_head_whose_port_for_jobs_is_taken_is_told_apart_from_one_that_was_just_started(monkeypatch):
+    def submit_job(**about):
+        raise RuntimeError("500: No available agent to submit job, please try again later.")
+
+    monkeypatch.setattr(jobs, "PATIENCE_S", -1.0)
+    words = r"http://head:8265 does not take the job: its head .* port there is taken.*--dashboard-agent-listen-port=0$"
+    with pytest.raises(ValueError, match=words):
+        jobs._handed_in(SimpleNamespace(submit_job=submit_job), HEAD)
 
 
 def test_no_secret_is_cut_in_half_before_it_is_taken_out_of_rays_words():

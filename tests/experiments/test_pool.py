@@ -12,6 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.experiments import pool
 from pipeline.experiments.pool import WorkerPool
 from pipeline.experiments.trial import Trial
+from pipeline.signals import Interrupted
 from pipeline.tracking.folders import new_folder
 from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.recovery import DIED
@@ -49,9 +50,11 @@ class Script:
         self.process.exitcode = self.process.exitcode or 0
 
 
-def begin(path):
+def begin(path, *ends):
     journal = Journal(RunFolder(path))
     journal.append("start", tags={}, params={}, run_key="k", mlflow_run_id=None)
+    for status in ends:
+        journal.append("end", status=status, tags={})
     journal.close()
 
 
@@ -176,11 +179,9 @@ def test_a_run_that_had_ended_or_never_begun_as_its_worker_died_stays_as_it_is(m
 
     def begin_in_part(path):
         if Path(path) == (one.folder and one.folder.path):
-            journal = Journal(RunFolder(path))
-            journal.append("start", tags={}, params={}, run_key="k", mlflow_run_id=None)
-            journal.append("end", status="FINISHED", tags={})
-            journal.close()
+            begin_whole(path, "FINISHED")
 
+    begin_whole = begin
     monkeypatch.setitem(globals(), "begin", begin_in_part)
     train([one, two])
     assert [each.state for each in (one, two)] == ["failed", "failed"]
@@ -202,6 +203,30 @@ def test_an_interruption_closes_every_workers_input_and_kills_those_that_do_not_
     assert all(worker.connection.closed for worker in Script.made)
     assert [worker.given[-1] for worker in Script.made] == ["killed", "killed"]
     assert waits == [pool.STOPPING_S, None] * 2
+
+
+@pytest.mark.parametrize(("error", "reason"), [(Interrupted(2), "Ctrl-C"), (ValueError("x"), "the experiment stopped")])
+def test_who_had_to_be_killed_at_an_interruption_is_killed_in_its_record_too(monkeypatch, error, reason):
+    def interrupt(each):
+        if each.variant == "b":
+            raise error
+
+    monkeypatch.setattr(Script, "join", lambda self, timeout=None: None)
+    one, ended, never_begun = child("a"), child("c"), child("b")
+    Script.plays |= {name: [{"at": 1, "done": 0, "steps": 9, "means": {}}] for name in "abc"}
+
+    def begin_two(self, job):
+        give(self, job)
+        if job["tags"]["name"] != "b":
+            begin(Path(job["folder"]), *["FINISHED"] * (job["tags"]["name"] == "c"))
+
+    give = Script.give
+    monkeypatch.setattr(Script, "give", begin_two)
+    with pytest.raises(type(error)):
+        train_together(3, [one, ended, never_begun], interrupt)
+    ends = [each.folder.ended() for each in (one, ended)]
+    assert [(end["status"], end["tags"]) for end in ends] == [("KILLED", {"failure_reason": reason}), ("FINISHED", {})]
+    assert never_begun.folder.events() == []
 
 
 def test_workers_stay_for_the_next_look_and_are_sent_home_when_the_pool_is_left():

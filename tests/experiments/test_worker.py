@@ -183,6 +183,20 @@ def test_a_signal_ends_the_run_as_killed_and_the_worker_with_its_code(working, n
     assert heard(working) == STEPS
 
 
+def test_news_that_nobody_hears_any_more_do_not_fail_the_run_which_the_signal_then_ends_as_killed(working, monkeypatch):
+    def gone(news):
+        raise BrokenPipeError
+
+    def fit_until_the_signal(*words, **how):
+        fit(*words, **how)
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(working, "connection", SimpleNamespace(send=gone))
+    monkeypatch.setattr(worker, "fit_and_record", fit_until_the_signal)
+    assert run(working, job()) == 128 + signal.SIGTERM
+    assert end_of() == ("KILLED", "SIGTERM")
+
+
 def test_jobs_are_taken_in_up_to_the_end_of_the_work(working, monkeypatch):
     killed = []
     monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
