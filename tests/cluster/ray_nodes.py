@@ -22,10 +22,10 @@ class Nodes:
             os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # of the job's `python`
         from ray.cluster_utils import Cluster
 
-        # Any free port for the agent that takes jobs: it does without for good if its usual one is taken, be it by
-        # another head's or by a connection, whose ports are of the same range.
-        about = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": dashboard, **head}
-        about["dashboard_agent_listen_port"] = 0
+        # 0: the agent that takes jobs does without for good if its usual port is taken, by another head's agent or by
+        # any connection, whose ports are of the same range.
+        about = {"include_dashboard": dashboard, "dashboard_agent_listen_port": 0, **head}
+        about |= {"num_cpus": 1, "object_store_memory": 100 << 20}
         self.cluster = Cluster(initialize_head=True, head_node_args=about)
         self.others = [self.add() for _ in range(count - 1)]
         self.address = self.cluster.address
