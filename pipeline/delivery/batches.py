@@ -11,7 +11,7 @@ MOST = {"params": 100, "tags": 100, "values": 1000}
 MOST_TOGETHER = 1000
 BATCHED = ("start", "params", "metrics", "tags")
 BARRIERS = ("resume", "end")  # they change the run's status, in their turn
-FILES = ("artifact", "removal", "model")  # what goes to the place of the run's files, which may be another's
+FILES = ("artifact", "removal", "model")  # what goes to the artifact store, which may be another's
 OWN_TAGS = 3  # that a start gets besides its own: its key, its parent, its name
 
 

@@ -7,15 +7,14 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from requests import HTTPError, RequestException
 
-from pipeline.addresses import address_without_secrets
 from pipeline.delivery.writer import Refusal, Writer
 from pipeline.mlflow_client.connection import wait_longer
-from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence
+from pipeline.mlflow_client.errors import ToldError, in_words, is_answer, is_final, is_silence, told_tracking_uri
 from pipeline.terminal.shell import command, quoted
 from pipeline.tracking.lines import Event
 
 A_ROW = 3  # so many events refused for now, one after the other, and it is the server's trouble, not theirs
-SLOW_S = 8.0  # a place of files that fails after longer, without an answer, has been waited for long enough
+SLOW_S = 8.0  # an artifact store that fails after longer, without an answer, has been waited for long enough
 
 
 class BlockedError(ToldError):
@@ -63,8 +62,8 @@ def lefts(refusals: Iterable[Refusal], index: int, kind: str) -> list[Left]:
     ]
 
 
-class Place:
-    """The place of a run's files, which may be another's than the server, as its refusals show it.
+class ArtifactStore:
+    """Where a run's files go, which may be another's than the server, as its refusals show it.
 
     Attributes:
         refused: how many files in a row it has refused for now.
@@ -78,15 +77,15 @@ class Place:
         """Begin a round: whoever has found it silent is who looks again, the other runs of the experiment wait."""
         self.refused = 0
         if self._has_found_it_silent:
-            self._writer.known.silent_places.pop(self._writer.experiment_id, None)
+            self._writer.known.silent_stores.pop(self._writer.experiment_id, None)
         self._has_found_it_silent = False
 
     def note(self, error: Exception, seconds: float) -> str:
         """Note that it did not take a file, after so many seconds; returns why, in words."""
-        self.refused, self._why = self.refused + (not is_final(error)), _of_the_place(error)
+        self.refused, self._why = self.refused + (not is_final(error)), _of_the_store(error)
         is_slow = seconds > SLOW_S and not is_answer(error)
         if not wait_longer() if is_silence(error) else is_slow:
-            self._writer.known.silent_places[self._writer.experiment_id] = self._why
+            self._writer.known.silent_stores[self._writer.experiment_id] = self._why
             self._has_found_it_silent = True
         return self._why
 
@@ -94,23 +93,18 @@ class Place:
     def why_not(self) -> str:
         """Why it is asked no more for now, in words; nothing if it is."""
         why = self._why if self.refused >= A_ROW else ""
-        return self._writer.known.silent_places.get(self._writer.experiment_id, why)
+        return self._writer.known.silent_stores.get(self._writer.experiment_id, why)
 
     @property
     def is_silent(self) -> bool:
         """Whether it keeps everybody waiting for nothing, as long as we wait at most."""
-        return self._writer.experiment_id in self._writer.known.silent_places
+        return self._writer.experiment_id in self._writer.known.silent_stores
 
 
-def _of_the_place(error: Exception) -> str:
-    """In words, why the place of a run's files does not take them; a connection that fails need not be the server's."""
+def _of_the_store(error: Exception) -> str:
+    """In words, why the artifact store does not take a file; a connection that fails need not be the server's."""
     is_connection = isinstance(error, ConnectionError | RequestException) and not isinstance(error, HTTPError)
     return in_words(ToldError(f"{type(error).__name__}: {error}"))[:160] if is_connection else in_words(error)
-
-
-def told_tracking_uri() -> str:
-    """Where records go, as it may be told."""
-    return address_without_secrets(mlflow.get_tracking_uri())
 
 
 def why_blocked(error: MlflowException, writer: Writer, events: list[Event]) -> BlockedError | None:

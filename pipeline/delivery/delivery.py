@@ -13,12 +13,12 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError, Timeout
 
 from pipeline.delivery.batches import BATCHED, FILES, directed, is_overtaken, next_batch, without_overwritten
-from pipeline.delivery.blocked import A_ROW, BlockedError, Left, LeftError, Place, lefts, told_tracking_uri, why_blocked
+from pipeline.delivery.blocked import A_ROW, ArtifactStore, BlockedError, Left, LeftError, lefts, why_blocked
 from pipeline.delivery.follower import Follower
 from pipeline.delivery.opening import Known
 from pipeline.delivery.writer import Writer
 from pipeline.mlflow_client.connection import once, wait_longer
-from pipeline.mlflow_client.errors import in_words, is_answer, is_final, is_silence
+from pipeline.mlflow_client.errors import in_words, is_answer, is_final, is_silence, told_tracking_uri
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import LOST, Event
 
@@ -52,7 +52,7 @@ class Delivery:
         self._sent_up_to, self._one_by_one_up_to, self._saved_at = 0, 0, 0.0
         ids = state.get("run_id", ""), state.get("experiment_id", ""), state.get("versions", {})
         self.writer = Writer(folder, client, *ids, known or Known())
-        self.place = Place(self.writer)
+        self.artifact_store = ArtifactStore(self.writer)
         self.delivered: int = state.get("delivered", 0)
         self._saved = self.delivered
         refused = state.get("refused", [])
@@ -77,11 +77,6 @@ class Delivery:
         """How many events MLflow has whole; while this grows, the delivery gets on."""
         return self.delivered - len({left.event for left in self.left})
 
-    @property
-    def tracking_uri(self) -> str:
-        """Where it goes, as it may be told."""
-        return told_tracking_uri()
-
     def deliver(self, retry: bool = False) -> None:
         """Deliver every event that the journal has, then again what was refused for now.
 
@@ -95,7 +90,7 @@ class Delivery:
         """
         events = directed(self._journal.events(), self._elsewhere)
         self.end = self._journal.end
-        self.place.ask_again()
+        self.artifact_store.ask_again()
         if retry and self.of_unknown_events:
             self.delivered, self.of_unknown_events = 0, []
         self.delivered = min(self.delivered, len(events))
@@ -179,7 +174,7 @@ class Delivery:
     def _deliver_left(self, events: list[Event], retry: bool) -> None:
         again = [left for left in self.left if (retry or not left.final) and left.event < len(events)]
         for left in again:
-            if events[left.event]["kind"] in FILES and self.place.why_not:
+            if events[left.event]["kind"] in FILES and self.artifact_store.why_not:
                 continue
             still = self._write(left.event, events, left.names, True)
             self.left = [each for each in self.left if each is not left] + still
@@ -204,12 +199,12 @@ class Delivery:
         return lefts(refusals, index, event["kind"])
 
     def _write_files(self, index: int, event: Event) -> list[Left]:
-        """Write an event with its files; returns it if their place, which may be another's than the server, refuses.
+        """Write an event with its files; returns it if the artifact store refuses.
 
         Raises:
             Exception: if the server does not answer either, or the run is deleted there.
         """
-        if why := self.place.why_not:
+        if why := self.artifact_store.why_not:
             return [Left(index, f"{event['kind']}: {why}", False)]
         began = time.monotonic()
         try:
@@ -220,8 +215,8 @@ class Delivery:
                 return [] if is_void else [Left(index, f"{event['kind']}: {gone}", True)]
             seconds = time.monotonic() - began
             self._be_open()
-            return [Left(index, f"{event['kind']}: {self.place.note(error, seconds)}", is_final(error))]
-        self.place.refused = 0
+            return [Left(index, f"{event['kind']}: {self.artifact_store.note(error, seconds)}", is_final(error))]
+        self.artifact_store.refused = 0
         return []
 
     def _is_of_the_event(self, error: Exception, may_pass: bool) -> bool:
@@ -286,7 +281,7 @@ class Delivery:
                     "refused": [*self.of_unknown_events, *(asdict(left) for left in self.left)],
                     "told": self._told,
                     "versions": self.writer.versions,
-                    "tracking_uri": self.tracking_uri,
+                    "tracking_uri": told_tracking_uri(),
                     "trouble": self._trouble(),
                     **({"elsewhere": self._elsewhere} if self._elsewhere else {}),
                 }

@@ -29,14 +29,14 @@ class Known:
         experiments: name -> id.
         shown: ids of the experiments that MLflow's UI opens as a training's.
         registered: names of models that the registry has.
-        silent_places: id of an experiment -> why the place of its files, which keeps all waiting, is asked no more.
+        silent_stores: id of an experiment -> why its artifact store, which keeps all waiting, is asked no more.
     """
 
     since: int | None = None
     experiments: dict[str, str] = field(default_factory=dict)
     shown: set[str] = field(default_factory=set)
     registered: set[str] = field(default_factory=set)
-    silent_places: dict[str, str] = field(default_factory=dict)
+    silent_stores: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ class Opening:
                 if not is_final(error):
                     raise
                 run = self._created(experiment_id, event["time"], {RUN_KEY: event["run_key"]}, name)
-        with contextlib.suppress(Exception):  # a place whose client is not installed: the files' trouble, not the run's
+        with contextlib.suppress(
+            Exception
+        ):  # an artifact store whose client is not installed: the files' trouble, not the run's
             remember_place(run.info.run_id, run.info.artifact_uri)
         return run
 

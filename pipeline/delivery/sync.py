@@ -14,7 +14,7 @@ from pipeline.delivery.delivery import Delivery
 from pipeline.delivery.opening import Known
 from pipeline.delivery.resend import parent_of, send_elsewhere
 from pipeline.mlflow_client.connection import connect
-from pipeline.mlflow_client.errors import in_words, is_silence
+from pipeline.mlflow_client.errors import in_words, is_silence, told_tracking_uri
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, command, shown
 from pipeline.tracking import recovery
@@ -124,7 +124,7 @@ def _deliver(folder: RunFolder, name: str, uri: str, known: Known, retry: bool) 
             _patiently(delivery, name, retry)
         finally:
             if delivery.run_id and (done := before - _waiting(folder)) > 0:
-                print(f"{name}: {done} records delivered to run {delivery.run_id} in {delivery.tracking_uri}")
+                print(f"{name}: {done} records delivered to run {delivery.run_id} in {told_tracking_uri()}")
     except BlockedError as error:
         print(f"{name}: {_waiting(folder)} records wait: {in_words(error)}; {error.advice}", file=sys.stderr)
         return REFUSED
@@ -153,7 +153,7 @@ def _patiently(delivery: Delivery, name: str, retry: bool) -> None:
             raise
         except Exception as error:
             idle, before = (0 if delivery.done > before else idle + 1), delivery.done
-            if idle >= IDLE_ROUNDS or (isinstance(error, LeftError) and delivery.place.is_silent):
+            if idle >= IDLE_ROUNDS or (isinstance(error, LeftError) and delivery.artifact_store.is_silent):
                 raise
             if is_silence(error):
                 print(f"{name}: {in_words(error)} in time; waiting longer", file=sys.stderr)

@@ -98,8 +98,8 @@ class UploadLoop:
     def _deliver(self) -> bool:
         """Deliver what waits; returns whether it went well. Whatever goes wrong, the record is safe in its folder.
 
-        Once a store keeps one run waiting, the others there wait without being tried; once the place of an experiment's
-        files does, its other files.
+        Once a store keeps one run waiting, the others there wait without being tried; once an experiment's artifact
+        store does, its other files.
         """
         silent: dict[str, Exception] = {}
         for number, path in enumerate(list(self.waiting)):

@@ -75,7 +75,7 @@ class Writer:
             status: whether the run's status is to follow the event's.
 
         Raises:
-            Exception: if it is refused as a whole, or for now: MLflow's, or whatever the place of the files raises.
+            Exception: if it is refused as a whole, or for now: MLflow's, or whatever the artifact store raises.
             FileNotFoundError: if a file that it speaks of is no longer in the folder.
         """
         kind = event["kind"]
@@ -229,7 +229,7 @@ class Writer:
 
     def _removal(self, event: Event, names: Collection[str], status: bool) -> list[Refusal]:
         repository: Any = get_artifact_repository(self.client.get_run(self.run_id).info.artifact_uri)
-        with contextlib.suppress(NotImplementedError):  # a place that never deletes keeps what it has
+        with contextlib.suppress(NotImplementedError):  # a store that never deletes keeps what it has
             repository.delete_artifacts(event["path"])
         return []
 

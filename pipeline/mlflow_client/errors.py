@@ -46,11 +46,16 @@ def asking(afterwards: str = "try again when it does") -> Iterator[None]:
         raise UnreachableError(f"{_unreachable(error)}; {afterwards}") from None
 
 
+def told_tracking_uri() -> str:
+    """Where records go, as it may be told."""
+    return address_without_secrets(mlflow.get_tracking_uri())
+
+
 def _unreachable(error: Exception) -> str:
     status = _status(error)
     if not status:
         return in_words(error)
-    told = f"{address_without_secrets(mlflow.get_tracking_uri())} answers {status}, not as MLflow does"
+    told = f"{told_tracking_uri()} answers {status}, not as MLflow does"
     if status in (401, 403):
         told += " (MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, say who asks)"
     return told
@@ -108,7 +113,7 @@ def _status(error: BaseException) -> int | None:
 def in_words(error: BaseException) -> str:
     """An error in one line that fits a terminal and tells no secret."""
     text = without_secrets(" ".join(str(error).split()))
-    uri = address_without_secrets(mlflow.get_tracking_uri())
+    uri = told_tracking_uri()
     if isinstance(error, ToldError):
         return text
     if isinstance(error, sqlite3.Error):

@@ -403,7 +403,7 @@ def test_a_place_that_keeps_everybody_waiting_is_asked_once_a_round_by_all_the_r
     for each in deliveries:
         with pytest.raises(LeftError, match=r"^artifact: .*\(2 times\)$"):
             each.deliver()
-        assert (each.done, each.place.is_silent) == (3, sent == 1)
+        assert (each.done, each.artifact_store.is_silent) == (3, sent == 1)
     assert len(fake.named("log_artifact")) == (1 if sent == 1 else 2 * 3)
     assert [run["status"] for run in fake.record()["runs"]] == ["FINISHED", "FINISHED"]
     fake.refuse = lambda name, words, options: None
@@ -422,7 +422,7 @@ def test_a_place_whose_answers_may_take_longer_is_waited_for_until_they_take_the
     for _ in range(3):
         with pytest.raises(LeftError):
             delivery.deliver()
-        sent.append((len(fake.named("log_artifact")), delivery.place.is_silent))
+        sent.append((len(fake.named("log_artifact")), delivery.artifact_store.is_silent))
     assert sent == [(3, False), (4, True), (5, True)]  # for 10, 20 and 40 s, for 80 in each round from now on
 
 
@@ -434,7 +434,7 @@ def test_the_silent_place_of_one_experiment_keeps_no_files_of_another_from_their
     fake.refuse = lambda name, words, options: None
     other = start(run_key="two", experiment_name="another")
     Delivery(Held(tmp_path / "runs/two", other, artifact("a.txt")), fake, known).deliver()
-    assert list(known.silent_places.values()) == ["ConnectionError: no"]
+    assert list(known.silent_stores.values()) == ["ConnectionError: no"]
 
 
 def test_the_trouble_stands_while_files_wait_though_the_rest_arrives_and_is_over_with_them(fake, held):
