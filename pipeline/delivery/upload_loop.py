@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from pipeline.imports import gc_paused
 from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.outputs import make_safe
+from pipeline.terminal.shell import DONE, NOT_ALL
 from pipeline.tracking.journal import RunFolder, now_ms
 from pipeline.tracking.recovery import mark_if_dead
 from pipeline.tracking.uploader import DELIVERING, LEFT, LOOP, note_store
@@ -39,6 +40,10 @@ def _log(text: str) -> None:
 def _looks_alive(folder: RunFolder) -> bool:
     """Whether a run without an end is held: a killed process's input ends before the kernel lets go of its lock."""
     return folder.is_alive() and folder.ended() is None
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    return bool(folder.started() or folder.events())
 
 
 class UploadLoop:
@@ -81,9 +86,9 @@ class UploadLoop:
         self._got_on = time.monotonic(), self._done()
         while not self._deliver():
             if all(trouble.get("advice") for trouble in self.trouble.values()) or self._grace_is_over():
-                return 1
+                return NOT_ALL
             time.sleep(min(self.pause_s, LAST_PAUSE_S))
-        return 0
+        return DONE
 
     def _grace_is_over(self) -> bool:
         """Whether the trainings are, and for some time no event has arrived."""
@@ -102,6 +107,9 @@ class UploadLoop:
         store does, its other files.
         """
         silent: dict[str, Exception] = {}
+        for path in self.waiting:
+            with contextlib.suppress(OSError, Timeout):  # told where it is delivered
+                self._hold(self.folders[path])
         for number, path in enumerate(list(self.waiting)):
             folder, began = self.folders[path], time.monotonic()
             if number and path in self.trouble and self._grace_is_over():
@@ -120,18 +128,27 @@ class UploadLoop:
         self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S) if self.trouble else FIRST_PAUSE_S
         return not self.trouble
 
-    def _deliver_one(self, folder: RunFolder) -> None:
+    def _hold(self, folder: RunFolder) -> None:
+        """Be who delivers the run, and write down where it goes, whether there is an answer or not.
+
+        Raises:
+            Timeout: if another process delivers it.
+        """
         path = folder.path
         if path not in self.locks:
             lock = FileLock(path / DELIVERING)
             lock.acquire(timeout=0)
             self.locks[path] = lock
-        if path not in self.deliveries and (folder.started() or folder.events()):
+        if path not in self.deliveries and _has_begun(folder):
+            note_store(folder, self._uri_of(folder))
+
+    def _deliver_one(self, folder: RunFolder) -> None:
+        path = folder.path
+        self._hold(folder)
+        if path not in self.deliveries and _has_begun(folder):
             from pipeline.delivery.delivery import Delivery
 
-            uri = self._uri_of(folder)
-            note_store(folder, uri)
-            self.deliveries[path] = Delivery(folder, *self._store(uri))
+            self.deliveries[path] = Delivery(folder, *self._store(self._uri_of(folder)))
         if delivery := self.deliveries.get(path):
             delivery.deliver()
         if self.trouble.pop(path, None):
@@ -230,7 +247,7 @@ def main(path: str, *flags: str) -> int:
     code = loop.run()
     for folder in loop.killed.values():
         end = folder.ended()  # it may have been resumed since
-        if code == 0 and end and end["status"] == "KILLED":
+        if code == DONE and end and end["status"] == "KILLED":
             subprocess.Popen([sys.executable, "-m", LOOP, str(folder.path), INSIST], start_new_session=True)
     return code
 
@@ -258,7 +275,7 @@ def insist_on_killed(path: str) -> int:
             client.set_terminated(run_id, "KILLED", end["time"])
             break
         time.sleep(FIRST_PAUSE_S)
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

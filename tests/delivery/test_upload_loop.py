@@ -430,6 +430,21 @@ def test_of_a_server_that_says_nothing_one_run_hears_it_and_the_others_of_its_st
     assert {each["error"] for each in sending.trouble.values()} == {"no answer from sqlite:///mlflow.db"}
 
 
+def test_where_those_go_that_wait_without_being_tried_is_written_down_before_anybody_is_waited_for(
+    world, many, log, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.test")
+    noted = []
+
+    def deliver(one):
+        noted.append([folder.state().get("tracking_uri") for folder in many])
+        raise Timeout
+
+    world.deliver = deliver
+    UploadLoop(*many)._deliver()
+    assert noted == [["http://mlflow.test"] * 25]
+
+
 def test_one_whose_store_is_another_is_tried_all_the_same(world, many, log, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     for number, folder in enumerate(many[:4]):
