@@ -113,7 +113,7 @@ def _asked_for(runs: list[Run], trainings: Mapping[str, str]) -> tuple[list[Run]
         return runs, []
     wanted = [run for run in runs if trainings.get(run.tags.get("variant", "")) == training_of(run.params)]
     others = len(runs) - len(wanted)
-    words = f"{others} run{'s' * (others != 1)} of knobs that the question asks no more for, left out"
+    words = f"{counted(others, 'run')} of knobs that the question asks no more for, left out"
     if runs and not wanted:
         raise ValueError(f"none of {len(runs)} runs has the knobs that the question asks for now")
     return wanted, [words] if others else []
@@ -185,9 +185,9 @@ def _of_the_plan(groups: Sequence[Group], kept: Sequence[Group], plan: Plan | No
     for whole, looked_at in zip(groups, kept, strict=True):
         planned = {*plan.seeds, *plan.baseline_seeds}
         if waiting := sum(run.seed in planned for run in whole.everyone) - len(looked_at.everyone):
-            yield f"{waiting} more run{'s' * (waiting != 1)} of {whole.label} wait for the next look"
+            yield f"{counted(waiting, 'more run')} of {whole.label} wait for the next look"
         if others := sum(run.seed not in planned for run in whole.everyone):
-            yield f"{others} run{'s' * (others != 1)} of {whole.label} with seeds that are not planned are left out"
+            yield f"{counted(others, 'run')} of {whole.label} with seeds that are not planned are left out"
 
 
 def _notes(groups: Sequence[Group], metric: str) -> Iterator[str]:

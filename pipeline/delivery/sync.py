@@ -22,6 +22,7 @@ from pipeline.tracking.folders import all_folders, copies, find_folder, original
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import waiting
 from pipeline.tracking.uploader import DELIVERING, note_store
+from pipeline.values import counted
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 IDLE_ROUNDS, PAUSE_S = 2, 1.0
@@ -56,7 +57,7 @@ def sync(
     copied = {each.path: first for each in folders if (first := original_of(each))} if runs else copies(folders)
     found = Counter(_sync_all(_parents_first(folders), copied, retry))
     if found[COMPLETE] + (0 if runs else found[OTHERS]) == len(folders):
-        print(f"MLflow has everything of {found[COMPLETE]} run{'s' * (found[COMPLETE] != 1)}")
+        print(f"MLflow has everything of {counted(found[COMPLETE], 'run')}")
         return DONE
     if len(folders) > 1:
         print(f"MLflow has everything of {found[COMPLETE]} of {len(folders)} runs")

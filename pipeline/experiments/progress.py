@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.experiments.trial import Trial
-from pipeline.values import duration
+from pipeline.values import counted, duration
 
 GUESSED_OVERHEAD_S = 1.0
 REFRESH_PER_S = 2
@@ -96,9 +96,10 @@ def time_spent(trials: Iterable[Trial], jobs: int, seconds: float) -> str:
     trained = sum(second for trial in trials for second in trial.epoch_seconds) / max(1, jobs)
     if not trained:
         return f"{duration(seconds)}, nothing was trained"
-    at_a_time = f"{jobs} run{'s' * (jobs != 1)} at a time"
     rest = duration(max(0.0, seconds - trained))
-    return f"{duration(seconds)}: {duration(trained)} training, {at_a_time}; {rest} everything else"
+    return (
+        f"{duration(seconds)}: {duration(trained)} training, {counted(jobs, 'run')} at a time; {rest} everything else"
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

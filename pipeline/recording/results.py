@@ -15,6 +15,7 @@ from pipeline.recording.predictions import Predictions
 from pipeline.registry.tags import version_tags
 from pipeline.tracking.run import Run
 from pipeline.training import onnx_export
+from pipeline.values import counted
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset
@@ -101,5 +102,4 @@ def describe(config: RunConfig, accuracy: float, what: str, epochs: int) -> str:
         what: of what: `10,000 test images`.
         epochs: how many epochs were trained.
     """
-    trained = f"{epochs} epoch{'s' * (epochs != 1)}"
-    return f"{100 * accuracy:.2f} % on {what}; {what_differs(config)}, {trained}"
+    return f"{100 * accuracy:.2f} % on {what}; {what_differs(config)}, {counted(epochs, 'epoch')}"

@@ -15,6 +15,7 @@ from pipeline.data.datamodule import DataModule
 from pipeline.training.building import make_callbacks, make_classifier
 from pipeline.training.checkpoints import problem_of
 from pipeline.training.classifier import Batch, Classifier
+from pipeline.values import counted
 
 EXAMPLES = 4
 LAST = "; so few has the last batch of an epoch: take another batch_size or validation_size"
@@ -79,7 +80,7 @@ def _try_network(path: str, network: nn.Module, batches: Mapping[str, Batch], cl
     what, place = f"network {path}", begin_of(type(network).forward)
     for hint, batch in batches.items():
         count, *shape = batch[0].shape
-        tried = f"; tried on {count} example{'s' * (count != 1)} of shape {tuple(shape)}{hint}"
+        tried = f"; tried on {counted(count, 'example')} of shape {tuple(shape)}{hint}"
         if problem := _told(what, path, functools.partial(_problem_of_answers, network, batch, classes), tried):
             raise OwnCodeError(f"{what} ({place}): {problem}{hint}")
     if lost := problem_of(_told(what, path, network.state_dict)):
