@@ -6,14 +6,16 @@ import os
 import sys
 from typing import NoReturn
 
+from pipeline.terminal.shell import DONE, NOT_ALL, USER_ERROR
+
 SYSTEMS = "pipeline: this runs on Linux, macOS and Windows' WSL (wsl --install), not on Windows itself"
 if sys.platform == "win32" or importlib.util.find_spec("fcntl") is None:
-    sys.exit(print(SYSTEMS, file=sys.stderr) or 2)  # before an import fails for want of what other systems have
+    print(SYSTEMS, file=sys.stderr)
+    sys.exit(USER_ERROR)  # before an import fails for want of what other systems have
 
 from pipeline.signals import Interrupted, interruptions, uninterrupted  # noqa: E402
 from pipeline.terminal.account import settle  # noqa: E402
 from pipeline.terminal.outputs import make_safe, write_error  # noqa: E402
-from pipeline.terminal.shell import NOT_ALL  # noqa: E402
 
 OWN_SIGNALS = "serve"  # uvicorn's: answers under way are given first
 TRAINS = ("train", "experiment")  # what they are for lies in their folder, not on the screen
@@ -25,7 +27,7 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     if reason := write_error():
         print(f"pipeline: the output could not be written ({reason})", file=sys.stderr)
-        code = code or (0 if sys.argv[1:2] and sys.argv[1] in TRAINS else NOT_ALL)
+        code = code or (DONE if sys.argv[1:2] and sys.argv[1] in TRAINS else NOT_ALL)
     sys.stderr.flush()
     os._exit(code)
 

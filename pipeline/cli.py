@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.addresses import without_secrets
 from pipeline.launchers import set_launchers_aside, take_part
 from pipeline.signals import Interrupted
-from pipeline.terminal.shell import UNREACHABLE, USER_ERROR, UnreachableError
+from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, USER_ERROR, UnreachableError
 from pipeline.values import unknown_name
 
 VERBS = {
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pipeline: {without_secrets(str(error))}", file=sys.stderr)
         return USER_ERROR if isinstance(error, ValueError) else UNREACHABLE
     except BrokenPipeError:
-        return 1
+        return NOT_ALL
     except SystemExit as end:  # argparse's, after --help, or that of a user's own code
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP.format("\n".join(f"  {verb:<12}{words}" for verb, words in VERBS.items())))
-        return 0 if arguments else USER_ERROR
+        return DONE if arguments else USER_ERROR
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         raise ValueError(f"{unknown_name('verb', verb, VERBS)} (verbs: {', '.join(VERBS)}; see --help)")

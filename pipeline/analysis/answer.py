@@ -19,7 +19,7 @@ from pipeline.comparing.verdicts import EVERY
 from pipeline.delivery.ui import HOST, PORT
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
-from pipeline.terminal.shell import shown
+from pipeline.terminal.shell import DONE, shown
 
 
 @asking()
@@ -64,7 +64,7 @@ def compare(
         _log(client, parent.info.run_id, found)
     elif parent is not None:
         print("logged to  no run: the question's own run keeps its comparison as the question asks it")
-    return 0
+    return DONE
 
 
 def _question_of(parent: Any) -> str:

@@ -2,6 +2,7 @@
 
 from pipeline.commands.parsing import Parser, port, seconds
 from pipeline.imports import gc_paused
+from pipeline.terminal.shell import DONE
 
 
 def main(parser: Parser, arguments: list[str]) -> int:
@@ -27,4 +28,5 @@ def main(parser: Parser, arguments: list[str]) -> int:
     with gc_paused():
         from pipeline.serving.server import serve
 
-    return serve(poll_s=options.pop("poll"), **options)
+    serve(poll_s=options.pop("poll"), **options)
+    return DONE

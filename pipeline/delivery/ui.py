@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.mlflow_client.tracking_uri import default_uri
+from pipeline.terminal.shell import DONE
 from pipeline.tracking.folders import all_folders
 
 HOST, PORT = "127.0.0.1", 5000
@@ -43,7 +44,7 @@ def main(port: str, runs_dir: str) -> int:
     """Say where the UI of `mlflow.db` here is about to answer."""
     experiment_id = newest_experiment(runs_dir, default_uri())
     print(f"runs       {run_list(f'http://{HOST}:{port}', experiment_id)}\n", flush=True)
-    return 0
+    return DONE
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pipeline.mlflow_client.tracking_uri import keep_store
 from pipeline.recording.code_digest import code_digest
 from pipeline.recording.resuming import QUESTION
 from pipeline.signals import Interrupted, interruptions
-from pipeline.terminal.shell import command, shown
+from pipeline.terminal.shell import DONE, NOT_ALL, command, shown
 from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, new_folder
 from pipeline.tracking.journal import Journal, RunIsAliveError
@@ -185,7 +185,7 @@ def _answer(judged: Judged, trials: list[Trial], run: Run, uploader: UploaderPro
     if failed:
         print("start the same command again: what is finished is not trained twice", file=sys.stderr)
     refused = console.tell_delivery(run.folder, delivered)
-    return 1 if failed or refused or not found else 0
+    return NOT_ALL if failed or refused or not found else DONE
 
 
 def _record_answer(judged: Judged, found: Comparison, run: Run) -> None:

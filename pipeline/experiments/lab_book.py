@@ -24,7 +24,7 @@ from pipeline.experiments.spec import read_question
 from pipeline.files import replaced_whole
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
-from pipeline.terminal.shell import command, shown
+from pipeline.terminal.shell import DONE, command, shown
 from pipeline.values import counted
 
 LAB_BOOK, RESULTS, JSON = "README.md", "results", "comparison.json"
@@ -71,7 +71,7 @@ def write_lab_book(files: Sequence[str], folder: str) -> int:
     with replaced_whole(home / LAB_BOOK) as partial:
         partial.write_text(text)
     print(f"{shown((home / LAB_BOOK).absolute())}: {len(measured)} of {len(questions)} experiments written anew")
-    return 0
+    return DONE
 
 
 def _together(folders: Sequence[Path]) -> list[str]:

@@ -23,6 +23,7 @@ from pipeline.recording import record
 from pipeline.recording.record import fit_and_record, forget_checkpoints, open_journal, ready
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.outputs import make_safe
+from pipeline.terminal.shell import DONE
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import Uploader
@@ -60,7 +61,7 @@ class Worker:
                     self._train(job)
             except Interrupted as interruption:
                 return interruption.exit_code
-        return 0
+        return DONE
 
     def _say(self, **news: Any) -> None:
         with contextlib.suppress(OSError):  # the experiment is gone: no fault of the run's, `listen` is about to end it

@@ -9,10 +9,12 @@ from pipeline.data.datamodule import DataModule
 from pipeline.data.dataset import Dataset
 from pipeline.divergence import DivergedError
 from pipeline.recording.resuming import recorded_config
+from pipeline.terminal.shell import DONE, NOT_ALL
 from pipeline.tracking.folders import data_digest, find_folder, values_of
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.provenance import git_tags, machine_tags
 from pipeline.training import building, fit
+from pipeline.values import counted
 
 TIMES = ("epoch_seconds", "seconds_per_epoch")  # all else that a training records it should come to again
 Values = dict[tuple[int, str], float]
@@ -63,7 +65,7 @@ def _tell(folder: RunFolder, recorded: Values, again: Values, differences: list[
     different = sorted(key for key, value in recorded.items() if repr(again.get(key)) != repr(value))
     name, epochs = folder.path.name, max(step for step, _ in recorded)
     if not different:
-        print(f"identical: all {len(recorded)} values of {epochs} epoch{'s' * (epochs != 1)} of run {name}")
+        print(f"identical: all {len(recorded)} values of {counted(epochs, 'epoch')} of run {name}")
     else:
         step, metric = different[0]
         print(f"different: {len(different)} of {len(recorded)} values of run {name}")
@@ -72,7 +74,7 @@ def _tell(folder: RunFolder, recorded: Values, again: Values, differences: list[
         print(f"  {line}")
     if different and not differences:
         print("  code, packages, data and device are the same: look for randomness that the seed does not decide")
-    return 1 if different else 0
+    return NOT_ALL if different else DONE
 
 
 def _differences(folder: RunFolder, source: Dataset) -> list[str]:

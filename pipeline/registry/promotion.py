@@ -21,9 +21,8 @@ from pipeline.registry.versions import (
     UnknownAliasError,
     version_by_alias,
 )
-from pipeline.terminal.shell import user_name
+from pipeline.terminal.shell import DONE, NOT_ALL, user_name
 
-REFUSED = 1
 AGAIN = "run it again when it does: what was half done is made whole"
 ROLLED_BACK = "promotion.rolled_back"
 
@@ -59,7 +58,7 @@ def promote(
         champion = _champion(client, name)
         if champion is None or champion.version == candidate.version:
             _take_uncontested(client, name, candidate, is_free=champion is None, dry_run=dry_run)
-            return 0
+            return DONE
         these = comparison.prepare(name, candidate, champion, data_dir, force=force)
         earned = True
         if dry_run and these and looks.recorded(client, name, these.look) is None:
@@ -74,7 +73,7 @@ def promote(
             print("dry run: nothing was changed")
         elif earned:
             _move(client, name, candidate, champion)
-        return 0 if earned else REFUSED
+        return DONE if earned else NOT_ALL
 
 
 def _take_uncontested(
@@ -117,7 +116,7 @@ def rollback(name: str) -> int:
             client.set_registered_model_alias(name, CHAMPION, former)
         client.set_registered_model_alias(name, PREVIOUS, champion)
     _tell_of_move(name, former, champion)
-    return 0
+    return DONE
 
 
 def _rolled_back(client: mlflow.MlflowClient, name: str, champion: str) -> str:

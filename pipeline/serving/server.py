@@ -32,8 +32,8 @@ log = logging.getLogger("pipeline.serving")
 
 def serve(
     *, model: str, alias: str, host: str, port: int, poll_s: float, log_level: str, allowed_hosts: Sequence[str] = ()
-) -> int:
-    """Serve the version that has the alias until SIGTERM or Ctrl-C; returns the exit code.
+) -> None:
+    """Serve the version that has the alias until SIGTERM or Ctrl-C.
 
     Raises:
         ValueError: if there is no such model, alias or store, it does not open, or the port is taken.
@@ -77,7 +77,6 @@ def serve(
     uvicorn.Server(config).run(sockets=[listening])
     watcher.stop()
     telemetry.access.flush()
-    return 0
 
 
 def _files_for(connections: int) -> int:
