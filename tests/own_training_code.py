@@ -142,6 +142,31 @@ class Network(nn.Module):
         return self.layer(inputs.flatten(1))
 
 
+class Viewed(nn.Module):
+    """A convolution, its maps as rows by `view`, as most tutorials have it."""
+
+    def __init__(self, spec):
+        super().__init__()
+        channels, height, width = spec.shape
+        self.maps, self.layer = nn.Conv2d(channels, 4, 3, padding=1), nn.Linear(4 * height * width, len(spec.classes))
+
+    def forward(self, inputs):
+        return self.layer(self.maps(inputs).relu().view(inputs.size(0), -1))
+
+
+class Embedded(nn.Module):
+    """A table's first column as the number of a category, which has a vector of its own."""
+
+    def __init__(self, spec, categories: int = 8):
+        super().__init__()
+        self.mean, self.deviation = spec.mean[0], spec.deviation[0]
+        self.vectors, self.layer = nn.Embedding(categories, 4), nn.Linear(4, len(spec.classes))
+
+    def forward(self, rows):
+        numbers = (rows[:, 0] * self.deviation + self.mean).round().long()
+        return self.layer(self.vectors(numbers))
+
+
 class Normalized(Network):
     """With batch normalization, for which some callbacks take an epoch more."""
 

@@ -47,7 +47,8 @@ class Probabilities(nn.Module):
         if self.kind == "table":
             scaled = (raw - self.mean) / self.deviation
         else:
-            scaled = (raw.permute(0, 3, 1, 2) if self.colour else raw.unsqueeze(1)) / WHITE
+            # As in training also in memory: `view` takes no channels that lie last.
+            scaled = (raw.permute(0, 3, 1, 2).contiguous() if self.colour else raw.unsqueeze(1)) / WHITE
         logits: Tensor = self.network(scaled)
         return logits.softmax(dim=1)
 

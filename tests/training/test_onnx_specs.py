@@ -14,7 +14,7 @@ from pipeline.networks.mlp import MLP
 from pipeline.onnx_session import open_network
 from pipeline.training import fit, onnx_export
 from pipeline.training.classifier import Classifier
-from tests.own_training_code import Network
+from tests.own_training_code import Network, Viewed
 
 
 def dataset(kind, train=40, test=24):
@@ -46,6 +46,17 @@ def test_the_exported_network_answers_raw_examples_as_torch_answers_scaled_ones(
     assert np.abs(found - expected).max() < 1e-5
     assert found.shape == (24, 3)
     assert np.abs(onnx_export.predict(path, data.test.inputs[:1]) - expected[:1]).max() < 1e-5
+
+
+def test_a_network_that_views_its_maps_as_rows_is_exported_for_colours_too(tmp_path):
+    """`view` takes no channels that lie last in memory, as those of images that are sent do."""
+    data, path = dataset("colour"), tmp_path / "network.onnx"
+    module = Viewed(data.spec).eval()
+    found = onnx_export.export_onnx(module, data.spec, path, data.test.inputs)
+    scaled = ExampleTensors(data.test, data.spec)
+    with torch.no_grad():
+        expected = module(scaled.__getitems__([*range(24)])[0]).softmax(dim=1).numpy()
+    assert np.abs(found - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize(
