@@ -77,7 +77,7 @@ def compare(
         plan: which seeds are looked at when; None: all runs count, and there are intervals, but no verdicts.
         objections: why the plan allows no verdict of a variant, by its label; of any: by `verdicts.EVERY`.
         trainings: what a question asks for now, label -> `groups.training_of`; other runs are counted and left out.
-        seen: which runs were looked at before; those of other code or data are told.
+        seen: which runs were looked at before, and which are asked for; those of other code or data are told.
         higher_better: whether more of the metric is what one wants; None: as its name tells.
 
     Raises:
@@ -85,7 +85,7 @@ def compare(
     """
     runs, notes = _asked_for(list(runs), trainings)
     if plan:
-        runs, former = _of_now(runs, baseline, plan)
+        runs, former = _of_now(runs, baseline, plan, seen.now)
         notes += former
     groups, common, left_out = _groups(runs, metric, order)
     labels = [each.label for each in groups]
@@ -119,11 +119,14 @@ def _asked_for(runs: list[Run], trainings: Mapping[str, str]) -> tuple[list[Run]
     return wanted, [words] if others else []
 
 
-def _of_now(runs: list[Run], baseline: str | None, plan: Plan) -> tuple[list[Run], list[str]]:
+def _of_now(
+    runs: list[Run], baseline: str | None, plan: Plan, asked: Mapping[str, Origin]
+) -> tuple[list[Run], list[str]]:
     """The runs without those of former code or data, and how many these are, in words.
 
-    An experiment trains anew where code or data changed: of a variant the runs count that are of one code and data with
-    its newest, if they reach a look. Do they not, all stay, and the mixture is told.
+    An experiment trains anew where code or data changed: of a variant the runs count that are of the code and data it
+    asked for last, or where it has not said of its newest run's, if they reach a look. Do they not, all stay, and the
+    mixture is told.
     """
     variants: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -131,7 +134,7 @@ def _of_now(runs: list[Run], baseline: str | None, plan: Plan) -> tuple[list[Run
             variants.setdefault(_variant_of(run), []).append(run)
     current: dict[tuple[str, str], Origin] = {}
     for variant, ended in variants.items():
-        newest = origin_of(max(ended, key=lambda run: run.started_ms))
+        newest = asked.get(variant[0]) or origin_of(max(ended, key=lambda run: run.started_ms))
         units = plan.baseline_units if variant[0] == baseline else plan.units
         seeds = {run.seed for run in ended if origin_of(run) == newest}
         if plan.looks and seeds.issuperset(units(plan.looks[0])):

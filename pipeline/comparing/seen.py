@@ -18,25 +18,29 @@ class Seen:
         look: the furthest, in seeds of a variant.
         origins: label -> of the runs of all looks.
         is_of_before: from a tag that kept one code for all variants, of the runs without code of the user's own.
+        now: label -> of the runs that the question asks for now, looked at or not; empty: it has not said.
     """
 
     look: int = 0
     origins: Mapping[str, frozenset[Origin]] = field(default_factory=dict)
     is_of_before: bool = False
+    now: Mapping[str, Origin] = field(default_factory=dict)
 
     @classmethod
     def of_facts(cls, look: int, facts: Mapping[str, Any], labels: Iterable[str]) -> "Seen":
         """As the tag of a plan keeps it beside the plan."""
+        now = {label: _origin(text) for label, text in ungrouped(facts.get("now", {})).items()}
         if "seen" in facts:
             texts = ungrouped(facts["seen"])
-            return cls(look, {label: frozenset(map(_origin, text.split())) for label, text in texts.items()})
+            return cls(look, {label: frozenset(map(_origin, text.split())) for label, text in texts.items()}, now=now)
         codes, data = (str(facts.get(name, "")).split(", ") for name in ("code", "data"))
-        return cls(look, dict.fromkeys(labels, frozenset((code, each) for code in codes for each in data)), True)
+        return cls(look, dict.fromkeys(labels, frozenset((code, each) for code in codes for each in data)), True, now)
 
     def as_facts(self) -> dict[str, dict[str, list[str]]]:
         """As `of_facts` reads it."""
         texts = {label: " ".join(sorted(map("/".join, each))) for label, each in self.origins.items()}
-        return {"seen": grouped(texts)} if texts else {}
+        now = {label: "/".join(origin) for label, origin in self.now.items()}
+        return {name: grouped(each) for name, each in (("seen", texts), ("now", now)) if each}
 
     def and_of(self, groups: Iterable[Group]) -> "Seen":
         """With the runs of these groups."""

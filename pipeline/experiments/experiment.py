@@ -14,7 +14,7 @@ from pipeline.delivery import console
 from pipeline.experiments.artist import Artist
 from pipeline.experiments.engine import Engine, Pool, ThisMachine
 from pipeline.experiments.judging import Judged, before, looks
-from pipeline.experiments.plan import plan
+from pipeline.experiments.plan import origins, plan
 from pipeline.experiments.progress import Progress, time_spent
 from pipeline.experiments.question import Question
 from pipeline.experiments.spec import read_question
@@ -30,9 +30,8 @@ from pipeline.tracking.folders import all_folders, new_folder
 from pipeline.tracking.journal import Journal, RunIsAliveError
 from pipeline.tracking.provenance import git_tags
 from pipeline.tracking.run import Run
-from pipeline.tracking.uploader import UploaderProcess
+from pipeline.tracking.uploader import KILLED_PATIENCE_S, UploaderProcess
 
-KILLED_PATIENCE_S = 6.0
 DEFAULT_EXPERIMENT = "0"
 UNASKED = ("missing", "interrupted")  # as no look has asked for them
 
@@ -67,17 +66,17 @@ def experiment(
     engine = engine or ThisMachine()
     engine.prepare()
     sources = {data: datasets.load(**dict(data)) for data in set(map(data_of, question.variants.values()))}
-    digests = {data: source.digest for data, source in sources.items()}
+    now = origins(question, {data: source.digest for data, source in sources.items()})
     with interruptions(), engine.open(question, sources, jobs):
         sources.clear()
-        judged = Judged.after(question, before(question, runs_dir))
+        judged = Judged.after(question, before(question, runs_dir), now)
         question = judged.question
         journal = _open_parent(question, runs_dir)
         parent, uploader = journal.folder, UploaderProcess(journal.folder)
         try:
             with Run(journal, uploader) as run:
                 _begin(question, judged, run)
-                trials = plan(question, digests, runs_dir, parent, uploader)
+                trials = plan(question, now, runs_dir, parent, uploader)
                 size = min(engine.size(jobs), sum(not trial.ended for trial in trials))
                 with Artist(uploader) as artist, engine.pool(size, uploader, parent, Path(runs_dir).absolute()) as pool:
                     for part in looks(trials, judged) if until_decided else [trials]:

@@ -10,7 +10,7 @@ from pipeline.analysis import runs
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.groups import Group, Run
 from pipeline.comparing.looks import PLAN, UNREADABLE, Plan, baseline_count, drawn_seeds, grouped
-from pipeline.comparing.seen import Seen
+from pipeline.comparing.seen import Origin, Seen
 from pipeline.comparing.verdicts import EVERY
 from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Trial
@@ -156,11 +156,18 @@ class Judged:
     looked: Looked
 
     @classmethod
-    def after(cls, question: Question, looked: Looked) -> "Judged":
+    def after(cls, question: Question, looked: Looked, now: Mapping[str, Origin] = {}) -> "Judged":
         """The question, its baseline with as many seeds as at the look before, whatever variants came or went since.
 
         With others the same look would be taken a second time.
+
+        Args:
+            question: what is asked.
+            looked: what was looked at.
+            now: label -> code and data of the runs that are asked for; empty: as it was noted.
         """
+        if now:
+            looked = replace(looked, seen=replace(looked.seen, now=now))
         if looked.look and looked.plan and question.is_drawn:
             count = baseline_count(len(question.seeds), looked.plan.contrasts)
             question = replace(question, baseline_seeds=tuple(drawn_seeds(question.name, count)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import divergence
+from pipeline.comparing.seen import Origin
 from pipeline.config import ROLES, RunConfig
 from pipeline.experiments.question import Question
 from pipeline.experiments.trial import Data, Trial, data_of
@@ -22,14 +23,20 @@ ALIVE_PATIENCE_S = 20.0
 Identity = tuple[Any, ...]
 
 
+def origins(question: Question, digests: Mapping[Data, str]) -> dict[str, Origin]:
+    """Label -> code and data that its runs are to be of; `digests`: `data_of` a config -> digest of what lies there."""
+    variants = question.variants.items()
+    return {label: (code_digest(config.own_code()), digests[data_of(config)]) for label, config in variants}
+
+
 def plan(
-    question: Question, digests: Mapping[Data, str], runs_dir: str, parent: RunFolder, uploader: UploaderProcess
+    question: Question, origins: Mapping[str, Origin], runs_dir: str, parent: RunFolder, uploader: UploaderProcess
 ) -> list[Trial]:
     """Every trial, seed by seed, in the order in which they are to be trained.
 
     Args:
         question: what is asked.
-        digests: `data_of` a config -> digest of the data that lie there now.
+        origins: label -> code and data of now.
         runs_dir: where runs lie.
         parent, uploader: the question's own run, to which all belong, and what delivers them.
 
@@ -39,13 +46,13 @@ def plan(
     known = _known_runs(question.name, runs_dir)
     trials = []
     configs = {variant: question.configs(variant) for variant in question.variants}
-    codes = {variant: code_digest(config.own_code()) for variant, config in question.variants.items()}
     for place in range(len(question.baseline_seeds)):
         for variant, of_variant in configs.items():
             if place < len(of_variant):
-                trials.append(_trial(question, variant, of_variant[place], codes[variant], place))
+                trials.append(_trial(question, variant, of_variant[place], origins[variant][0], place))
     for trial in trials:
-        wanted = _identity(trial.variant, trial.config.as_dict(), digests[data_of(trial.config)], trial.code)
+        code, digest = origins[trial.variant]
+        wanted = _identity(trial.variant, trial.config.as_dict(), digest, code)
         if wanted in known:
             _take_up(trial, known[wanted], parent, uploader)
     return trials

@@ -5,6 +5,7 @@ import pytest
 from pipeline.comparing.comparison import compare
 from pipeline.comparing.groups import training_of
 from pipeline.comparing.looks import Plan
+from pipeline.comparing.seen import Seen
 from tests.comparable import BASE, BETTER, diverged, plan_of, run, runs_of, verdicts
 
 STEADY = [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -100,6 +101,22 @@ def test_runs_of_former_code_or_data_are_left_out_where_those_of_now_reach_a_loo
     found = compare(runs, baseline="base", plan=plan_of(20))
     assert [(each.verdict, each.look) for each in found.contrasts] == [("better", 5)]
     assert found.notes == ("40 runs of former code or data, left out",)
+
+
+def test_where_code_was_given_back_the_runs_count_that_are_asked_for_not_the_newest():
+    mine = [
+        *runs_of("base", STEADY, tags={"code": "x"}),
+        *runs_of("a", [each + 9 for each in STEADY], tags={"code": "x"}),
+    ]
+    newer = {"tags": {"code": "y"}, "started": 1}
+    runs = [*mine, *runs_of("base", STEADY, **newer), *runs_of("a", [each - 9 for each in STEADY], **newer)]
+    for code, verdict in (("x", "better"), ("y", "worse")):
+        seen = Seen.of_facts(
+            5, Seen(now=dict.fromkeys(("base", "a"), (code, "d1"))).as_facts(), []
+        )  # as the tag has it
+        found = compare(runs, baseline="base", plan=plan_of(5), seen=seen)
+        assert [each.verdict for each in found.contrasts] == [verdict]
+        assert found.notes == ("10 runs of former code or data, left out",)
 
 
 def test_a_variant_that_was_not_trained_with_the_code_of_now_gets_no_verdict_against_a_baseline_that_was():

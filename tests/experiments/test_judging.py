@@ -62,6 +62,7 @@ def test_a_look_is_kept_with_what_was_looked_at(trial):
         **{"file": str(FILE.absolute()), "variants": variants},
         "asks": {"baseline": "none", "metric": "val_accuracy"},
         "seen": {"code-1/data-1": ["none", "half"]},
+        "now": {"code-1/data-1": ["none", "half"]},
     }
     assert list(variants) == ["none", "half"]
 
@@ -172,6 +173,7 @@ def test_runs_of_other_code_than_at_the_look_before_are_told(trial, monkeypatch)
         )
         assert found.contrasts[0].verdict == "better"
     assert tag(parents()[0])["seen"] == {"code-1/data-1 code-2/data-1": ["none", "half"]}
+    assert tag(parents()[0])["now"] == {"code-2/data-1": ["none", "half"]}
 
 
 def test_a_variant_that_was_added_after_a_look_takes_nothing_from_the_others(trial):

@@ -24,7 +24,8 @@ def plan(data=DIGEST, parent=None):
     digests = {data_of(config): data for config in question.variants.values()}
     parent = parent or new_folder("runs")
     Journal(parent).close()
-    return planning.plan(question, digests, "runs", parent, NotedUploader(parent)), parent
+    origins = planning.origins(question, digests)
+    return planning.plan(question, origins, "runs", parent, NotedUploader(parent)), parent
 
 
 def first():
