@@ -14,7 +14,7 @@ from pipeline.launchers import is_helper
 from pipeline.mlflow_client import preflight
 from pipeline.mlflow_client.tracking_uri import keep_store
 from pipeline.recording import record
-from pipeline.recording.record import Report, fit_and_record, forget_checkpoints, open_journal, ready, train_as_helper
+from pipeline.recording.record import fit_and_record, forget_checkpoints, open_journal, ready, train_as_helper
 from pipeline.recording.resuming import resumed_config
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import DONE, NOT_ALL, command
@@ -22,12 +22,12 @@ from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, find_folder, new_folder, remove
 from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
-from pipeline.tracking.uploader import UploaderProcess
+from pipeline.tracking.uploader import KILLED_PATIENCE_S, UploaderProcess
 
 if TYPE_CHECKING:
     from pipeline.data.datamodule import DataModule
+    from pipeline.training.news import Report
 
-KILLED_PATIENCE_S = 6.0
 Begin = Callable[[RunConfig, Run, "DataModule"], Path | None]
 
 

@@ -13,9 +13,7 @@ from pipeline.mlflow_client.tracking_uri import store_of
 from pipeline.terminal.shell import command, shown
 from pipeline.tracking.folders import all_folders
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
-from pipeline.tracking.uploader import DELIVERING
-
-PATIENCE_S = 30.0
+from pipeline.tracking.uploader import DELIVERING, DELIVERING_PATIENCE_S
 
 
 def send_elsewhere(folders: list[RunFolder], experiment_name: str, as_new: bool) -> list[RunFolder]:
@@ -93,7 +91,7 @@ def _redirect(folder: RunFolder, experiment_name: str, as_new: bool) -> None:
         elsewhere["experiment_name"] = experiment_name
     elsewhere["keep_experiment_id"] = not experiment_name and uri == before.get("tracking_uri", uri)
     try:
-        with FileLock(folder.path / DELIVERING, timeout=PATIENCE_S):
+        with FileLock(folder.path / DELIVERING, timeout=DELIVERING_PATIENCE_S):
             folder.write_state({"tracking_uri": uri, "elsewhere": elsewhere})
     except Timeout:
         raise RunIsAliveError(f"run {folder.path.name} is being delivered by another process; try again") from None

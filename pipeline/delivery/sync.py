@@ -21,12 +21,11 @@ from pipeline.tracking import recovery
 from pipeline.tracking.folders import all_folders, copies, find_folder, original_of, refusal_of_copy
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.lines import waiting
-from pipeline.tracking.uploader import DELIVERING, note_store
+from pipeline.tracking.uploader import DELIVERING, DELIVERING_PATIENCE_S, note_store
 from pipeline.values import counted
 
 COMPLETE, RUNNING, REFUSED, LEFT, SILENT, OTHERS = "complete", "running", "refused", "left", "silent", "others"
 IDLE_ROUNDS, PAUSE_S = 2, 1.0
-UPLOADER_PATIENCE_S = 30.0  # an uploader whose training is over ends within this
 
 
 def sync(
@@ -109,7 +108,7 @@ def _sync_one(folder: RunFolder, uri: str, known: Known, retry: bool) -> str:
         print(f"{name}: still running; its own process delivers it")
         return RUNNING
     try:
-        with FileLock(folder.path / DELIVERING, timeout=UPLOADER_PATIENCE_S):
+        with FileLock(folder.path / DELIVERING, timeout=DELIVERING_PATIENCE_S):
             return _deliver(folder, name, uri, known, retry)
     except Timeout:
         print(f"{name}: another process is delivering it")

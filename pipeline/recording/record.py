@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,10 @@ from pipeline.tracking.run import Run
 if TYPE_CHECKING:
     from pipeline.data.datamodule import DataModule
     from pipeline.data.dataset import Dataset
+    from pipeline.training.news import OnSteps, Report
 
-Report = Callable[[int, dict[str, float]], None]
 # What Lightning may refuse.
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "gradient_clip")
-OnSteps = Callable[[int, int, int, dict[str, float]], None]
 
 
 def open_journal(folder: RunFolder) -> Journal:
@@ -152,8 +151,8 @@ def fit_and_record(
     run: Run,
     data: "DataModule",
     resume_from: Path | None,
-    report: Report | None = None,
-    on_steps: OnSteps | None = None,
+    report: "Report | None" = None,
+    on_steps: "OnSteps | None" = None,
     *,
     draw: bool = True,
 ) -> dict[str, float]:

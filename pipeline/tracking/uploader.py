@@ -13,10 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.addresses import address_without_secrets
+from pipeline.terminal.shell import DONE
 from pipeline.tracking.journal import RunFolder
 
 LOOP, LOG = "pipeline.delivery.upload_loop", "sender.log"
 DELIVERING = "sender.lock"  # held by the process that delivers the run
+DELIVERING_PATIENCE_S = 30.0  # an uploader whose training is over ends within this
+KILLED_PATIENCE_S = 6.0  # so long at most does an uploader keep whoever stops a training
 LEFT = "--left"  # to an uploader of what others left: each run goes where it went, not where the environment says
 
 
@@ -76,7 +79,7 @@ class UploaderProcess(Uploader):
         """
         self.close()
         try:
-            return self._process.wait(patience_s) == 0
+            return self._process.wait(patience_s) == DONE
         except subprocess.TimeoutExpired:
             self.kill()
             return False

@@ -141,7 +141,7 @@ def test_a_run_that_lives_or_whose_run_lives_stays_where_it_is(run, alive):
 def test_one_that_is_being_delivered_stays_where_it_is(run, monkeypatch):
     folder = run()
     before = folder.state()
-    monkeypatch.setattr(resend, "PATIENCE_S", 0)
+    monkeypatch.setattr(resend, "DELIVERING_PATIENCE_S", 0)
     with FileLock(folder.path / "sender.lock"), pytest.raises(RunIsAliveError) as caught:
         send_elsewhere([folder], "", as_new=True)
     assert str(caught.value) == "run one is being delivered by another process; try again"
