@@ -6,13 +6,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
+import numpy as np
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from pipeline.config import RunConfig, own_code
 from pipeline.config.own_code import OwnCodeError
 from pipeline.data_spec import DataSpec
+
+if TYPE_CHECKING:
+    from pipeline.data.dataset import Dataset
 
 FAILED = 3
 EXAMPLES = 8
@@ -25,9 +30,13 @@ class ExportTrial(Checkpoint):
     A `Checkpoint`, so that the epoch's own record and checkpoint come first.
     """
 
-    def __init__(self, config: RunConfig, spec: DataSpec) -> None:
+    def __init__(self, config: RunConfig, source: "Dataset") -> None:
         self.network = config.network
-        self._task = json.dumps({"config": config.as_dict(), "spec": spec.as_json()})
+        self._task = {
+            "config": np.array(json.dumps(config.as_dict())),
+            "spec": np.array(source.spec.as_json()),
+            "examples": source.test.inputs[:EXAMPLES],  # made-up ones may be none that the network takes
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -36,8 +45,8 @@ class ExportTrial(Checkpoint):
             return
         command = [sys.executable, "-m", __name__]
         try:
-            with tempfile.TemporaryFile("w+") as task:  # an argument holds 128 kB, and a pipe 64 before it waits
-                task.write(self._task)
+            with tempfile.TemporaryFile() as task:  # an argument holds 128 kB, and a pipe 64 before it waits
+                np.savez(task, **self._task)
                 task.seek(0)
                 out, errors = subprocess.PIPE, subprocess.DEVNULL
                 self._process = subprocess.Popen(command, stdin=task, stdout=out, stderr=errors)
@@ -68,17 +77,18 @@ class ExportTrial(Checkpoint):
             self._process.wait()
 
 
-def main(task: str) -> int:
+def main(task: IO[bytes]) -> int:
     """Export the network with its first weights and compare; returns 0, or prints a line and returns FAILED."""
     from pipeline.training.building import make_network
-    from pipeline.training.onnx_export import export_onnx, noise
+    from pipeline.training.onnx_export import export_onnx
 
-    given = json.loads(task)
-    config, spec = RunConfig.from_mapping(given["config"]), DataSpec.from_json(given["spec"])
+    given = np.load(task, allow_pickle=False)
+    config = RunConfig.from_mapping(json.loads(given["config"].item()))
+    spec = DataSpec.from_json(given["spec"].item())
     network = make_network(config, spec)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            export_onnx(network, spec, Path(folder) / "network.onnx", noise(spec, EXAMPLES))
+            export_onnx(network, spec, Path(folder) / "network.onnx", given["examples"])
         except Exception as error:  # whatever the exporter meets, it is the network that it cannot take
             print(in_words(error, config.network))
             return FAILED
@@ -94,4 +104,4 @@ def in_words(error: BaseException, network: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.stdin.read()))
+    raise SystemExit(main(sys.stdin.buffer))

@@ -179,7 +179,7 @@ def fit_and_record(
     told = [EpochNews(report)] if report else []
     news = [StepNews(on_steps)] if on_steps else []
     is_tried = own_code.is_own(config.network) and config.registered_as and resume_from is None
-    trial = [ExportTrial(config, data.source.spec)] if is_tried else []
+    trial = [ExportTrial(config, data.source)] if is_tried else []
     _tell_helpers(config, run, resume_from)
     try:
         result = fit.fit(

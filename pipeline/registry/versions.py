@@ -94,8 +94,7 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
         session = open_network(path, threads=1)
         spec = DataSpec.of_network(session.get_modelmeta().custom_metadata_map)
         loaded = Loaded(name, version, run_id, session, session.get_inputs()[0].name, spec)
-        black_and_white = np.stack([np.zeros(spec.sent_shape), np.full(spec.sent_shape, 255)]).astype(np.float32)
-        answer = loaded.predict(black_and_white)
+        answer = loaded.predict(_two_examples(spec))
     except Exception as error:
         reason = f"{type(error).__name__}: {_in_short(error)}"
         raise NotServableError(f"{name} version {version} cannot be opened ({reason})") from None
@@ -103,6 +102,12 @@ def load(uri: str, name: str, version: str, run_id: str, folder: Path) -> Loaded
     if answer.shape != (2, classes) or answer.min() < 0 or not np.allclose(answer.sum(axis=1), 1, atol=1e-4):
         raise NotServableError(f"{name} version {version} does not give {classes} probabilities for an example")
     return loaded
+
+
+def _two_examples(spec: DataSpec) -> NDArray[np.float32]:
+    """What any network takes: a black and a white image; a table's means, as codes have to be some that there are."""
+    levels = [spec.mean, spec.mean] if spec.kind == "table" else [0, 255]
+    return np.stack([np.broadcast_to(level, spec.sent_shape) for level in levels]).astype(np.float32)
 
 
 def _fetched(uri: str, what: str, folder: Path) -> Path:

@@ -44,8 +44,11 @@ def _answer_by(loaded: Loaded, waiting: list[Waiting]) -> None:
         parts = [examples for examples, _ in waiting]
         probabilities = loaded.predict(parts[0] if len(parts) == 1 else np.concatenate(parts))
     except Exception as error:  # it is theirs, not the loop's
-        for _, future in waiting:
-            future.set_exception(error)
+        if len(waiting) > 1:  # what one sent, such as a category that the network lacks, is no other's fault
+            for each in waiting:
+                _answer_by(loaded, [each])
+            return
+        waiting[0][1].set_exception(error)
         return
     first = 0
     for examples, future in waiting:

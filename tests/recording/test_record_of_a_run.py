@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pipeline.config import RunConfig
 from pipeline.config.own_code import OwnCodeError
+from pipeline.data import Dataset
 from pipeline.data_spec import DataSpec
 from pipeline.divergence import TAG, DivergedError
 from pipeline.launchers import RESUME_FROM, RUN_FOLDER
@@ -246,7 +248,7 @@ def test_news_go_to_those_who_asked_for_them_the_trial_between(run, training):
     told, trial, steps = training.given["callbacks"]
     assert (type(told), told.report) == (EpochNews, report)
     assert trial == "trial"
-    assert training.tried == [(config, data.source.spec)]
+    assert training.tried == [(config, data.source)]
     assert (type(steps), steps.on_steps) == (StepNews, on_steps)
     recording.fit_and_record(SMALL, run, data, None, report)
     assert [type(each) for each in training.given["callbacks"]] == [EpochNews]
@@ -273,8 +275,10 @@ def test_the_export_is_tried_of_a_network_of_ones_own_that_gets_a_version_and_on
 
 
 def wide_table(columns):
-    """The spec of a table, its columns named at length."""
-    return DataSpec("table", (columns,), ("no", "yes"), tuple(f"column {number} of it" for number in range(columns)))
+    """A table, its columns named at length."""
+    names = [f"column {number} of it" for number in range(columns)]
+    rows = np.arange(2.0 * columns).reshape(2, columns), [0, 1]
+    return Dataset(rows, rows, ["no", "yes"], table=True, features=names)
 
 
 def test_a_trial_gets_its_task_however_long_it_is(tmp_path, monkeypatch):
@@ -283,14 +287,26 @@ def test_a_trial_gets_its_task_however_long_it_is(tmp_path, monkeypatch):
     python.write_text(f"#!/bin/sh\necho $* > {tmp_path}/arguments\ncat > {tmp_path}/task\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    config, spec = RunConfig(network=OWN), wide_table(20_000)
-    trial = export_trial.ExportTrial(config, spec)
+    config, data = RunConfig(network=OWN), wide_table(20_000)
+    trial = export_trial.ExportTrial(config, data)
     trial.on_train_start(SimpleNamespace(is_global_zero=True), None)
     assert trial._process.wait(timeout=DELIVERED_WITHIN_S) == 0
     assert (tmp_path / "arguments").read_text() == "-m pipeline.recording.export_trial\n"
-    task = json.loads((tmp_path / "task").read_text())
-    assert (RunConfig(**task["config"]), DataSpec.from_json(task["spec"])) == (config, spec)
+    task = np.load(tmp_path / "task")
+    assert RunConfig(**json.loads(task["config"].item())) == config
+    assert DataSpec.from_json(task["spec"].item()) == data.spec
+    assert np.array_equal(task["examples"], data.test.inputs)
     trial.teardown(None, None, "fit")
+
+
+def test_a_network_is_tried_on_examples_of_its_own_data(tmp_path, capsys):
+    """Categories as numbers in a table: a network has vectors of those that there are, and no others."""
+    rows = np.array([[0.0], [7.0]] * 4), np.arange(8) % 2
+    data = Dataset(rows, rows, table=True)
+    trial = export_trial.ExportTrial(RunConfig(network="tests.own_training_code:Embedded"), data)
+    np.savez(tmp_path / "task.npz", **trial._task)
+    with (tmp_path / "task.npz").open("rb") as task:
+        assert (export_trial.main(task), capsys.readouterr().out) == (0, "")
 
 
 def test_a_trial_that_cannot_be_started_costs_a_warning_and_not_the_training(tmp_path, monkeypatch, capsys):

@@ -12,8 +12,11 @@ from mlflow.exceptions import MlflowException, RestException
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import onnx_session
+from pipeline.data import Dataset
 from pipeline.registry.versions import NotServableError, UnknownAliasError, UnknownModelError, load, version_by_alias
+from pipeline.training.onnx_export import export_onnx
 from tests.fake_model_registry import FakeRegistry, missing
+from tests.own_training_code import Embedded
 
 MLMODEL = "flavors: {python_function: {artifacts: {network: {path: artifacts/network.onnx}}}}\n"
 
@@ -75,6 +78,15 @@ def test_a_network_that_gives_probabilities_is_opened_under_its_name(stored, tmp
     expected[1] = np.exp(4 * (np.arange(10) == 3)) / (9 + np.exp(4))
     np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-5)
     assert loaded.predict(images).dtype == np.float32
+
+
+def test_a_network_that_knows_only_the_categories_of_its_table_is_opened(stored, tmp_path):
+    rows = np.array([[1.0], [7.0]] * 4), np.arange(8) % 2
+    data = Dataset(rows, rows, table=True)
+    path = stored[0] / "artifacts/network.onnx"
+    path.parent.mkdir()
+    export_onnx(Embedded(data.spec), data.spec, path, data.test.inputs)
+    assert opened(tmp_path).predict(data.test.inputs).shape == (8, 2)
 
 
 def test_it_is_opened_on_one_thread_of_the_cpu_whatever_else_there_is(stored, tmp_path, monkeypatch):
