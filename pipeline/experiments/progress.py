@@ -3,7 +3,8 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from statistics import fmean
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -66,8 +67,8 @@ class Progress:
         for trial in self.trials:
             if not trial.ended:
                 alike = [s for each in self.trials if each.variant == trial.variant for s in each.epoch_seconds]
-                left += (trial.config.epochs - trial.epochs_done) * _mean(alike or seconds)
-                left += _mean(overheads or [GUESSED_OVERHEAD_S])
+                left += (trial.config.epochs - trial.epochs_done) * fmean(alike or seconds)
+                left += fmean(overheads or [GUESSED_OVERHEAD_S])
         return left / self.jobs
 
     def _view(self) -> Group:
@@ -100,7 +101,3 @@ def time_spent(trials: Iterable[Trial], jobs: int, seconds: float) -> str:
     return (
         f"{duration(seconds)}: {duration(trained)} training, {counted(jobs, 'run')} at a time; {rest} everything else"
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
