@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.mlflow_client.naming import MAX_TAG
-from pipeline.tracking.lines import text
+from pipeline.tracking.lines import as_text
 
 LONGEST = 250
 _NOT_TAKEN = re.compile(r"[^/\w.\- :]")
@@ -38,7 +38,7 @@ def with_key(item: Any) -> Any:
 
 def texts_of(tags: Mapping[str, Any]) -> dict[str, str]:
     """The tags as texts that MLflow takes whole."""
-    return {name: text(value)[:MAX_TAG] for name, value in tags.items()}
+    return {name: as_text(value)[:MAX_TAG] for name, value in tags.items()}
 
 
 def _escaped(found: re.Match[str]) -> str:

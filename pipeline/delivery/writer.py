@@ -19,7 +19,7 @@ from pipeline.delivery.opening import RUN_KEY, Known, Opening
 from pipeline.mlflow_client.errors import in_words, is_final
 from pipeline.registry import log_model
 from pipeline.tracking.journal import RunFolder
-from pipeline.tracking.lines import LOST, Event, text
+from pipeline.tracking.lines import LOST, Event, as_text
 
 CHUNK = 100
 NOTE = mlflow_tags.MLFLOW_RUN_NOTE  # the description, which people edit in the UI
@@ -292,7 +292,7 @@ def _metrics_of(event: Event) -> list[Metric]:
 
 
 def _params_of(event: Event) -> list[Param]:
-    return [Param(name, text(value)) for name, value in event.get("params", {}).items()]
+    return [Param(name, as_text(value)) for name, value in event.get("params", {}).items()]
 
 
 def _is_random_name(name: str | None) -> bool:

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from pipeline.files import replaced_whole
 from pipeline.tracking.folders import tell_once
-from pipeline.tracking.lines import Event, text
+from pipeline.tracking.lines import Event, as_text
 from pipeline.tracking.run import Run
 
 PLACE = "checkpoints"  # below the run's artifacts
@@ -75,8 +75,8 @@ class CheckpointArtifacts:
 
     def _name(self, source: Path) -> str:
         """Its name among the artifacts, with its folder's if another checkpoint has the same."""
-        name = text(source.name)
-        short, long = f"{PLACE}/{name}", f"{PLACE}/{text(source.parent.name)}/{name}"
+        name = as_text(source.name)
+        short, long = f"{PLACE}/{name}", f"{PLACE}/{as_text(source.parent.name)}/{name}"
         return short if self._sources.get(short, source) == source else long
 
 

@@ -39,12 +39,12 @@ class RunFolder:
 
     def read(self) -> tuple[list[Event], int]:
         """All events, and the bytes of the journal up to a torn last line."""
-        vital = lines.content(self.path / VITAL)  # first: it never knows more than the journal then, if that is whole
-        return lines.read(lines.content(self.path / JOURNAL), lines.whole(vital))
+        vital = lines.bytes_of(self.path / VITAL)  # first: it never knows more than the journal then, if that is whole
+        return lines.read(lines.bytes_of(self.path / JOURNAL), lines.whole(vital))
 
     def started(self) -> Event | None:
         """The event that opened the run; None if none did, or if it is damaged beyond recovery."""
-        first = lines.parse(lines.content(self.path / JOURNAL, end=ENDS_BYTES).partition(b"\n")[0])
+        first = lines.parse(lines.bytes_of(self.path / JOURNAL, end=ENDS_BYTES).partition(b"\n")[0])
         if first and first["kind"] == "start":
             return first
         return next((event for event in self.events() if event["kind"] == "start"), None)
@@ -52,7 +52,7 @@ class RunFolder:
     def ended(self) -> Event | None:
         """The event that closed the run, or None if it was never closed or resumed since."""
         last = self._last()
-        twice = lines.whole(lines.content(self.path / VITAL))  # it may know of a resumption that the journal has lost
+        twice = lines.whole(lines.bytes_of(self.path / VITAL))  # it may know of a resumption that the journal has lost
         if last is None or last["kind"] != "end" or twice[-1:] != [last]:
             last = next((event for event in reversed(self.events()) if event["kind"] in ("end", "resume")), None)
         return last if last and last["kind"] == "end" else None
@@ -63,7 +63,7 @@ class RunFolder:
         return last["n"] + 1 if last and type(last.get("n")) is int else len(self.events())
 
     def _last(self) -> Event | None:
-        tail = lines.content(self.path / JOURNAL, end=-ENDS_BYTES)
+        tail = lines.bytes_of(self.path / JOURNAL, end=-ENDS_BYTES)
         return lines.parse(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
 
     def end_is_unknown(self) -> bool:
@@ -161,7 +161,7 @@ class Journal:
 
     def _make_whole(self, events: list[Event]) -> None:
         """Give a last line its line break back, and a journal that was cut the records that stand elsewhere."""
-        content = lines.content(self.folder.path / JOURNAL)
+        content = lines.bytes_of(self.folder.path / JOURNAL)
         if content and not content.endswith(b"\n"):
             os.write(self._file, b"\n")
             self.size += 1

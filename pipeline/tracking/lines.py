@@ -26,7 +26,7 @@ _NUMBER = re.compile(rb'"n":(\d{1,9})[,}]')
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def text(value: object) -> str:
+def as_text(value: object) -> str:
     """What a record holds of a value that it takes as text, whatever a class of the user's does.
 
     What no protocol takes, half a character (a byte of a name that is no UTF-8), becomes U+FFFD.
@@ -37,7 +37,12 @@ def text(value: object) -> str:
         return f"<{type(value).__name__} that has no text: {type(error).__name__}>"
 
 
-def content(path: Path, end: int | None = None) -> bytes:
+def as_texts(values: Mapping[Any, Any]) -> dict[str, str]:
+    """The values under their names, both as texts."""
+    return {as_text(name): as_text(value) for name, value in values.items()}
+
+
+def bytes_of(path: Path, end: int | None = None) -> bytes:
     """The file's content, or its first (last, if negative) bytes; nothing if there is no file."""
     try:
         with path.open("rb") as file:

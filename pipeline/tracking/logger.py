@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pipeline.tracking import identity
 from pipeline.tracking.checkpoint_artifacts import CheckpointArtifacts
 from pipeline.tracking.journal import RunFolder
-from pipeline.tracking.lines import text
+from pipeline.tracking.lines import as_texts
 from pipeline.tracking.live_run import LiveRun, opened
 from pipeline.tracking.run import Run, sorted_out
 
@@ -142,7 +142,7 @@ class RunLogger(CSVLogger):
 
     def _open(self) -> LiveRun:
         assert self._folder is not None
-        tags = {**identity.job_tags(self._number), **{text(name): text(value) for name, value in self.tags.items()}}
+        tags = {**identity.job_tags(self._number), **as_texts(self.tags)}
         tags["mlflow.runName"] = self.run_name or self._folder.path.name
         live = opened(self._folder, self.experiment_name, tags, has_begun=self._has_begun, adopt=self._number == 0)
         self._has_begun = True
@@ -191,7 +191,7 @@ class RunLogger(CSVLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None, *args: Any, **kwargs: Any) -> None:
         """Record params, nested ones as `a/b`. One that changes keeps its value in MLflow; the new one is a tag."""
-        given = {text(name): text(value) for name, value in _flatten_dict(_convert_params(params)).items()}
+        given = as_texts(_flatten_dict(_convert_params(params)))
         live = self._opened()
         changes = {name: _short(text) for name, text in given.items() if self._params.get(name) != _short(text)}
         if not changes:

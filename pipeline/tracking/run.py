@@ -17,7 +17,7 @@ from pipeline.addresses import without_secrets
 from pipeline.signals import Interrupted, last_words, uninterrupted
 from pipeline.tracking.checkout import Checkout, checkout
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.lines import text
+from pipeline.tracking.lines import as_text, as_texts
 from pipeline.tracking.provenance import git_tags, installed
 from pipeline.tracking.uploader import Uploader
 
@@ -75,7 +75,7 @@ class Run:
             experiment_name=environ.get("MLFLOW_EXPERIMENT_NAME") or experiment_name,
             params=dict(params),
             parent=parent,
-            tags=_texts({**(code.tags() if code else git_tags()), **tags}),
+            tags=as_texts({**(code.tags() if code else git_tags()), **tags}),
         )
         if datasets:
             self._append("dataset", inputs=list(datasets))
@@ -83,7 +83,7 @@ class Run:
     def resume(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the record again; `params` are those that changed."""
         self.began = True
-        self._append("resume", params=dict(params), tags=_texts(tags))
+        self._append("resume", params=dict(params), tags=as_texts(tags))
 
     def provenance(self, code: Checkout | None = None) -> None:
         """Record the packages, and as a diff what the commit (of this package, or of the given code) does not hold."""
@@ -95,7 +95,7 @@ class Run:
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Record params that turn up on the way, as texts; one that has a value already keeps it in MLflow."""
-        self._append("params", params=_texts(params))
+        self._append("params", params=as_texts(params))
 
     def metrics(
         self, values: Mapping[str, Any], step: int, time_ms: int | None = None, not_finite: Mapping[str, float] = {}
@@ -121,7 +121,7 @@ class Run:
         Raises:
             ValueError: if the name leads out of there.
         """
-        target = self.folder.artifacts / text(name or source.name)
+        target = self.folder.artifacts / as_text(name or source.name)
         if not target.resolve().is_relative_to(self.folder.artifacts.resolve()):
             raise ValueError(f"name {name!r} leads out of the run's artifacts; give one like figures/curve.png")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ class Run:
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         """Record tags that turn up on the way, as texts."""
-        self._append("tags", tags=_texts(tags))
+        self._append("tags", tags=as_texts(tags))
 
     def describe(self, description: str) -> None:
         """Say what the run is and gave, where MLflow shows it beside the run."""
@@ -168,7 +168,8 @@ class Run:
     def end(self, status: str, reason: str = "") -> None:
         """Close the record, if it is open: FINISHED, FAILED or KILLED."""
         if self.is_open:
-            self._append("end", status=status, tags={"failure_reason": without_secrets(text(reason))} if reason else {})
+            tags = {"failure_reason": without_secrets(as_text(reason))} if reason else {}
+            self._append("end", status=status, tags=tags)
 
     def end_by(self, error: BaseException | None) -> None:
         """Close the record, if it is open, as what ended the work says; None: nothing did but its end."""
@@ -179,7 +180,7 @@ class Run:
         elif self.is_open:
             with contextlib.suppress(Exception):  # a full disk may be the very reason
                 self.text_artifact("traceback.txt", without_secrets("".join(traceback.format_exception(error))))
-            self.end("FAILED", f"{type(error).__name__}: {text(error)}")
+            self.end("FAILED", f"{type(error).__name__}: {as_text(error)}")
 
     def __enter__(self) -> "Run":
         """Be responsible for the end, also should a second signal leave no time for more."""
@@ -210,11 +211,7 @@ def sorted_out(metrics: Mapping[Any, Any]) -> tuple[dict[str, float], dict[str, 
     values, texts = {}, {}
     for name, value in metrics.items():
         try:
-            values[text(name)] = float(value)
+            values[as_text(name)] = float(value)
         except (TypeError, ValueError, RuntimeError, OverflowError):  # a text, a tensor of several elements, 10**400
-            texts[text(name)] = text(value)
+            texts[as_text(name)] = as_text(value)
     return values, texts
-
-
-def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
-    return {text(name): text(value) for name, value in values.items()}

@@ -177,8 +177,8 @@ def test_begin_and_end_are_read_without_reading_a_long_journal_whole(folder, mon
     written(folder, "start", "tags", "end")
     start, _, end = folder.events()
     monkeypatch.setattr(RunFolder, "read", lambda self: pytest.fail("read whole"))
-    real, looked = lines.content, []
-    monkeypatch.setattr(lines, "content", lambda path, end=None: looked.append((path.name, end)) or real(path, end))
+    real, looked = lines.bytes_of, []
+    monkeypatch.setattr(lines, "bytes_of", lambda path, end=None: looked.append((path.name, end)) or real(path, end))
     assert (folder.started(), folder.ended()) == (start, end)
     assert looked == [("journal.jsonl", 65536), ("journal.jsonl", -65536), ("vital.jsonl", None)]
 
@@ -188,19 +188,19 @@ def test_begin_and_end_are_read_without_reading_a_long_journal_whole(folder, mon
 )
 def test_of_a_file_are_read_its_first_or_last_bytes(tmp_path, end, found):
     (tmp_path / "file").write_bytes(b"0123456789")
-    assert lines.content(tmp_path / "file", end) == found
-    assert lines.content(tmp_path / "none", end) == b""
+    assert lines.bytes_of(tmp_path / "file", end) == found
+    assert lines.bytes_of(tmp_path / "none", end) == b""
 
 
 def test_the_second_file_is_read_first_so_that_it_never_knows_of_events_that_are_still_to_come(folder, monkeypatch):
     written(folder, "start")
-    real, order = lines.content, []
+    real, order = lines.bytes_of, []
 
     def noted(path, **words):
         order.append(path.name)
         return real(path, **words)
 
-    monkeypatch.setattr(lines, "content", noted)
+    monkeypatch.setattr(lines, "bytes_of", noted)
     folder.read()
     assert order == ["vital.jsonl", "journal.jsonl"]
 

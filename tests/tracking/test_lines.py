@@ -286,8 +286,8 @@ def test_a_text_that_ends_like_the_begin_of_a_line_splits_none_that_is_damaged_o
     ],
 )
 def test_a_text_holds_nothing_that_no_protocol_takes(value, found):
-    assert lines.text(value) == found
-    lines.text(value).encode()
+    assert lines.as_text(value) == found
+    lines.as_text(value).encode()
 
 
 def test_what_is_refused_for_now_waits_as_well_and_what_is_refused_for_good_does_not():
