@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from prometheus_client.exposition import generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -113,7 +114,10 @@ def _add_predictions(app: FastAPI, watcher: AliasWatcher, telemetry: Telemetry) 
     async def predicted(
         scope: Scope, loaded: Loaded, examples: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], Headers]:
-        probabilities = await batcher.predict(loaded, examples)
+        try:
+            probabilities = await batcher.predict(loaded, examples)
+        except InvalidArgument as error:  # shape and type are what it takes, so a value is none
+            raise protocol.not_taken(error) from None
         if loaded.spec.kind == "table":
             protocol.check_probabilities(probabilities)
         telemetry.predicted(probabilities, loaded.spec.classes)

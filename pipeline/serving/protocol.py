@@ -67,6 +67,12 @@ def check_probabilities(probabilities: NDArray[np.float32]) -> None:
         raise RefusalError(400, INVALID, words)
 
 
+def not_taken(error: Exception) -> RefusalError:
+    """For values that a network has no answer to, such as the number of a category that it does not know."""
+    reason = str(error).rpartition("Status Message: ")[2]
+    return RefusalError(400, INVALID, f"the model takes no such values ({reason}); send such as it was trained with")
+
+
 def predictions_as_json(probabilities: NDArray[np.float32]) -> bytes:
     """MLflow's answer, digit for digit: float32 written as the float64 that it is."""
     return orjson.dumps({"predictions": probabilities.astype(np.float64)}, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
+from pipeline.data_spec import DataSpec
 from pipeline.recording import figures
 
 
@@ -47,3 +48,13 @@ def test_a_measure_that_some_epochs_lack_is_drawn_where_it_is(tmp_path, drawn):
     training, evaluation = drawn[0].axes[2].lines
     assert (list(training.get_xdata()), list(evaluation.get_xdata())) == ([], [2])
     assert np.array_equal(evaluation.get_ydata(), [0.25])
+
+
+def test_names_of_classes_are_text_whatever_is_in_them(tmp_path):
+    """Two dollars are no formula, and a letter that the font lacks is no warning, which a test would fail by."""
+    spec = DataSpec("image", (1, 4, 4), ("$_$", "5$ to 9$", "日本"))
+    labels, images = np.array([0, 1, 2]), np.zeros((3, 4, 4), np.uint8)
+    probabilities = np.roll(np.eye(3, dtype=np.float32), 1, axis=0)
+    figures.confusion_matrix(spec, labels, probabilities.argmax(1), tmp_path / "matrix.png")
+    figures.mistakes_gallery(spec, images, labels, probabilities, tmp_path / "mistakes.png")
+    assert all(image.imread(tmp_path / name).ndim == 3 for name in ("matrix.png", "mistakes.png"))

@@ -15,21 +15,39 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from pipeline.data import Dataset
 from pipeline.data_spec import MNIST, DataSpec
+from pipeline.onnx_session import open_network
 from pipeline.pixels import as_pixels
 from pipeline.registry import predictor
+from pipeline.registry.versions import Loaded
 from pipeline.serving import protocol
 from pipeline.serving.middleware import MAX_BODY
 from pipeline.serving.refusals import RefusalError
 from pipeline.serving.schemas import Contract, contract_of
+from pipeline.training.onnx_export import export_onnx
 from tests.asgi import ask, counted, parts_of, scope_of
 from tests.fake_service import JSON, one, service_of
+from tests.own_training_code import Embedded
 from tests.small_models import FLOWERS, PHOTOS, SCANS, loaded_of
 
 SPECS = {"colour": PHOTOS, "grey": SCANS, "table": FLOWERS, "mnist": MNIST}
 INVALID = "INVALID_PARAMETER_VALUE"
 PNG = [("Content-Type", "image/png")]
 FORM = [("Content-Type", "application/x-www-form-urlencoded")]
+
+
+@pytest.mark.parametrize("route", ["/predict", "/invocations"])
+def test_a_category_that_the_network_does_not_know_is_the_requests_fault(tmp_path, route):
+    rows = np.array([[1.0], [7.0]] * 4), np.arange(8) % 2
+    data, path = Dataset(rows, rows, table=True), tmp_path / "network.onnx"
+    export_onnx(Embedded(data.spec), data.spec, path, data.test.inputs)
+    session = open_network(path)
+    service = service_of(Loaded("orders", "1", "run1", session, session.get_inputs()[0].name, data.spec))
+    body = json.dumps({"rows": [{"x0": 30}]} if route == "/predict" else {"inputs": [[30]]}).encode()
+    answer = one(service, "POST", route, JSON, body)
+    assert (answer.status, answer.json["error_code"]) == (400, INVALID)
+    assert "idx=30 must be within" in answer.json["message"]
 
 
 @pytest.fixture(scope="module")
