@@ -101,7 +101,7 @@ TESTS = {
     "registry/log_model": ["registry/test_log_model"],
     "registry/promotion": ["registry/test_judgement", "registry/test_promotion_turns"],
     "registry/judgement": ["registry/test_mcnemar"],
-    "registry/comparison": ["registry/test_judgement", "registry/test_evaluation", "registry/test_promotion_turns"],
+    "registry/challenge": ["registry/test_judgement", "registry/test_evaluation", "registry/test_promotion_turns"],
     "registry/evaluation": ["registry/test_evaluation", "registry/test_judgement"],
     "registry/looks": ["registry/test_looks"],
     "serving/batching": ["serving/test_batching"],

@@ -10,9 +10,9 @@ import mlflow
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
-from pipeline.registry import candidates, comparison, looks
+from pipeline.registry import candidates, challenge, looks
 from pipeline.registry.candidates import Entry
-from pipeline.registry.comparison import Comparison
+from pipeline.registry.challenge import Challenge
 from pipeline.registry.judgement import Verdict
 from pipeline.registry.promotion_lock import one_at_a_time
 from pipeline.registry.versions import (
@@ -59,13 +59,13 @@ def promote(
         if champion is None or champion.version == candidate.version:
             _take_uncontested(client, name, candidate, is_free=champion is None, dry_run=dry_run)
             return DONE
-        these = comparison.prepare(name, candidate, champion, data_dir, force=force)
+        these = challenge.prepare(name, candidate, champion, data_dir, force=force)
         earned = True
         if dry_run and these and looks.recorded(client, name, these.look) is None:
-            comparison.tell_what_it_takes(client, name, these, margin)
+            challenge.tell_what_it_takes(client, name, these, margin)
         else:
             when = f"{_now()} by {user_name()}"
-            verdict = comparison.compare(client, name, these, margin, when) if these else None
+            verdict = challenge.compare(client, name, these, margin, when) if these else None
             earned = _tell_verdict(verdict, force=force)
             if not dry_run:
                 _tag(client, name, candidate.version, _verdict_tags(champion, these, verdict, force, when))
@@ -151,7 +151,7 @@ def _tell_verdict(verdict: Verdict | None, *, force: str) -> bool:
 
 
 def _verdict_tags(
-    champion: Entry, these: Comparison | None, verdict: Verdict | None, force: str, when: str
+    champion: Entry, these: Challenge | None, verdict: Verdict | None, force: str, when: str
 ) -> dict[str, str]:
     """What is recorded with the candidate."""
     tags = {"promotion.verdict": "not compared: the champion could not be opened"}

@@ -1,4 +1,4 @@
-"""Two versions beside each other on the examples that decide: opened, predicted, the look counted, then shown."""
+"""A candidate beside the champion on the examples that decide: opened, predicted, the look counted, then shown."""
 
 import sys
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ EARLIER = "promotion.mcnemar"  # on versions that were compared on the test exam
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Challenge:
     """Two versions, open, and the examples that decide between them."""
 
     candidate: Entry
@@ -37,7 +37,7 @@ class Comparison:
         return looks.key_of(self.examples.images, *lie)
 
 
-def prepare(name: str, candidate: Entry, champion: Entry, data_dir: str, *, force: str) -> Comparison | None:
+def prepare(name: str, candidate: Entry, champion: Entry, data_dir: str, *, force: str) -> Challenge | None:
     """Open both and find the examples that decide; None if a champion that is to go does not open.
 
     Raises:
@@ -47,7 +47,7 @@ def prepare(name: str, candidate: Entry, champion: Entry, data_dir: str, *, forc
     source = data_of(candidate, champion, data_dir)
     model = opened(name, candidate)
     try:
-        return Comparison(
+        return Challenge(
             candidate, champion, model, opened(name, champion), source, deciding(source, candidate, champion)
         )
     except NotServableError as error:
@@ -57,7 +57,7 @@ def prepare(name: str, candidate: Entry, champion: Entry, data_dir: str, *, forc
         raise NotServableError(f"the champion, {error}; --force REASON replaces it without a comparison") from None
 
 
-def compare(client: mlflow.MlflowClient, name: str, these: Comparison, margin: float, when: str) -> Verdict:
+def compare(client: mlflow.MlflowClient, name: str, these: Challenge, margin: float, when: str) -> Verdict:
     """Let both predict, count the look, then show what was found."""
     split, models = these.examples.examples, (these.champion_model, these.candidate_model)
     champion, candidate = (predicted(model, split.inputs) for model in models)
@@ -72,7 +72,7 @@ def compare(client: mlflow.MlflowClient, name: str, these: Comparison, margin: f
     return verdict
 
 
-def _earlier_looks(client: mlflow.MlflowClient, name: str, these: Comparison) -> int:
+def _earlier_looks(client: mlflow.MlflowClient, name: str, these: Challenge) -> int:
     """Versions that were compared on the test examples by the rule of before; others' data cannot be compared."""
     if these.examples.part != TEST:
         return 0
@@ -82,7 +82,7 @@ def _earlier_looks(client: mlflow.MlflowClient, name: str, these: Comparison) ->
     )
 
 
-def tell_what_it_takes(client: mlflow.MlflowClient, name: str, these: Comparison, margin: float) -> None:
+def tell_what_it_takes(client: mlflow.MlflowClient, name: str, these: Challenge, margin: float) -> None:
     """A comparison that is shown is a look, whoever calls it a trial: so there is none."""
     look = looks.upcoming(client, name, these.look, _earlier_looks(client, name, these))
     _tell_reason(these.examples)
@@ -101,7 +101,7 @@ def _tell_reason(examples: Deciding) -> None:
         print(f"the test examples decide: {examples.reason}")
 
 
-def _print_table(name: str, these: Comparison, verdict: Verdict) -> None:
+def _print_table(name: str, these: Challenge, verdict: Verdict) -> None:
     _tell_reason(these.examples)
     columns = (name, "right", "accuracy", "right alone")
     table = Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
