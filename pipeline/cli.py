@@ -4,8 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from pipeline.addresses import without_secrets
 from pipeline.launchers import set_launchers_aside, take_part
+from pipeline.redaction import without_secrets
 from pipeline.signals import Interrupted
 from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, USER_ERROR, UnreachableError
 from pipeline.values import unknown_name

@@ -7,7 +7,6 @@ from typing import Any
 
 import mlflow
 
-from pipeline.addresses import without_secrets
 from pipeline.analysis import store, tables
 from pipeline.analysis.words import sentence
 from pipeline.comparing import comparison
@@ -19,6 +18,7 @@ from pipeline.comparing.verdicts import EVERY
 from pipeline.delivery.ui import HOST, PORT
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
+from pipeline.redaction import without_secrets
 from pipeline.terminal.shell import DONE, shown
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.addresses import without_secrets
 from pipeline.cluster import address
 from pipeline.cluster.address import Place
+from pipeline.redaction import without_secrets
 from pipeline.signals import SIGNALS
 
 # Ray listens on all addresses of the machine by default; where it takes itself for a single machine's, on loopback.

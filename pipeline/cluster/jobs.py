@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.addresses import without_secrets
 from pipeline.cluster import address
 from pipeline.cluster.address import Place, flags_of
 from pipeline.cluster.connecting import first_line, hush, installed
 from pipeline.cluster.staging import stage
 from pipeline.experiments.spec import read_question
+from pipeline.redaction import without_secrets
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import DONE, NOT_ALL, UnreachableError
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.addresses import without_secrets
 from pipeline.cluster.facts import facts
 from pipeline.cluster.link import Link, Message
 from pipeline.cluster.remote_journal import RemoteJournal, Unheard
@@ -20,6 +19,7 @@ from pipeline.data.dataset import DataError, Dataset
 from pipeline.experiments.worker import Job, Worker
 from pipeline.files import BEST, checkpoints_in_order
 from pipeline.recording.code_digest import code_digest
+from pipeline.redaction import without_secrets
 from pipeline.tracking.journal import CHECKPOINTS, RunFolder
 from pipeline.tracking.run import Run
 

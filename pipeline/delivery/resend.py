@@ -4,12 +4,12 @@ import uuid
 
 from filelock import FileLock, Timeout
 
-from pipeline.addresses import address_without_secrets
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.connection import connect
 from pipeline.mlflow_client.errors import asking
 from pipeline.mlflow_client.naming import experiment_problem
 from pipeline.mlflow_client.tracking_uri import store_of
+from pipeline.redaction import address_without_secrets
 from pipeline.terminal.shell import command, shown
 from pipeline.tracking.folders import all_folders
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError

@@ -14,13 +14,13 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig
 from pipeline.data.dataset import Dataset
 from pipeline.divergence import DivergedError
 from pipeline.experiments.trial import data_of, source_of
 from pipeline.recording import record
 from pipeline.recording.record import fit_and_record, forget_checkpoints, open_journal, ready
+from pipeline.redaction import without_secrets
 from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.outputs import make_safe
 from pipeline.terminal.shell import DONE

@@ -17,10 +17,10 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking._tracking_service import utils
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
-from pipeline.addresses import without_secrets
 from pipeline.files import replaced_whole
 from pipeline.mlflow_client.preflight import check_addresses
 from pipeline.mlflow_client.tracking_uri import absolute, default_uri, is_sqlite, sqlite_path, sqlite_uri
+from pipeline.redaction import without_secrets
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 PLACES = 64  # of so many runs and models is remembered where their files lie

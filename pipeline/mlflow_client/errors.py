@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException, RestException
 from requests import HTTPError, RequestException, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.addresses import address_without_secrets, without_secrets
 from pipeline.mlflow_client.lookups import NOT_THERE
+from pipeline.redaction import address_without_secrets, without_secrets
 from pipeline.terminal.shell import UnreachableError
 
 # What MLflow says in its own JSON, or as a local store, and no waiting or asking again mends. A proxy's page never has

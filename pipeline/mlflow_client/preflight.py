@@ -13,11 +13,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from pipeline.addresses import address_without_secrets
 from pipeline.config import ConfigError
 from pipeline.mlflow_client.lookups import DELETED, MISSING, ServerStore, SqliteStore, StoreFileError
 from pipeline.mlflow_client.naming import problems_of
 from pipeline.mlflow_client.tracking_uri import DATABASE, OLD_STORE, has_old_store, is_sqlite, sqlite_path, tracking_uri
+from pipeline.redaction import address_without_secrets
 from pipeline.terminal.shell import command, quoted
 from pipeline.values import did_you_mean
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
-from pipeline.addresses import address_without_secrets
+from pipeline.redaction import address_without_secrets
 
 DATABASE = "mlflow.db"
 OLD_STORE = "mlruns"  # where MLflow kept records as files; also where it keeps the artifacts of a local database

@@ -7,10 +7,10 @@ from typing import Any
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.addresses import without_secrets
 from pipeline.config import RunConfig
 from pipeline.config.signatures import knobs_of
 from pipeline.mlflow_client import searches
+from pipeline.redaction import without_secrets
 from pipeline.registry import log_model
 from pipeline.registry.tags import version_tags
 from pipeline.registry.versions import CHAMPION, UnknownModelError, version_by_alias

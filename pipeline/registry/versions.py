@@ -12,11 +12,11 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from requests import RequestException
 
-from pipeline.addresses import without_secrets
 from pipeline.data_spec import DataSpec
 from pipeline.mlflow_client import searches
 from pipeline.mlflow_client.errors import is_not_there
 from pipeline.onnx_session import open_network
+from pipeline.redaction import without_secrets
 from pipeline.registry.predictor import NETWORK
 from pipeline.terminal.shell import command
 from pipeline.values import did_you_mean

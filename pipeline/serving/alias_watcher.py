@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import mlflow
 
-from pipeline.addresses import without_secrets
 from pipeline.mlflow_client.errors import in_words
+from pipeline.redaction import without_secrets
 from pipeline.registry.versions import Loaded, NotServableError, UnknownModelError, load, version_by_alias
 from pipeline.serving.metrics import Telemetry
 from pipeline.serving.refusals import RefusalError

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeline.addresses import without_secrets
+from pipeline.redaction import without_secrets
 from pipeline.signals import Interrupted, last_words, uninterrupted
 from pipeline.tracking.checkout import Checkout, checkout
 from pipeline.tracking.journal import Journal

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.addresses import address_without_secrets
+from pipeline.redaction import address_without_secrets
 from pipeline.terminal.shell import DONE
 from pipeline.tracking.journal import RunFolder
 

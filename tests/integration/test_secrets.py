@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from pipeline.addresses import address_without_secrets, without_secrets
+from pipeline.redaction import address_without_secrets, without_secrets
 from pipeline.tracking.journal import RunFolder
 from tests import faults
 from tests.conftest import Service, run_pipeline

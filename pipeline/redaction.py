@@ -1,4 +1,4 @@
-"""Addresses and messages as they may be told: without user, password or token. The one place that decides it."""
+"""What may be told of an address or a message: no user, password or token. The one place that decides it."""
 
 import os
 import re
