@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
 )
 
-RUN_KEY, PARENT_ID = "pipeline.run", "mlflow.parentRunId"
+RUN_KEY = "pipeline.run"
 LONGEST_KEY, LONGEST_TAG = 250, 8000
 NEVER = "never"  # a key that begins so is one that MLflow has its own reasons never to take
 
@@ -26,6 +26,12 @@ class Killed(BaseException):
 def refusal(code=INVALID_PARAMETER_VALUE, words="no"):
     """MLflow's own word."""
     return MlflowException(words, code)
+
+
+def the_run(fake):
+    """The only one that there is."""
+    (run,) = fake.record()["runs"]
+    return run
 
 
 def gateway(status=502):

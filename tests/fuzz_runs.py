@@ -27,16 +27,10 @@ from pipeline.tracking.folders import all_folders
 from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
 from pipeline.training import building, checkpoints, fit
+from tests.tracking.idle_uploader import IdleUploader
 
 EPOCHS, DELIVERED_OF_INTERRUPTED = 4, 3
 RECORDS = ("journal.jsonl", "vital.jsonl", "delivery.json", "config.yaml", "lock")
-
-
-class Silent:
-    """An uploader that nobody listens to."""
-
-    def notify(self):
-        """Nothing."""
 
 
 def make_runs(folder):
@@ -47,7 +41,7 @@ def make_runs(folder):
     finished = RunFolder(folder / "finished")
     data = building.make_data(config)
     data.setup()
-    run = Run(Journal(finished), Silent())
+    run = Run(Journal(finished), IdleUploader())
     record.start(config, run, data, {})
     fit.fit(config, data=data, logger=EpochLogger(run), folder=finished.checkpoints)
     run.journal.close()

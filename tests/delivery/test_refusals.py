@@ -13,7 +13,7 @@ from pipeline.delivery import delivery as delivery_module
 from pipeline.delivery.blocked import BlockedError, Left, LeftError
 from pipeline.delivery.delivery import REFUSED_REASON, Delivery
 from pipeline.mlflow_client import connection
-from tests.fake_mlflow import gateway, refusal
+from tests.fake_mlflow import gateway, refusal, the_run
 from tests.recorded import Held, append, artifact, dataset, end, metrics, model, resume, run_of, start, tags
 
 BAD, WORSE = "never", "never too"
@@ -40,11 +40,6 @@ def waits(fake, name):
         return None
 
     fake.refuse = refuse
-
-
-def the_run(fake):
-    (run,) = fake.record()["runs"]
-    return run
 
 
 def refuses(fake, name, error, times=10**9):

@@ -7,7 +7,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_ALREADY_EXISTS
 from pipeline.delivery import ui
 from pipeline.delivery.opening import Known
 from pipeline.delivery.writer import PARENT, Refusal, Writer, _is_random_name
-from tests.fake_mlflow import gateway, refusal
+from tests.fake_mlflow import gateway, refusal, the_run
 from tests.recorded import Held, artifact, dataset, end, metrics, model, resume, run_of, start, tags
 
 pytestmark = pytest.mark.usefixtures("address")
@@ -33,11 +33,6 @@ def writer(make):
     writer = make(start())
     assert writer.write(event(*start())) == []
     return writer
-
-
-def the_run(fake):
-    (run,) = fake.record()["runs"]
-    return run
 
 
 def test_the_start_makes_experiment_and_run_with_params_tags_and_name(writer, fake):

@@ -6,12 +6,12 @@ from pytorch_lightning.utilities import rank_zero_only
 from pipeline.recording.epoch_logger import EpochLogger
 from pipeline.tracking.journal import Journal, RunFolder
 from pipeline.tracking.run import Run
-from tests.fuzz_runs import Silent
+from tests.tracking.idle_uploader import IdleUploader
 
 
 @pytest.fixture
 def record(tmp_path):
-    return Run(Journal(RunFolder(tmp_path / "runs" / "run")), Silent())
+    return Run(Journal(RunFolder(tmp_path / "runs" / "run")), IdleUploader())
 
 
 def test_an_open_run_gets_epochs_with_the_time_at_which_they_were_measured(record):

@@ -14,6 +14,8 @@ from pipeline.tracking import recovery, run
 from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.run import Run
 from tests import recorded
+from tests.recorded import append
+from tests.tracking.idle_uploader import IdleUploader
 
 OTHER = {
     "dataset": "digits",
@@ -53,13 +55,6 @@ OTHER = {
 FREE = {"verbose": "0", "data_dir": "/elsewhere", "runs_dir": "there", "on_divergence": "continue", "record": "light"}
 
 
-class Silent:
-    """An uploader that nobody listens to."""
-
-    def notify(self):
-        """Nothing."""
-
-
 @pytest.fixture(autouse=True)
 def same_provenance(monkeypatch):
     """What git and the packages say costs seconds, and is test_provenance'."""
@@ -81,17 +76,11 @@ def interrupted(path, tags=None, end="KILLED", digest="d1", **knobs):
     return RunFolder(path)
 
 
-def append(folder, kind, **content):
-    journal = Journal(folder)
-    journal.append(kind, **content)
-    journal.close()
-
-
 def reopened(folder, config, digest="d1"):
     journal = Journal(folder)
     try:
         data = SimpleNamespace(source=SimpleNamespace(digest=digest))
-        return recording.resume(config, Run(journal, Silent()), data)
+        return recording.resume(config, Run(journal, IdleUploader()), data)
     finally:
         journal.close()
 

@@ -10,6 +10,7 @@ from pipeline.delivery.delivery import Delivery
 from pipeline.delivery.opening import RUN_KEY
 from pipeline.delivery.writer import Writer
 from pipeline.tracking.journal import Journal, RunFolder
+from tests.recorded import append
 
 
 class Page(list):
@@ -82,12 +83,6 @@ def folder(tmp_path):
     journal.metrics({"train_loss": 0.5}, 1)
     journal.close()
     return journal.folder
-
-
-def append(folder, kind, **content):
-    journal = Journal(folder)
-    journal.append(kind, **content)
-    journal.close()
 
 
 def test_on_a_full_disk_every_uploader_finds_the_run_that_the_one_before_has_made(folder, monkeypatch):

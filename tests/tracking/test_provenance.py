@@ -12,6 +12,7 @@ from pipeline.fast_cpu import process
 from pipeline.terminal import account
 from pipeline.tracking import checkout, provenance
 from tests.conftest import ROOT, environment
+from tests.tracking.idle_uploader import IdleUploader
 
 SETTINGS = {
     "color.ui": "always",
@@ -397,14 +398,10 @@ def test_the_diff_is_an_artifact_of_the_run_byte_for_byte(tmp_path, monkeypatch)
     from pipeline.tracking import run
     from pipeline.tracking.journal import Journal, RunFolder
 
-    class Nobody:
-        def notify(self):
-            pass
-
     diff = b"+gr\xfc\xdfe\r\n"
     monkeypatch.setattr(run, "checkout", lambda: checkout.Checkout("c", diff))
     (tmp_path / "run").mkdir()
-    recorded = run.Run(Journal(RunFolder(tmp_path / "run")), Nobody())
+    recorded = run.Run(Journal(RunFolder(tmp_path / "run")), IdleUploader())
     recorded.provenance()
     assert (tmp_path / "run/artifacts/uncommitted.diff").read_bytes() == diff
     recorded.journal.close()
