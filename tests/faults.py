@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,11 +13,8 @@ from pathlib import Path
 import mlflow
 
 from pipeline.tracking.folders import all_folders
-from tests.conftest import environment, ready_store
+from tests.conftest import DELIVERED_WITHIN_S, ROOT, environment, free_port, ready_store, run_pipeline
 
-PROMISED_EXIT_S = 10
-ANSWERS_WITHIN_S = 60
-STARTS_WITHIN_S = 180
 KNOBS = ("--dataset", "digits", "--hidden_units", "16", "--accelerator", "cpu", "--runs_dir", "runs")
 LONG = (*KNOBS, "--epochs", "3000", "--batch_size", "16", "--model_name", "")
 SHORT = (*KNOBS, "--epochs", "3")
@@ -32,9 +28,7 @@ class Server:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process = None
 
@@ -53,7 +47,7 @@ class Server:
                 start_new_session=True,
                 cwd=self.folder,
             )
-        for _ in range(STARTS_WITHIN_S * 10):
+        for _ in range(DELIVERED_WITHIN_S * 10):
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
                     return self
@@ -90,6 +84,18 @@ def start_pipeline(*arguments, cwd, **variables):
     return STARTED[-1]
 
 
+def never_finished(folder):
+    """Variables of a training that stays where it would be finished: it cannot be over before it is killed."""
+    (Path(folder) / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "if 'train' in sys.argv:\n"
+        "    from pipeline.tracking.run import Run\n"
+        "    end = Run.end\n"
+        "    Run.end = lambda self, how, *why: time.sleep(600) if how == 'FINISHED' else end(self, how, *why)\n"
+    )
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
 def end_what_is_left():
     """Kill what a test has started and, because it failed, not ended: 3,000 epochs starve all tests after it."""
     while STARTED:
@@ -124,7 +130,7 @@ def kill_all_of(folder):
     signal_all(processes("pipeline.delivery.upload_loop", str(folder)))
 
 
-def wait_until(condition, seconds=ANSWERS_WITHIN_S):
+def wait_until(condition, seconds=DELIVERED_WITHIN_S):
     """Wait for something to become true, and return it; fails if it does not."""
     for _ in range(seconds * 50):
         if found := condition():
@@ -147,6 +153,18 @@ def store(cwd):
 def run_of(cwd):
     """The one run below, as MLflow has it."""
     return mlflow.MlflowClient(tracking_uri=store(cwd)).get_run(only_folder(cwd).state()["run_id"])
+
+
+def is_delivered(folder):
+    """Whether the run has ended and MLflow has all of it."""
+    return folder.ended() and folder.state().get("delivered") == len(folder.events())
+
+
+def see_delivered(cwd, **variables):
+    """Deliver by hand what the end of a stopped training has left: it does not wait for MLflow for long."""
+    if not is_delivered(only_folder(cwd)):
+        done = run_pipeline("sync", cwd=cwd, **variables)
+        assert done.returncode == 0, done.stderr
 
 
 def epochs_recorded(cwd):

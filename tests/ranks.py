@@ -4,7 +4,6 @@ import copy
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from pipeline.networks.dropout import Dropout
 from pipeline.seeding import derive_seed
 from pipeline.training import building, fit
 from pipeline.training.callbacks import EpochSeeds
-from tests.conftest import DELIVERED_WITHIN_S
+from tests.conftest import DELIVERED_WITHIN_S, free_port
 from tests.small_data import digits_of
 
 CONFIG = RunConfig(
@@ -70,7 +69,7 @@ class Ranks:
 
     def __init__(self, count):
         self.count, self.given = count, [None] * count
-        self.barrier = threading.Barrier(count, timeout=30)
+        self.barrier = threading.Barrier(count, timeout=DELIVERED_WITHIN_S)
 
     def meet(self, rank, what, value=None):
         """The value of every rank, in their order; fails where one of them comes for something else."""
@@ -198,9 +197,7 @@ def _twin(network, seed, epoch, rank):
 
 def main(folder):
     """Train as two gloo processes, each of which leaves what it has come to in the folder; returns the exit code."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     context = multiprocessing.get_context("fork")  # what was imported is imported once
     processes = [context.Process(target=_rank, args=(rank, address, Path(folder))) for rank in (0, 1)]
     for process in processes:

@@ -65,9 +65,9 @@ def test_a_name_that_merely_begins_like_loopback_is_not_loopback():
 def test_nobody_at_the_address_is_said_in_one_line():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(ValueError, match=rf"^no Ray answers at 127.0.0.1:{port} \(Connection refused\); start one"):
-        check_answers(Place("node", f"127.0.0.1:{port}"))
+        port = free.getsockname()[1]  # held, so that nobody else comes to listen there
+        with pytest.raises(ValueError, match=rf"^no Ray answers at 127.0.0.1:{port} \(Connection refused\); start"):
+            check_answers(Place("node", f"127.0.0.1:{port}"))
     with pytest.raises(ValueError, match=r"no Ray answers at http://127.0.0.1:99999"):
         check_answers(Place("job", "http://127.0.0.1:99999"))
 

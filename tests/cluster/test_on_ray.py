@@ -12,7 +12,7 @@ import pytest
 from pipeline.tracking.folders import all_folders, values_of
 from tests.cluster.equal_runs import comparison, runs_of
 from tests.cluster.ray_nodes import Nodes, kill, listening, wait_for
-from tests.conftest import environment
+from tests.conftest import environment, free_port
 
 pytest.importorskip("ray", reason="Ray is not installed (make ray)")
 pytestmark = pytest.mark.slow
@@ -159,7 +159,8 @@ def test_a_wrong_token_is_said_in_a_line(place, tmp_path):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_AUTH_MODE", "token")
         patched.setenv("RAY_AUTH_TOKEN_PATH", str(right))
-        code = "from tests.cluster.ray_nodes import *; import time; n = Nodes(1, dashboard=True, dashboard_port=8275)\n"
+        code = "from tests.cluster.ray_nodes import *\n"
+        code += f"n = Nodes(1, dashboard=True, dashboard_port={free_port()})\n"
         code += "print(n.address, n.dashboard, flush=True); input(); n.close()"
         variables = environment()
         guarded = subprocess.Popen(

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 from pytorch_lightning import LightningModule, Trainer, seed_everything
@@ -20,6 +21,7 @@ from pipeline.tracking import RunLogger
 DEFAULTS = {
     "epochs": 4,
     "pause_s": 0.0,  # after each step
+    "stays_in": None,  # step: until a file "go on" is there, so that nothing is over before it is killed
     "resume": "",
     "fails_in": None,  # epoch
     "after": "",  # the fit: "raise", "wait", "test"
@@ -32,10 +34,10 @@ STEPS = 6  # an epoch's
 
 
 class CNN(LightningModule):
-    def __init__(self, channels=4, fails_in=None, pause_s=0.0):
+    def __init__(self, channels=4, fails_in=None, stays_in=None, pause_s=0.0):
         super().__init__()
         self.save_hyperparameters("channels")
-        self.fails_in, self.pause_s = fails_in, pause_s
+        self.fails_in, self.stays_in, self.pause_s = fails_in, stays_in, pause_s
         self.network = nn.Sequential(
             nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(channels * 64, 10)
         )
@@ -49,6 +51,8 @@ class CNN(LightningModule):
             raise ValueError("no such digit")
         print(f"step {self.global_step} begins", flush=True)
         time.sleep(self.pause_s)
+        while self.global_step == self.stays_in and not Path("go on").exists():
+            time.sleep(0.02)
         loss = self.loss_of(batch)
         self.log("train_loss", loss)
         return loss
@@ -87,7 +91,7 @@ def main(given):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    model = CNN(fails_in=do["fails_in"], pause_s=do["pause_s"])
+    model = CNN(fails_in=do["fails_in"], stays_in=do["stays_in"], pause_s=do["pause_s"])
     trainer.fit(model, train, held_out, ckpt_path="last" if do["resume"] else None)
     print(f"rank {trainer.global_rank} logs to {logger.log_dir} {os.getpid()}", flush=True)
     if do["after"] == "raise":

@@ -46,7 +46,8 @@ def trained(request, tmp_path_factory):
     first = run_pipeline("train", *knobs, "--epochs", "1", cwd=folder, **THREADS)
     assert f"model      {request.param} version 1" in first.stdout, first.stdout + first.stderr
     before = faults.epochs_recorded(folder)
-    killed = faults.start_pipeline("train", *knobs, "--epochs", "12", "--seed", "2", cwd=folder)
+    stays = faults.never_finished(tmp_path_factory.mktemp("stays"))
+    killed = faults.start_pipeline("train", *knobs, "--epochs", "12", "--seed", "2", cwd=folder, **stays)
     faults.wait_until(lambda: faults.epochs_recorded(folder) >= before + 2)
     killed.kill()
     assert killed.wait() == -9

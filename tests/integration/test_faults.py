@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from tests import faults
-from tests.conftest import environment, run_pipeline
+from tests.conftest import DELIVERED_WITHIN_S, environment, run_pipeline
 
 pytestmark = pytest.mark.usefixtures("own_store")
 
@@ -87,12 +87,11 @@ def test_the_death_of_a_rank_ends_the_run_as_failed_and_it_can_be_resumed(tmp_pa
     ranks = faults.processes("pipeline.__main__", "train", cwd=tmp_path)
     assert len(ranks) == 1
     faults.signal_all(ranks)
-    training.wait(timeout=60)
-    folder = faults.only_folder(tmp_path)
-    faults.wait_until(lambda: folder.ended() and folder.state().get("delivered") == len(folder.events()))
+    training.wait(DELIVERED_WITHIN_S)
+    faults.wait_until(lambda: faults.is_delivered(faults.only_folder(tmp_path)))
     assert faults.run_of(tmp_path).info.status == "FAILED"
     before = faults.epochs_recorded(tmp_path)
     resumed = faults.start_pipeline("train", "--resume", "last", cwd=tmp_path)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) > before)
     resumed.terminate()
-    assert resumed.wait(timeout=30) == 128 + signal.SIGTERM
+    assert resumed.wait(DELIVERED_WITHIN_S) == 128 + signal.SIGTERM

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests import faults
-from tests.conftest import environment, run_pipeline
+from tests.conftest import DELIVERED_WITHIN_S, environment, run_pipeline
 
 pytestmark = pytest.mark.usefixtures("own_store")
 
@@ -17,7 +17,8 @@ def test_a_signal_ends_the_run_as_killed_with_its_last_whole_epoch(tmp_path, num
         lambda: faults.epochs_recorded(tmp_path) >= 3 and "run_id" in faults.only_folder(tmp_path).state()
     )
     training.send_signal(number)
-    assert training.wait(timeout=faults.PROMISED_EXIT_S) == 128 + number
+    assert training.wait(DELIVERED_WITHIN_S) == 128 + number
+    faults.see_delivered(tmp_path)
     run, folder = faults.run_of(tmp_path), faults.only_folder(tmp_path)
     assert (run.info.status, run.data.tags["failure_reason"]) == ("KILLED", word)
     name = folder.path.name
@@ -34,8 +35,7 @@ def test_a_run_that_died_without_a_word_is_marked_failed_by_its_uploader(tmp_pat
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 1)
     training.kill()
     training.wait()
-    folder = faults.only_folder(tmp_path)
-    faults.wait_until(lambda: folder.ended() and folder.state().get("delivered") == len(folder.events()))
+    faults.wait_until(lambda: faults.is_delivered(faults.only_folder(tmp_path)))
     run = faults.run_of(tmp_path)
     assert run.info.status == "FAILED"
     assert "the process died without a word" in run.data.tags["failure_reason"]
@@ -63,7 +63,9 @@ def test_a_run_whose_every_process_died_is_recognised_by_the_next_command_but_no
 
 @pytest.mark.slow
 def test_a_killed_and_resumed_run_has_the_record_of_an_undisturbed_one(tmp_path, undisturbed):
-    training = faults.start_pipeline("train", *faults.SHORT, cwd=tmp_path)
+    (tmp_path / "stays").mkdir()
+    stays = faults.never_finished(tmp_path / "stays")
+    training = faults.start_pipeline("train", *faults.SHORT, cwd=tmp_path, **stays)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 1)
     training.kill()
     training.wait()
@@ -126,5 +128,6 @@ def test_resuming_with_other_knobs_is_refused_with_a_list_and_more_epochs_are_re
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) > before)
     resumed.terminate()
     resumed.wait()
-    assert faults.run_of(tmp_path).data.tags["resumed.epochs"] == "4000"
-    assert faults.run_of(tmp_path).data.params["epochs"] == "3000"
+    faults.see_delivered(tmp_path)
+    run = faults.run_of(tmp_path)
+    assert (run.data.tags["resumed.epochs"], run.data.params["epochs"]) == ("4000", "3000")

@@ -20,7 +20,7 @@ from pipeline.data import datasets
 from pipeline.registry.predictor import MNISTS, Expected
 from pipeline.tracking.folders import all_folders
 from tests import faults
-from tests.conftest import ROOT, environment
+from tests.conftest import DELIVERED_WITHIN_S, ROOT, environment
 
 
 @pytest.fixture
@@ -201,15 +201,15 @@ def test_mlflow_run_with_the_id_of_an_interrupted_run_goes_on_with_it(tmp_path):
     faults.wait_until(lambda: faults.epochs_recorded(project) >= 2)
     folder = faults.only_folder(project)
     faults.signal_all(faults.processes(*TRAINING, cwd=project))
-    first.wait(timeout=60)
+    first.wait(DELIVERED_WITHIN_S)
     before = faults.epochs_recorded(project)
-    run_id = folder.state()["run_id"]
+    run_id = faults.wait_until(lambda: folder.state().get("run_id"))
     resume = [*command[:3], "--run-id", run_id, *command[3:], "-P", "verbose=2"]
     again = subprocess.Popen(resume, cwd=tmp_path, env=environment())
     faults.wait_until(lambda: faults.epochs_recorded(project) > before)
     faults.signal_all(faults.processes(*TRAINING, cwd=project), signal.SIGTERM)
-    again.wait(timeout=60)
-    faults.wait_until(lambda: folder.ended() and folder.state().get("delivered") == len(folder.events()))
+    again.wait(DELIVERED_WITHIN_S)
+    faults.see_delivered(project, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db")
     assert len(all_folders(project / "runs")) == 1
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("mnist-mlp").experiment_id])

@@ -1,7 +1,6 @@
 """`mlflow models serve` answers the README's requests, where torch cannot be imported."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -14,9 +13,7 @@ import pytest
 
 from pipeline.data import datasets
 from pipeline.registry.predictor import MNISTS, Expected
-from tests.conftest import environment
-
-STARTS_WITHIN_S = 90
+from tests.conftest import DELIVERED_WITHIN_S, environment, free_port
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +23,7 @@ def address(project_run, tmp_path_factory):
     blocked = tmp_path_factory.mktemp("blocked")
     for name in ("torch", "pipeline", "pytorch_lightning"):
         (blocked / f"{name}.py").write_text(f"raise ImportError('{name} must not be needed')")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = ["mlflow", "models", "serve", "-m", "models:/mnist-mlp@champion", "--env-manager", "local"]
     variables = {"PYTHONPATH": str(blocked), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     log = (blocked / "log").open("wb")
@@ -42,12 +37,12 @@ def address(project_run, tmp_path_factory):
     )
     yield wait_for(f"http://127.0.0.1:{port}", server, blocked / "log")
     subprocess.run(["pkill", "-TERM", "-s", str(server.pid)], check=False)
-    server.wait(timeout=30)
+    server.wait(DELIVERED_WITHIN_S)
     log.close()
 
 
 def wait_for(address, server, log):
-    for _ in range(STARTS_WITHIN_S * 5):
+    for _ in range(DELIVERED_WITHIN_S * 5):
         assert server.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(f"{address}/ping", timeout=5):
@@ -62,7 +57,7 @@ def ask(address, body):
         f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=DELIVERED_WITHIN_S) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.tracking.journal import Journal
 from tests import faults
-from tests.conftest import environment, run_pipeline
+from tests.conftest import DELIVERED_WITHIN_S, environment, run_pipeline
 
 pytestmark = pytest.mark.usefixtures("own_store")
 
@@ -56,7 +56,7 @@ def test_a_server_that_fails_in_the_middle_and_returns_gets_everything_once(tmp_
     training = faults.start_pipeline("train", *faults.SHORT, cwd=tmp_path, MLFLOW_TRACKING_URI=server.uri)
     faults.wait_until(lambda: faults.epochs_recorded(tmp_path) >= 1)
     server.kill() if fault == "killed" else server.signal(signal.SIGSTOP)
-    assert training.wait(timeout=faults.ANSWERS_WITHIN_S) == 0
+    assert training.wait(DELIVERED_WITHIN_S) == 0
     server.start() if fault == "killed" else server.signal(signal.SIGCONT)
     done = run_pipeline("sync", cwd=tmp_path, MLFLOW_TRACKING_URI=server.uri)
     assert done.returncode == 0, done.stderr
@@ -125,7 +125,7 @@ def test_eight_uploaders_on_one_fresh_database_all_deliver(tmp_path):
         journal.close()
         (folder / "runs/run/journal.jsonl").write_bytes(_renamed(folder / "runs/run/journal.jsonl", k))
         synced.append(faults.start_pipeline("sync", cwd=folder, MLFLOW_TRACKING_URI=fresh))
-    assert [process.wait(timeout=180) for process in synced] == [0] * 8
+    assert [process.wait(DELIVERED_WITHIN_S) for process in synced] == [0] * 8
     client = mlflow.MlflowClient(tracking_uri=fresh, registry_uri=fresh)
     runs = client.search_runs([client.get_experiment_by_name("mnist-mlp").experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"] * 8

@@ -1,8 +1,5 @@
 """One training on two nodes, two process groups of torchrun's on this machine: recorded once, killed, resumed."""
 
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +9,8 @@ import pytest
 
 from pipeline import launchers
 from pipeline.tracking.folders import all_folders, values_of
-from tests.conftest import environment, run_pipeline
+from tests import faults
+from tests.conftest import environment, free_port, run_pipeline
 
 KNOBS = ["--dataset", "digits", "--epochs", "4", "--hidden_units", "32", "--accelerator", "cpu", "--model_name", ""]
 PATIENCE_S = 300
@@ -20,11 +18,8 @@ PATIENCE_S = 300
 
 def start(cwd, *more):
     """The same command on both nodes; returns torchrun's two processes, each with a process group of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    torchrun += ["--master-addr", "127.0.0.1", "--master-port", port]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     return [
         subprocess.Popen(
             [*torchrun, "--node-rank", str(rank), "-m", "pipeline", "train", "--num_nodes", "2", *more],
@@ -60,7 +55,7 @@ def kill_group_of(node):
         children = Path(f"/proc/{pid}/task/{pid}/children")
         if children.exists():
             waiting += map(int, children.read_text().split())
-        os.kill(pid, signal.SIGKILL)
+        faults.signal_all([pid])  # it may have ended by itself just now
 
 
 @pytest.mark.slow
