@@ -1,5 +1,6 @@
 """Connections that only wait: real sockets against uvicorn with our protocol, its times short."""
 
+import contextlib
 import functools
 import json
 import socket
@@ -10,6 +11,7 @@ import pytest
 import uvicorn
 
 from pipeline.serving.connections import CROWDED, Connection, Limits, Room
+from tests.faults import wait_until
 
 SHORT = Limits(headers_within=0.3, idle=0.3, taken_within=0.3)
 HALF = b"GET /ping HTTP/1.1\r\nHost: x\r\nX-"
@@ -43,12 +45,12 @@ def serving():
     yield start
     for server, thread in servers:
         server.should_exit = True
-        thread.join(20)
+        thread.join(300)
         assert not thread.is_alive()
 
 
 def connect(port, said=b"", source="127.0.0.1"):
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+    connection = socket.create_connection(("127.0.0.1", port), timeout=300, source_address=(source, 0))
     connection.sendall(said)
     return connection
 
@@ -70,7 +72,8 @@ def test_half_a_header_is_refused_in_time_however_it_dribbles(serving):
     dribbling = connect(port, HALF)
     for _ in range(3):
         time.sleep(0.05)
-        dribbling.sendall(b"a")
+        with contextlib.suppress(OSError):  # it is refused already, where this process was kept from going on
+            dribbling.sendall(b"a")
     for each in (connection, dribbling):
         head, body = everything(each).split(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408")
@@ -101,15 +104,13 @@ def test_endless_headers_and_what_is_no_http_are_refused_in_words(serving):
 def test_a_client_that_does_not_read_is_let_go(serving):
     port, reasons = serving(SHORT)
     connection = connect(port, WHOLE.replace(b"/ping", b"/ping?50000000"))
-    deadline = time.monotonic() + 20
-    while not reasons and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: reasons)
     assert reasons == ["not read"]
     connection.close()
 
 
 def test_who_only_waits_makes_room_and_no_address_takes_all(serving):
-    port, reasons = serving(Limits(most=200, per_address=150, spare=10))
+    port, reasons = serving(Limits(most=200, per_address=150, spare=10, headers_within=300.0, idle=300.0))
     other = connect(port, WHOLE, source="127.0.0.2")
     assert other.recv(1000).endswith(b"well")
     held = [connect(port, HALF) for _ in range(400)]

@@ -13,7 +13,8 @@ from selenium.webdriver.common.keys import Keys
 from pipeline.data_spec import MNIST, DataSpec
 from pipeline.pixels import as_pixels
 from tests.browser import CHROMIUM, DRIVER, draw, start
-from tests.conftest import Service, ready_store
+from tests.conftest import DELIVERED_WITHIN_S, Service, ready_store
+from tests.faults import wait_until as wait_for
 from tests.small_models import FLOWERS, register
 
 ORIENTATION = 0x0112  # EXIF
@@ -56,7 +57,8 @@ def things(tmp_path_factory):
 
     def serve(version):
         client.set_registered_model_alias("things", "champion", version)
-        wait_for(lambda: httpx.get(f"{running.address}/ready").json()["version"] == version)
+        ready = f"{running.address}/ready"
+        wait_for(lambda: httpx.get(ready, timeout=DELIVERED_WITHIN_S).json()["version"] == version)
 
     running.serve = serve
     yield running
@@ -93,12 +95,15 @@ def text(page, name):
     return page.find_element(By.ID, name).text
 
 
-def wait_for(condition):
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("not true within 10 s")
+def wait_for_answer(page):
+    """Until what is drawn has its answer: every stroke asks, and each answer fills in the bars anew."""
+    wait_for(lambda: text(page, "class") and not page.execute_script("return asking || changed"))
+
+
+def pixels_of(page, image):
+    """How wide and high it is, once the browser has read it."""
+    wait_for(lambda: page.execute_script("return arguments[0].complete", image))
+    return page.execute_script("return [arguments[0].naturalWidth, arguments[0].naturalHeight]", image)
 
 
 def shares(page):
@@ -111,8 +116,7 @@ SEVEN = [(-70, -90), (70, -90), (0, 0), (-30, 100)]
 
 def test_a_drawn_digit_is_answered_with_ten_bars_the_version_and_what_the_model_saw(page):
     draw(page, SEVEN)
-    wait_for(lambda: text(page, "class"))
-    time.sleep(0.5)  # the answer to the last stroke
+    wait_for_answer(page)
     values = shares(page)
     assert sum(values) == pytest.approx(100, abs=1)
     assert text(page, "class") == str(int(np.argmax(values)))
@@ -120,7 +124,7 @@ def test_a_drawn_digit_is_answered_with_ten_bars_the_version_and_what_the_model_
     assert text(page, "version") == "mnist-mlp version 1"
     seen = page.find_element(By.ID, "seen")
     assert seen.is_displayed()
-    assert page.execute_script("return arguments[0].naturalWidth", seen) == 28
+    assert pixels_of(page, seen) == [28, 28]
 
 
 def test_clear_takes_the_answer_away(page):
@@ -137,7 +141,7 @@ def test_it_can_be_drawn_by_keyboard_alone(page):
     active = page.switch_to.active_element
     assert active.get_attribute("id") == "drawing"
     active.send_keys(*[Keys.ARROW_DOWN] * 15)
-    wait_for(lambda: text(page, "class"))
+    wait_for_answer(page)
     assert sum(shares(page)) == pytest.approx(100, abs=1)
     active.send_keys(Keys.DELETE)
     assert text(page, "class") == ""
@@ -187,7 +191,7 @@ def test_an_image_is_opened_where_nothing_can_be_drawn_and_the_best_ten_of_many_
     assert (len(values), values) == (10, sorted(values, reverse=True))
     assert names(page)[0] == text(page, "class") in CLASSES
     seen = page.find_element(By.ID, "seen")
-    assert page.execute_script("return [arguments[0].naturalWidth, arguments[0].naturalHeight]", seen) == [36, 24]
+    assert pixels_of(page, seen) == [36, 24]
     assert seen.get_attribute("alt") == "The 24 by 36 pixels that the model saw"
     page.find_element(By.ID, "clear").click()
     assert (text(page, "class"), names(page)) == ("", [])

@@ -25,14 +25,14 @@ from PIL import Image
 from pipeline import cli
 from pipeline.data import datasets
 from tests import faults, small_models
-from tests.conftest import Service, environment, ready_store, run_pipeline
+from tests.conftest import DELIVERED_WITHIN_S, Service, environment, ready_store, run_pipeline
 
 DIGITS = datasets.load("digits", "").test.inputs
 
 
 @pytest.fixture(scope="module")
 def client(service):
-    with httpx.Client(base_url=service.address, timeout=30) as client:
+    with httpx.Client(base_url=service.address, timeout=DELIVERED_WITHIN_S) as client:
         yield client
 
 
@@ -58,11 +58,7 @@ def png(image, **options):
 
 
 def wait_for_version(client, version):
-    for _ in range(200):
-        if client.get("/ready").json()["version"] == version:
-            return
-        time.sleep(0.05)
-    raise AssertionError(client.get("/health").text)
+    faults.wait_until(lambda: client.get("/ready").json()["version"] == version)
 
 
 def test_json_routes_file_route_and_pyfunc_give_the_same_probabilities(client, model_store):
@@ -224,7 +220,7 @@ def test_an_alias_that_moves_under_load_fails_no_request_and_gives_each_its_own_
         return own.post("/predict", files=files), lambda each: each["probabilities"]
 
     def load(first):
-        with httpx.Client(base_url=service.address, timeout=30) as own:
+        with httpx.Client(base_url=service.address, timeout=DELIVERED_WITHIN_S) as own:
             for turn in itertools.count():
                 if stop.is_set():
                     return
@@ -268,7 +264,7 @@ def test_an_alias_that_moves_to_another_shape_under_load_gives_every_client_its_
     stop, wrong, counts = threading.Event(), [], collections.Counter()
 
     def load(version):
-        with httpx.Client(base_url=running.address, timeout=30) as own:
+        with httpx.Client(base_url=running.address, timeout=DELIVERED_WITHIN_S) as own:
             while not stop.is_set():
                 answer = own.post("/invocations", json={"inputs": sent[version]})
                 counts[version, answer.status_code] += 1
@@ -283,11 +279,13 @@ def test_an_alias_that_moves_to_another_shape_under_load_gives_every_client_its_
     for thread in threads:
         thread.start()
     try:
-        with httpx.Client(base_url=running.address, timeout=30) as client:
+        with httpx.Client(base_url=running.address, timeout=DELIVERED_WITHIN_S) as client:
             for version in ("2", "1", "2", "1"):
                 registry.set_registered_model_alias("things", "champion", version)
                 wait_for_version(client, version)
                 assert client.get("/model").json()["kind"] == ("table" if version == "2" else "image")
+                other = "1" if version == "2" else "2"
+                faults.wait_until(lambda: counts[version, 200] and counts[other, 400])  # noqa: B023
     finally:
         stop.set()
         for thread in threads:
@@ -302,11 +300,8 @@ def test_a_version_that_does_not_open_leaves_the_old_one_serving_and_is_told(cli
     broken = registry.create_model_version("mnist-mlp", source=str(tmp_path))
     try:
         registry.set_registered_model_alias("mnist-mlp", "champion", broken.version)
-        for _ in range(100):
-            health = client.get("/health").json()
-            if health["trouble"]:
-                break
-            time.sleep(0.05)
+        faults.wait_until(lambda: client.get("/health").json()["trouble"])
+        health = client.get("/health").json()
         assert health["status"] == "not following"
         assert f"version {broken.version} cannot be opened" in health["trouble"]
         assert client.post("/invocations", json={"inputs": DIGITS[:1].tolist()}).headers["X-Model-Version"] == "1"
@@ -314,11 +309,7 @@ def test_a_version_that_does_not_open_leaves_the_old_one_serving_and_is_told(cli
     finally:
         registry.set_registered_model_alias("mnist-mlp", "champion", "1")
         registry.delete_model_version("mnist-mlp", str(broken.version))
-    for _ in range(200):
-        if client.get("/health").json()["status"] == "following":
-            return
-        time.sleep(0.05)
-    raise AssertionError("it does not follow again")
+    faults.wait_until(lambda: client.get("/health").json()["status"] == "following")
 
 
 def test_sigterm_finishes_what_is_in_flight(model_store, tmp_path):
@@ -339,12 +330,12 @@ def test_sigterm_finishes_what_is_in_flight(model_store, tmp_path):
     head, _, content = answer.partition(b"\r\n\r\n")
     assert b"200 OK" in head.splitlines()[0]
     assert np.abs(json.loads(content)["predictions"] - expected(model_store, 1, DIGITS[7:8])).max() < 1e-6
-    assert running.process.wait(timeout=20) == 0
+    assert running.process.wait(DELIVERED_WITHIN_S) == 0
 
 
 def test_a_token_is_asked_for_where_the_environment_names_one(model_store, tmp_path):
     running = Service(model_store, tmp_path, PIPELINE_TOKEN="s3cret")
-    with httpx.Client(base_url=running.address) as client:
+    with httpx.Client(base_url=running.address, timeout=DELIVERED_WITHIN_S) as client:
         body = {"inputs": DIGITS[:1].tolist()}
         refused = client.post("/invocations", json=body)
         assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -443,7 +434,7 @@ def has_ipv6():
 def test_an_address_of_ipv6_is_listened_at_and_answers_by_its_name(model_store, tmp_path):
     running = Service(model_store, tmp_path, "--host", "::1")
     assert running.address.startswith("http://[::1]:")
-    assert httpx.get(running.address + "/model").json()["model"] == "mnist-mlp"
+    assert httpx.get(running.address + "/model", timeout=DELIVERED_WITHIN_S).json()["model"] == "mnist-mlp"
     taken = run_pipeline("serve", "--host", "::1", "--port", running.address.rsplit(":", 1)[1], cwd=tmp_path)
     assert running.stop() == 0
     assert taken.returncode == 2
@@ -484,7 +475,7 @@ def test_a_name_that_a_foreign_site_can_point_here_is_refused_but_for_probes(cli
 def test_a_dead_registry_with_a_password_is_told_without_it(tmp_path):
     secrets = {"PIPELINE_TOKEN": "tok3n-of-clients", "AWS_SECRET_ACCESS_KEY": "aws/S3cret+key"}
     running = Service("http://bob:S3cretPw@127.0.0.1:1", tmp_path, "--log_level", "debug", **secrets)
-    with httpx.Client(base_url=running.address) as client:
+    with httpx.Client(base_url=running.address, timeout=DELIVERED_WITHIN_S) as client:
         authorised = {"Authorization": f"Bearer {secrets['PIPELINE_TOKEN']}"}
         paths = ["/ping", "/ready", "/health", "/version", "/metrics", "/", "/openapi.json", "/model"]
         told = "".join(client.get(path, headers=authorised).text for path in paths)
