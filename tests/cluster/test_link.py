@@ -7,6 +7,8 @@ import pytest
 from pipeline.cluster import link
 from pipeline.cluster.link import Link
 
+LONG_S = 300.0  # longer than this process may be kept from going on
+
 
 def in_thread(work):
     thread = threading.Thread(target=work, daemon=True)
@@ -39,7 +41,7 @@ def test_who_waits_for_the_disk_there_goes_on_when_all_is_taken():
     waiting.join(0.1)
     assert waiting.is_alive()
     one.poll(2, patience_s=0)
-    waiting.join(5)
+    waiting.join(LONG_S)
     assert not waiting.is_alive()
 
 
@@ -54,7 +56,7 @@ def test_more_than_the_window_waits_until_there_is_room(monkeypatch):
     assert waiting.is_alive()
     assert numbers(one.poll(0, patience_s=0)) == [1, 2]
     assert numbers(one.poll(1, patience_s=0))[:1] == [2]
-    waiting.join(5)
+    waiting.join(LONG_S)
     assert not waiting.is_alive()
 
 
@@ -103,14 +105,14 @@ def test_how_far_an_epoch_is_is_told_as_it_is_now_and_not_after_the_epoch():
 
 
 def test_how_far_an_epoch_is_waits_for_others_and_they_not_for_it(monkeypatch):
-    monkeypatch.setattr(link, "PROGRESS_S", 20.0)
+    monkeypatch.setattr(link, "PROGRESS_S", LONG_S)
     one, found = Link(), []
     one.tell(at=1, done=0, steps=50, means={})
-    polling = in_thread(lambda: found.append(one.poll(0, patience_s=20)))
+    polling = in_thread(lambda: found.append(one.poll(0, patience_s=LONG_S)))
     polling.join(0.1)
     assert polling.is_alive()
     one.tell(end="FINISHED")
-    polling.join(5)
+    polling.join(LONG_S)
     assert found == [[(1, {"news": {"end": "FINISHED"}})]]
 
 
@@ -122,46 +124,46 @@ def test_lines_beyond_measure_are_left_out():
 
 
 def test_what_nobody_waits_for_waits_a_moment_for_what_comes_next(monkeypatch):
-    monkeypatch.setattr(link, "LINGER_S", 20.0)
+    monkeypatch.setattr(link, "LINGER_S", LONG_S)
     one, found = Link(), []
     one.tell(epoch=1)
-    polling = in_thread(lambda: found.append(numbers(one.poll(0, patience_s=20))))
+    polling = in_thread(lambda: found.append(numbers(one.poll(0, patience_s=LONG_S))))
     one.send({"event": 2})
     polling.join(0.1)
     assert polling.is_alive()
     in_thread(one.wait_until_taken)
-    polling.join(5)
+    polling.join(LONG_S)
     one.tell(end="FINISHED")
-    found.append(numbers(one.poll(2, patience_s=20)))
+    found.append(numbers(one.poll(2, patience_s=LONG_S)))
     assert found == [[1, 2], [3]]
 
 
 def test_a_wait_that_is_over_hurries_nothing_that_comes_after_it(monkeypatch):
-    monkeypatch.setattr(link, "LINGER_S", 20.0)
+    monkeypatch.setattr(link, "LINGER_S", LONG_S)
     one, found = Link(), []
     one.send({"event": 1})
     one.poll(0, patience_s=0)
     waiting = in_thread(one.wait_until_taken)
     waiting.join(0.1)
-    polling = in_thread(lambda: found.append(numbers(one.poll(1, patience_s=20))))
-    waiting.join(5)
+    polling = in_thread(lambda: found.append(numbers(one.poll(1, patience_s=LONG_S))))
+    waiting.join(LONG_S)
     one.tell(epoch=1)
     polling.join(0.1)
     assert polling.is_alive()
     one.send({"event": 2})
     in_thread(one.wait_until_taken)
-    polling.join(5)
+    polling.join(LONG_S)
     assert found == [[2, 3]]
 
 
 def test_who_waits_for_room_is_not_kept_waiting(monkeypatch):
-    monkeypatch.setattr(link, "LINGER_S", 20.0)
+    monkeypatch.setattr(link, "LINGER_S", LONG_S)
     monkeypatch.setattr(link, "MOST_WAITING", 2)
     one = Link()
     one.send({})
     one.send({})
     waiting = in_thread(lambda: one.send({}))
-    assert numbers(one.poll(0, patience_s=20)) == [1, 2]
+    assert numbers(one.poll(0, patience_s=LONG_S)) == [1, 2]
     one.poll(1, patience_s=0)
-    waiting.join(5)
+    waiting.join(LONG_S)
     assert not waiting.is_alive()

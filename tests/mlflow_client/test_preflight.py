@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import mlflow
@@ -354,8 +353,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
         server = self.server
         server.asked.append((self.path, self.headers.get("Authorization")))
         status, text = server.answer
-        if server.slowly:
-            time.sleep(server.slowly)
+        server.goes_on.wait(60)
         self.send_response(status)
         if status == 302:
             self.send_header("Location", f"http://127.0.0.1:{server.server_port}/login")
@@ -369,11 +367,14 @@ class Answering(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as running:
-        running.asked, running.answer, running.slowly, running.daemon_threads = [], (200, "{}"), 0, True
+        running.asked, running.answer, running.daemon_threads = [], (200, "{}"), True
+        running.goes_on = threading.Event()
+        running.goes_on.set()
         threading.Thread(target=running.serve_forever, daemon=True).start()
         running.uri = f"http://127.0.0.1:{running.server_port}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
         yield running
+        running.goes_on.set()
         running.shutdown()
 
 
@@ -432,13 +433,12 @@ def test_a_deleted_experiment_of_a_server_is_refused(server):
 
 def test_a_dead_or_slow_server_costs_seconds_and_nothing_else(server, monkeypatch):
     monkeypatch.setattr(lookups, "PATIENCE_S", 0.1)
-    server.slowly, server.answer = 2, (404, not_there())
+    server.answer = (404, not_there())
+    server.goes_on.clear()
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-    began = time.monotonic()
-    preflight.check(RunConfig().as_dict())
+    preflight.check(RunConfig().as_dict())  # nobody waits for the answer, which would be that there is no such run
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     preflight.check(RunConfig().as_dict())
-    assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize(
