@@ -2,10 +2,25 @@ import pytest
 import torch
 
 from pipeline import cli
-from pipeline.config import RunConfig
+from pipeline.config import IN_MNISTS_FORMAT, KNOBS, RunConfig, signatures
 from pipeline.config.own_code import OwnCodeError
+from pipeline.config.roles import names_of
+from pipeline.data import downloads, known_data
 from pipeline.data_spec import MNIST
-from pipeline.training import building
+from pipeline.optim import schedules
+from pipeline.optim.optimizers import make_optimizer
+from pipeline.training import augmentation, building, metrics
+
+
+def test_what_a_knob_names_is_what_is_shipped():
+    """The config knows the names without torch; what they name stands in the rooms."""
+    assert names_of(KNOBS["network"]).shipped == tuple(signatures.NETWORKS) == tuple(building.NETWORKS)
+    assert names_of(KNOBS["schedule"]).shipped == ("constant", *schedules.SHIPPED)
+    assert names_of(KNOBS["augment"]).shipped == ("", *augmentation.SHIPPED)
+    assert names_of(KNOBS["metric"]).shipped == ("", *metrics.SHIPPED)
+    assert tuple(downloads.TORCHVISION_CLASSES) == tuple(known_data.MD5) == IN_MNISTS_FORMAT
+    for name in names_of(KNOBS["optimizer"]).shipped:
+        assert make_optimizer(name, [torch.zeros(1, requires_grad=True)], learning_rate=0.1, momentum=0.9)
 
 
 def test_the_sample_needs_no_memory_to_be_looked_at_and_fits(monkeypatch):
