@@ -12,7 +12,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.terminal.bars import EpochLine
 from pipeline.tracking.journal import RunFolder
 
-DATASETS = 2  # that a process keeps in memory
+KEPT_DATASETS = 2  # in the memory of a process
 Data = tuple[tuple[str, Any], ...]
 
 
@@ -74,7 +74,7 @@ def data_of(config: RunConfig) -> Data:
     return tuple(config.data_knobs().items())
 
 
-@functools.lru_cache(maxsize=DATASETS)
+@functools.lru_cache(maxsize=KEPT_DATASETS)
 def source_of(data: Data) -> Dataset:
     """The data themselves, read once."""
     return datasets.load(**dict(data))
