@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from traceback import walk_tb
@@ -57,12 +57,16 @@ def problem_of(name: str) -> str:
     return "" if PATH.fullmatch(name) else f"{short(repr(name))} is not module:function, like my_flowers:flowers"
 
 
-def load(name: str) -> Callable[..., Any]:
+def load(name: str, called_with: Sequence[str] | None = None) -> Callable[..., Any]:
     """What the import path names, from a module in the working directory or one that is installed.
 
+    Args:
+        name: the import path.
+        called_with: what the pipeline will give it, in order; None: its signature says that itself.
+
     Raises:
-        OwnCodeError: if there is no such module, or nothing of that name in it that can be called. What the module
-            itself raises as it is imported is raised as it is, with its traceback.
+        OwnCodeError: if there is no such module, nothing of that name in it that can be called, or nothing that takes
+            these arguments. What the module itself raises as it is imported is raised as it is, with its traceback.
     """
     module_name, _, attribute = name.partition(":")
     path = file_of(module_name, name)
@@ -75,7 +79,23 @@ def load(name: str) -> Callable[..., Any]:
         raise OwnCodeError(f"{name}: {attribute} in {path} is {type(found).__name__}, expected a function or a class")
     with contextlib.suppress(TypeError, ValueError, OSError):  # what is not written in Python has no file
         _loaded.add(inspect.getsourcefile(inspect.unwrap(found)) or str(path))
+    if called_with is not None and (problem := _problem_of_call(found, called_with)):
+        with_what = f"({', '.join(called_with)})" if called_with else "no argument"
+        raise OwnCodeError(f"{name} ({begin_of(found)}) will be called with {with_what}: {problem}")
     return found  # type: ignore[no-any-return]
+
+
+def _problem_of_call(found: Callable[..., Any], arguments: Sequence[str]) -> str:
+    """Why it cannot be called with so many arguments, or nothing; what is not written in Python need not say it."""
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return ""
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def file_of(module_name: str, name: str = "") -> Path:

@@ -133,7 +133,7 @@ def make_optimizer(
 
 
 def _own(name: str, params: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-    optimizer = own_code.load(name)(params, learning_rate)
+    optimizer = own_code.load(name, ("parameters", "learning_rate"))(params, learning_rate)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise OwnCodeError(f"{name} gave {type(optimizer).__name__}, expected a torch.optim.Optimizer")
     return optimizer

@@ -31,7 +31,7 @@ def factor_of(name: str, epochs: int) -> Factor | None:
     """
     if name == "constant":
         return None
-    schedule: Schedule = own_code.load(name) if own_code.is_own(name) else SHIPPED[name]
+    schedule: Schedule = own_code.load(name, ("epoch", "epochs")) if own_code.is_own(name) else SHIPPED[name]
 
     def factor(epoch: int) -> float:
         epoch = min(epoch, epochs - 1)  # torch asks for one more as the last ends

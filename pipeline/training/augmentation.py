@@ -46,7 +46,7 @@ class Augmentation:
             OwnCodeError: if there is none.
         """
         self.name, self.generator = name, torch.Generator()
-        self.change: Change = own_code.load(name) if own_code.is_own(name) else SHIPPED[name]
+        self.change: Change = own_code.load(name, ("inputs", "generator")) if own_code.is_own(name) else SHIPPED[name]
 
     def reseed(self, seed: int) -> None:
         """Begin the sequence of draws that belongs to the seed."""

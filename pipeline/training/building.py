@@ -77,7 +77,7 @@ def make_callbacks(paths: str) -> list[Callback]:
     Raises:
         OwnCodeError: if it is no callback.
     """
-    found = [(path, own_code.load(path)()) for path in paths.split(",") if path]
+    found = [(path, own_code.load(path, ())()) for path in paths.split(",") if path]
     for path, each in found:
         if not isinstance(each, Callback):
             raise OwnCodeError(f"{path} gave {type(each).__name__}, expected a pytorch_lightning.Callback")

@@ -63,7 +63,7 @@ class Measure:
             OwnCodeError: if there is none.
         """
         self.path, self.name = path, path.rpartition(":")[2]
-        self.function = own_code.load(path) if own_code.is_own(path) else SHIPPED[path]
+        self.function = own_code.load(path, ("logits", "labels")) if own_code.is_own(path) else SHIPPED[path]
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The number () float64; NaN is one.

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from pipeline import cli, files
 from pipeline.config import ConfigError, RunConfig
-from pipeline.config.own_code import OwnCodeError
+from pipeline.config.own_code import OwnCodeError, begin_of
 from pipeline.networks.mlp import MLP
 from pipeline.seeding import derive_seed
 from pipeline.training import building, checkpoints, fit
@@ -28,6 +28,7 @@ from pipeline.training.classifier import Classifier
 from pipeline.training.history import AtEpochs, History, once
 from pipeline.training.trainer import make_trainer, only_useful_words
 from tests import ranks
+from tests.own_training_code import Network
 
 OWN = "tests.own_training_code"
 CONFIG = ranks.CONFIG.replace(epochs=4, optimizer="rmsprop", momentum=0.0, learning_rate=0.01)
@@ -425,6 +426,10 @@ def test_what_cannot_be_is_told_by_the_config(knobs, words):
         RunConfig(**knobs)
 
 
+TAKES_ONE = f"{OWN}:Network"
+CALLED = f"{TAKES_ONE} ({begin_of(Network)}) will be called with"
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -434,6 +439,11 @@ def test_what_cannot_be_is_told_by_the_config(knobs, words):
         (["--schedule", f"{OWN}:negative"], f"{OWN}:negative gave -1.0 for epoch 0 of 20, expected"),
         (["--augment", f"{OWN}:halved"], f"{OWN}:halved gave float32 (64, 1, 28, 28) on cpu, expected float32 (128,"),
         (["--metric", f"{OWN}:sharre"], f"{OWN}:sharre: "),
+        (["--optimizer", TAKES_ONE], f"{CALLED} (parameters, learning_rate): too many positional arguments"),
+        (["--schedule", TAKES_ONE], f"{CALLED} (epoch, epochs): too many positional arguments"),
+        (["--augment", TAKES_ONE], f"{CALLED} (inputs, generator): too many positional arguments"),
+        (["--metric", TAKES_ONE], f"{CALLED} (logits, labels): too many positional arguments"),
+        (["--callback", TAKES_ONE], f"{CALLED} no argument: missing a required argument: 'spec'"),
     ],
 )
 def test_what_is_not_what_it_should_be_is_told_before_a_run_begins(tmp_path, capsys, flags, words):
