@@ -73,9 +73,11 @@ def some(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
 
 
-def counted(number: int, thing: str) -> str:
-    """`1 column`, `1,200 columns`."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
+def counted(number: int, thing: str, verb: str = "") -> str:
+    """`1 column`, `1,200 columns`; with the verb "wait" `1 record waits`, `2 records wait`."""
+    if number == 1:
+        verb = "is" if verb == "are" else f"{verb}s" * bool(verb)
+    return " ".join(filter(None, (f"{number:,}", f"{thing}{'s' * (number != 1)}", verb)))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

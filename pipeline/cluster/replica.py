@@ -13,6 +13,7 @@ from pipeline.tracking.folders import remove
 from pipeline.tracking.journal import CHECKPOINTS, CONFIG, JOURNAL, VITAL, RunFolder
 from pipeline.tracking.lines import Event
 from pipeline.tracking.uploader import Uploader
+from pipeline.values import counted
 
 
 class Replica:
@@ -110,4 +111,4 @@ class Replica:
         forget_checkpoints(self.folder)
         if not count and not held:
             remove(self.folder)
-        return f"no space left on the disk of {self.folder.path}: {held} records are lost" if held else ""
+        return f"no space left on the disk of {self.folder.path}: {counted(held, 'record', 'are')} lost" if held else ""

@@ -167,7 +167,7 @@ def _groups(runs: Sequence[Run], metric: str, order: Sequence[str]) -> tuple[lis
     if left_out := len(runs) - len(measured) - len(diverged):
         notes.append(f"{left_out} of {len(runs)} runs are not finished or lack {metric}, and are left out")
     if repeated := len(measured) + len(diverged) - sum(len(each.everyone) for each in found):
-        notes.append(f"{repeated} runs repeat a seed of their group; the newest of each counts")
+        notes.append(f"{counted(repeated, 'run', 'repeat')} a seed of their group; the newest of each counts")
     return found, common, notes
 
 

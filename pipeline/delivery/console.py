@@ -11,6 +11,7 @@ from pipeline.terminal.bars import EpochBar, in_order, in_words
 from pipeline.terminal.shell import command, quoted, shown, standing_here
 from pipeline.tracking.journal import Journal, RunFolder, now_ms
 from pipeline.tracking.lines import waiting
+from pipeline.values import counted
 
 TOLD = 5  # refusals that are told one by one
 
@@ -53,12 +54,12 @@ class BarAndTrouble(EpochBar):
 
 def trouble_words(journal: Journal) -> str:
     """What waits and since when; empty if nothing is in the way."""
-    words = [f"{len(journal.held)} records wait for room on the disk"] if journal.held else []
+    words = [f"{counted(len(journal.held), 'record', 'wait')} for room on the disk"] if journal.held else []
     state = journal.folder.state()
     if trouble := state.get("trouble"):
         seconds = max(0, now_ms() - trouble["since"]) / 1000
         count = waiting(state, journal.count)
-        words.append(f"{count} records wait for MLflow since {seconds:.0f} s ({trouble['error']})")
+        words.append(f"{counted(count, 'record', 'wait')} for MLflow since {seconds:.0f} s ({trouble['error']})")
     return "; ".join(words)
 
 
@@ -114,5 +115,8 @@ def tell_delivery(folder: RunFolder, delivered: bool) -> bool:
     trouble = state.get("trouble") or {}
     reason = trouble.get("error", "no answer in time")
     advice = trouble.get("advice") or f"when MLflow answers again: {command('sync', runs_dir=place)}"
-    print(f"not delivered: {count} records wait in {shown(folder.path)} ({reason}); {advice}", file=sys.stderr)
+    print(
+        f"not delivered: {counted(count, 'record', 'wait')} in {shown(folder.path)} ({reason}); {advice}",
+        file=sys.stderr,
+    )
     return bool(refused or trouble.get("advice"))

@@ -80,7 +80,7 @@ def _sync_all(folders: list[RunFolder], copied: Mapping[Path, RunFolder], retry:
             found.append(REFUSED)
             continue
         if uri in silent:
-            print(f"{shown(folder.path)}: {_waiting(folder)} records still wait as well", file=sys.stderr)
+            print(f"{shown(folder.path)}: {counted(_waiting(folder), 'record', 'still wait')} as well", file=sys.stderr)
             found.append(SILENT)
             continue
         found.append(_sync_one(folder, uri, known[uri], retry))
@@ -124,15 +124,17 @@ def _deliver(folder: RunFolder, name: str, uri: str, known: Known, retry: bool) 
             _patiently(delivery, name, retry)
         finally:
             if delivery.run_id and (done := before - _waiting(folder)) > 0:
-                print(f"{name}: {done} records delivered to run {delivery.run_id} in {told_tracking_uri()}")
+                print(f"{name}: {counted(done, 'record')} delivered to run {delivery.run_id} in {told_tracking_uri()}")
     except BlockedError as error:
-        print(f"{name}: {_waiting(folder)} records wait: {in_words(error)}; {error.advice}", file=sys.stderr)
+        print(
+            f"{name}: {counted(_waiting(folder), 'record', 'wait')}: {in_words(error)}; {error.advice}", file=sys.stderr
+        )
         return REFUSED
     except LeftError as error:
         print(f"{name}: MLflow does not take for now: {in_words(error)}", file=sys.stderr)
         return LEFT
     except Exception as error:  # every reason is worth the same line: it is tried again next time
-        print(f"{name}: {_waiting(folder)} records still wait ({in_words(error)})", file=sys.stderr)
+        print(f"{name}: {counted(_waiting(folder), 'record', 'still wait')} ({in_words(error)})", file=sys.stderr)
         return SILENT
     return _told_refusals(delivery, name)
 

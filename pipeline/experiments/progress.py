@@ -29,7 +29,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         resumed = sum(trial.state == "interrupted" for trial in self.trials)
-        words = [f"{self.name}: {len(self.trials)} runs", f"{self.jobs} at a time"]
+        words = [f"{self.name}: {counted(len(self.trials), 'run')}", f"{self.jobs} at a time"]
         words += [f"{self.found} finished before"] if self.found else []
         words += [f"{resumed} to be resumed"] if resumed else []
         print(", ".join(words), flush=True)

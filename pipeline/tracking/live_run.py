@@ -18,6 +18,7 @@ from pipeline.tracking.journal import Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.provenance import machine_tags, script, script_tags
 from pipeline.tracking.run import Run
 from pipeline.tracking.uploader import UploaderProcess
+from pipeline.values import counted
 
 _open: "weakref.WeakValueDictionary[Path, LiveRun]" = weakref.WeakValueDictionary()
 
@@ -164,7 +165,10 @@ def _uncaught() -> BaseException | None:
 def _tell_lost(run: Run) -> None:
     """Say on the error output what the disk has not taken to the last."""
     if lost := len(run.journal.held):
-        print(f"no space left on the disk of {shown(run.folder.path)}: {lost} records are lost", file=sys.stderr)
+        print(
+            f"no space left on the disk of {shown(run.folder.path)}: {counted(lost, 'record', 'are')} lost",
+            file=sys.stderr,
+        )
 
 
 def _tell_waiting(run: Run) -> None:

@@ -18,6 +18,7 @@ from pipeline.tracking.folders import (
 from pipeline.tracking.journal import JOURNAL, STATE, Journal, RunFolder, RunIsAliveError
 from pipeline.tracking.lines import LOST, Event, waiting
 from pipeline.tracking.uploader import DELIVERING, deliver_in_background
+from pipeline.values import counted
 
 DIED = "the process died without a word (kill -9, out of memory, power loss)"
 TOLD_LOSSES = 10
@@ -125,7 +126,7 @@ def losses(folder: RunFolder) -> list[str]:
     if not events:
         words.append(f"no record can be read in {JOURNAL}; what MLflow has of the run stays as it is")
     elif delivered > len(events):
-        words.append(f"the last {delivered - len(events)} records are missing; MLflow has them")
+        words.append(f"the last {counted(delivered - len(events), 'record', 'are')} missing; MLflow has them")
     if not state_is_whole:
         words.append(f"{STATE} is damaged: what MLflow has already is found there again")
     return words

@@ -190,7 +190,7 @@ def test_events_that_the_disk_refuses_wait_and_are_told_if_they_never_fit(pair, 
     write = Journal._write
     monkeypatch.setattr(Journal, "_write", full)
     pair.replica.take({"event": {"kind": "tags", "time": 1, "tags": {"a": "c"}, "n": 1}})
-    assert "1 records are lost" in pair.replica.close()
+    assert "1 record is lost" in pair.replica.close()
     monkeypatch.setattr(Journal, "_write", write)
 
 

@@ -35,7 +35,7 @@ def test_of_a_seed_that_is_repeated_the_newest_run_counts_in_whatever_order_they
     for runs in ([old, new], [new, old]):
         (only,) = compare(runs).groups
         assert only.runs == (new,)
-        assert compare(runs).notes == ("1 runs repeat a seed of their group; the newest of each counts",)
+        assert compare(runs).notes == ("1 run repeats a seed of their group; the newest of each counts",)
 
 
 def test_a_run_that_diverged_and_was_run_again_counts_as_it_ended_last():

@@ -285,7 +285,7 @@ def test_a_server_that_has_lost_its_database_is_told_by_a_later_sync_too(folder,
     assert f"{server.uri} does not know run {'f' * 32} (any more); send it as a new run: python -m pipeline" in error
     append(folder, "tags", tags={"more": "1"})
     assert sync_module.sync([str(folder.path)], str(folder.path.parent)) == 1
-    assert "1 records wait" in capsys.readouterr().err
+    assert "1 record waits" in capsys.readouterr().err
 
 
 def test_sync_tells_by_its_exit_code_what_it_found(folder, proxy, capsys, monkeypatch):

@@ -33,7 +33,7 @@ def test_it_begins_with_what_is_to_do(capsys):
         pass
     assert capsys.readouterr().out.splitlines() == [
         "dropout: 5 runs, 2 at a time, 2 finished before, 2 to be resumed",
-        "dropout: 1 runs, 3 at a time",
+        "dropout: 1 run, 3 at a time",
     ]
 
 

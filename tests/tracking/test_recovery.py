@@ -64,7 +64,7 @@ def test_a_run_whose_end_may_be_what_was_lost_is_not_called_dead(tmp_path, capsy
     folder.write_state({"run_id": "abc", "delivered": 5})
     path.write_bytes(whole[: whole.index(b'"kind":"end"') - 10])
     assert not recovery.mark_if_dead(folder)
-    assert recovery.losses(folder) == ["the last 1 records are missing; MLflow has them"]
+    assert recovery.losses(folder) == ["the last 1 record is missing; MLflow has them"]
 
 
 def test_a_run_that_really_died_is_marked_once(tmp_path):
