@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -160,6 +160,8 @@ def _rows(values: ArrayLike, part: str) -> Array:
 
 
 def _array(values: ArrayLike, part: str, expected: str) -> Array:
+    if np.ma.is_masked(values):  # NumPy would hand out what lies below the mask
+        raise DataError(f"{part} has masked values, expected none: fill them, or drop these examples")
     try:
         array = np.asarray(values)
         if array.dtype == object and array.ndim > 1:  # as pandas gives columns of numbers and truths together
@@ -167,7 +169,8 @@ def _array(values: ArrayLike, part: str, expected: str) -> Array:
     except (ValueError, TypeError):
         raise DataError(f"{part} has examples of differing shapes or kinds, {expected}") from None
     if array.dtype.kind not in "uifb":
-        raise DataError(f"{part} has examples of {array.dtype}, {expected}")
+        found = array.dtype if array.ndim else type(values).__name__  # a sparse matrix, a generator
+        raise DataError(f"{part} has examples of {found}, {expected}")
     return array
 
 
@@ -210,14 +213,10 @@ def _names(classes: Sequence[str] | None, given: dict[str, Array]) -> tuple[str,
             kinds = " and ".join("text" if labels.dtype.kind == "U" else "numbers" for labels in given.values())
             raise DataError(f"train and test have labels of {kinds}, expected the same kind in both")
         names = _names_in(np.concatenate(list(given.values())))
-    elif isinstance(classes, str):
-        raise DataError(f"classes is the text {classes!r}, expected a list of names")
     else:
-        names = [str(name) for name in classes]
+        names = _listed("classes", classes)
     if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(f"classes {', '.join(repeated[:5])} stand more than once")
-    if "" in names:
-        raise DataError("a class has the empty text for its name, expected a name")
     _check_text("class", names)
     if len(names) < FEWEST:
         found = f"1 class, {names[0]}" if names else "no class"
@@ -263,15 +262,26 @@ def _drawing(drawing: str, spec: DataSpec) -> str:
 
 
 def _columns(features: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    names = [f"x{number}" for number in range(count)] if features is None else [str(name) for name in features]
+    names = [f"x{number}" for number in range(count)] if features is None else _listed("features", features)
     if len(names) != count or len(set(names)) < count:
         raise DataError(f"found {len(set(names))} different names of features for {count} columns, expected one each")
     _check_text("feature", names)
     return tuple(names)
 
 
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    """Names in an order that is theirs: a set has another in each process, a dict's need not be that of its numbers."""
+    if isinstance(names, str):
+        raise DataError(f"{what} is the text {names!r}, expected a list of names")
+    if isinstance(names, set | frozenset | Mapping):
+        raise DataError(f"{what} is a {type(names).__name__}, expected a list of names in their order")
+    return [str(name) for name in names]
+
+
 def _check_text(what: str, names: list[str]) -> None:
     """Names reach clients as JSON: bytes that are no UTF-8 come from file systems as lone surrogates."""
+    if "" in names:
+        raise DataError(f"a {what} has the empty text for its name, expected a name")
     for name in names:
         if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
             raise DataError(f"the name of {what} {name!a} is no text that JSON can hold; rename it")

@@ -110,6 +110,10 @@ def test_examples_of_no_number_or_of_differing_shapes_are_told():
     assert told(images, GREY.astype(complex)) == f"train has examples of complex128, {EXPECTED}"
     differing = [GREY[0], GREY[0, :2], GREY[0], GREY[0]]
     assert told(images, differing) == f"train has examples of differing shapes or kinds, {EXPECTED}"
+    assert told(Dataset, (map(len, GREY), NUMBERS), (GREY, NUMBERS)) == f"train has examples of map, {EXPECTED}"
+    masked = "train has masked values, expected none: fill them, or drop these examples"
+    assert told(images, np.ma.masked_equal(GREY, 3)) == told(rows, np.ma.masked_equal(ROWS, 60)) == masked
+    assert rows(np.ma.masked_equal(ROWS, 61)).spec.shape == (2,)
     words = "train has examples of differing shapes or kinds, expected rows of numbers, (N, features) with N above 0"
     assert told(rows, np.array([["a", 1]] * 4, object)) == words
 
@@ -178,6 +182,9 @@ def test_names_of_features_are_one_a_column_and_of_tables_only():
     for names, count in ((["a"], 1), (["a", "b", "c"], 3), (["a", "a"], 1)):
         said = told(rows, features=names)
         assert said == f"found {count} different names of features for 2 columns, expected one each"
+    assert told(rows, features=["a", ""]) == "a feature has the empty text for its name, expected a name"
+    assert told(rows, features="ab") == "features is the text 'ab', expected a list of names"
+    assert told(rows, features={"a", "b"}) == "features is a set, expected a list of names in their order"
     assert told(images, features=["a"]).startswith("features name the columns of a table, these are images")
 
 
@@ -292,6 +299,9 @@ def test_names_of_classes_are_two_at_least_different_and_not_empty():
     assert told(images, classes=[]) == "found no class; expected at least 2"
     assert told(images, classes=["b", "a", "b", "a", "c"]) == "classes a, b stand more than once"
     assert told(images, classes="abc") == "classes is the text 'abc', expected a list of names"
+    for names in ({"a", "b", "c"}, frozenset("abc"), {"c": 2, "a": 0, "b": 1}):
+        said = f"classes is a {type(names).__name__}, expected a list of names in their order"
+        assert told(images, classes=names) == said
     assert told(images, labels=["a", "", "b", "c"]) == "a class has the empty text for its name, expected a name"
 
 
