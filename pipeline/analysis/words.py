@@ -7,7 +7,7 @@ from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.looks import ALL, MOST_SEEDS
 from pipeline.comparing.statistics import Estimate
 from pipeline.comparing.verdicts import NONE, SAME, UNDECIDED, Contrast
-from pipeline.values import duration
+from pipeline.values import counted, duration
 
 SECONDS = "seconds_per_epoch"
 NO_VERDICT = "without a verdict"
@@ -117,7 +117,7 @@ def _next_look(comparison: Comparison) -> list[str]:
     runs = sum(max(0, wanted.get(each.label, 0) - len(each.everyone)) for each in comparison.groups)
     more = "" if coming <= len(plan.seeds) else f"; the file's seeds end at {len(plan.seeds)}"
     took = duration(runs * _run_s(comparison))
-    return [f"{where}; next: {coming} seeds, {runs} runs more, about {took} of training{more}"]
+    return [f"{where}; next: {coming} seeds, {counted(runs, 'run')} more, about {took} of training{more}"]
 
 
 def _run_s(comparison: Comparison) -> float:
@@ -165,11 +165,11 @@ def sentence(comparison: Comparison) -> str:
         + ("" if math.isnan(each.difference) else f" ({each.difference * scale:+.{digits}f}{points})")
         for each in told[:MOST_TOLD]
     ]
-    counted = Counter(each.verdict for each in [*told[MOST_TOLD:], *open_ones])
+    verdicts = Counter(each.verdict for each in [*told[MOST_TOLD:], *open_ones])
     named = {each.verdict for each in told}
     parts += [
         f"{count} {'more ' if word in named else ''}{NO_VERDICT if word == NONE else word}"
-        for word, count in counted.items()
+        for word, count in verdicts.items()
     ]
     return f"{start}; against it: {', '.join(parts)}."
 

@@ -21,6 +21,7 @@ from pipeline.seeding import derive_seed
 from pipeline.training.augmentation import make_augmentation
 from pipeline.training.classifier import Classifier
 from pipeline.training.metrics import make_measures
+from pipeline.values import counted
 
 NETWORKS = {"mlp": MLP, "cnn": CNN}
 # Weights, gradients and, as an ONNX file is written and tried, three more copies; beside them the optimizer's own.
@@ -100,7 +101,7 @@ def check_shares(data: DataModule, processes: int) -> None:
     for name, examples in parts.items():
         if len(examples) < processes:
             raise ValueError(
-                f"{processes} processes cannot share {len(examples)} {name} example{'s' * (len(examples) != 1)}; "
+                f"{processes} processes cannot share {counted(len(examples), f'{name} example')}; "
                 "take fewer devices, or another validation_size"
             )
 
