@@ -5,6 +5,7 @@ import pytest
 
 from tests import recorded
 from tests.fake_mlflow import FakeMlflow
+from tests.uploads import World
 
 
 @pytest.fixture
@@ -20,3 +21,9 @@ def address(monkeypatch):
 def fake():
     """An MLflow that has nothing yet."""
     return FakeMlflow()
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """As the uploader sees it."""
+    return World().put_in_place(monkeypatch)

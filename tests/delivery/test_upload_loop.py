@@ -14,12 +14,7 @@ from pipeline.mlflow_client import connection, tracking_uri
 from pipeline.tracking.journal import RunFolder
 from pipeline.tracking.uploader import DELIVERING
 from tests.recorded import append, end, metrics, run_of, start
-from tests.uploads import BLOCKED, NO, World
-
-
-@pytest.fixture
-def world(monkeypatch):
-    return World().put_in_place(monkeypatch)
+from tests.uploads import BLOCKED, NO
 
 
 @pytest.fixture

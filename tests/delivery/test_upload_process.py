@@ -8,12 +8,7 @@ import pytest
 from pipeline.delivery import upload_loop
 from pipeline.mlflow_client import connection
 from tests.recorded import end, metrics, run_of, start
-from tests.uploads import BLOCKED, World
-
-
-@pytest.fixture
-def world(monkeypatch):
-    return World().put_in_place(monkeypatch)
+from tests.uploads import BLOCKED
 
 
 @pytest.fixture

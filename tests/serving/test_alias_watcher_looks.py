@@ -14,13 +14,6 @@ from tests.asgi import counted
 from tests.fake_registry import Registry, look, watcher_of
 
 
-@pytest.fixture
-def registry(monkeypatch):
-    found = Registry()
-    monkeypatch.setattr(module, "load", lambda *arguments: found.load(*arguments))
-    return found
-
-
 def test_nothing_serves_before_the_first_look(registry):
     watcher = watcher_of(registry)
     assert (watcher.current, watcher.trouble) == (None, None)

@@ -6,16 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.registry.versions import NotServableError, UnknownAliasError, UnknownModelError
-from pipeline.serving import alias_watcher as module
 from tests.asgi import counted
-from tests.fake_registry import Registry, watcher_of
-
-
-@pytest.fixture
-def registry(monkeypatch):
-    found = Registry()
-    monkeypatch.setattr(module, "load", lambda *arguments: found.load(*arguments))
-    return found
+from tests.fake_registry import watcher_of
 
 
 def test_what_the_opening_of_a_version_ends_with_is_what_it_is(registry):
