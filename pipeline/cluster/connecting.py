@@ -27,7 +27,7 @@ QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's own, in the environment of a job's command
 
 
-def installed() -> Any:
+def installed_ray() -> Any:
     """The module `ray`.
 
     Raises:
@@ -66,7 +66,7 @@ def connect(place: Place, insecure: bool, code: Path, variables: Mapping[str, st
     Raises:
         ValueError: if it may not be joined, or nobody answers.
     """
-    ray = installed()
+    ray = installed_ray()
     found = place.address or os.environ.get("RAY_ADDRESS") or _address_of_one_here()
     found = "" if found == "local" else found  # Ray's word for one of its own
     if not found:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.cluster import address
 from pipeline.cluster.address import Place, flags_of
-from pipeline.cluster.connecting import first_line, hush, installed
+from pipeline.cluster.connecting import first_line, hush, installed_ray
 from pipeline.cluster.staging import stage
 from pipeline.experiments.spec import read_question
 from pipeline.redaction import without_secrets
@@ -72,7 +72,7 @@ def _client(place: Place) -> Any:
     Raises:
         ValueError: if nobody answers there, or does not know the token.
     """
-    installed()
+    installed_ray()
     from ray.job_submission import JobSubmissionClient
 
     address.check_answers(place)
