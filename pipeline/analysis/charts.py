@@ -1,9 +1,6 @@
 """A comparison in pictures: learning curves with a band, and intervals side by side."""
 
-import io
-
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,6 +11,7 @@ from pipeline.comparing.groups import Group
 from pipeline.comparing.quantities import bounds_of
 from pipeline.comparing.statistics import estimate
 from pipeline.comparing.verdicts import Contrast
+from pipeline.recording.figures import as_png
 
 COLOURS = ("#3b6fb6", "#d1702a", "#3f8f4f", "#b03a48", "#7a5ca8", "#7c5a3c", "#c2629e", "#6f6f6f", "#9a9a2b", "#2d9aa8")
 
@@ -34,7 +32,7 @@ def curves(comparison: Comparison) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _legend(group: Group) -> str:
@@ -64,7 +62,7 @@ def intervals(comparison: Comparison) -> bytes:
         panels[1].set_xlabel(f"difference to {comparison.baseline}{unit}: the interval that is judged")
     for axes in panels:
         axes.grid(axis="x", alpha=0.3)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _draw_runs(axes: Axes, place: int, values: list[float], comparison: Comparison) -> None:
@@ -92,9 +90,3 @@ def _name(comparison: Comparison, group: Group) -> str:
         return f"{group.label}\n{group.fate}" if group.fate else group.label
     beside = difference_text(comparison.metric, contrast)
     return f"{group.label}\n{beside} {short_verdict(comparison, contrast).partition(' (')[0]}"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-    return buffer.getvalue()

@@ -1,5 +1,6 @@
 """Learning curves, confusion matrix, gallery of mistakes: what people look at before they read numbers."""
 
+import io
 import math
 import warnings
 from collections.abc import Mapping
@@ -106,10 +107,17 @@ def _short(name: str) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def as_png(figure: Figure) -> bytes:
+    """The picture, names in it as they are: two dollars are no formula, and a letter that no font has is a box."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # type: ignore[attr-defined]
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box in the picture says so
-        FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(as_png(figure))

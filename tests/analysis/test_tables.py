@@ -44,6 +44,14 @@ def test_words_in_brackets_are_words(capsys):
     assert "[/x]" in out.split("?", 1)[1]
 
 
+def test_names_of_variants_are_text_in_pictures_too():
+    """Two dollars are no formula."""
+    runs = [*runs_of("$_$", STEADY), *runs_of("5$ to 9$", TURNED)]
+    found = compare(runs, baseline="$_$")
+    assert charts.intervals(found).startswith(b"\x89PNG")
+    assert charts.curves(found).startswith(b"\x89PNG")
+
+
 def test_markdown_is_the_same_table():
     lines = tables.markdown(two()).splitlines()
     assert lines[0] == "| variant | n | val accuracy, % | val accuracy against base, points | verdict |"
