@@ -1,4 +1,4 @@
-"""`python -m pipeline VERB`."""
+"""`python -m pipeline SUBCOMMAND`."""
 
 import atexit
 import importlib.util
@@ -33,7 +33,7 @@ def leave(code: int) -> NoReturn:
 
 
 def run() -> NoReturn:
-    """The verb, with signals heard from the first import to the last line."""
+    """The subcommand, with signals heard from the first import to the last line."""
     if OWN_SIGNALS in sys.argv[1:2]:
         from pipeline.cli import main
 

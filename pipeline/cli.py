@@ -10,7 +10,7 @@ from pipeline.signals import Interrupted
 from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, USER_ERROR, UnreachableError
 from pipeline.values import unknown_name
 
-VERBS = {
+SUBCOMMANDS = {
     "train": "train once, record the run in MLflow, register the model; or resume a run",
     "sync": "deliver to MLflow whatever runs have left undelivered",
     "reproduce": "train again from what a run recorded and compare every number",
@@ -21,18 +21,18 @@ VERBS = {
     "promote": "let a version become the champion, if it is shown to be better; or roll back",
     "serve": "serve the champion over HTTP, with a page to draw on; follows the alias",
 }
-HELP = """usage: python -m pipeline VERB ...
+HELP = """usage: python -m pipeline SUBCOMMAND ...
 
 Keras' MNIST MLP as an experiment-tracked pipeline.
 
 {}
 
-Each verb has its own --help."""
+Each subcommand has its own --help."""
 TRAINING = ("train", "experiment", "reproduce")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `python -m pipeline VERB ...`; returns the exit code."""
+    """Run `python -m pipeline SUBCOMMAND ...`; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
@@ -57,14 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format("\n".join(f"  {verb:<12}{words}" for verb, words in VERBS.items())))
+        print(HELP.format("\n".join(f"  {name:<12}{words}" for name, words in SUBCOMMANDS.items())))
         return DONE if arguments else USER_ERROR
-    verb, rest = arguments[0], arguments[1:]
-    if verb not in VERBS:
-        raise ValueError(f"{unknown_name('verb', verb, VERBS)} (verbs: {', '.join(VERBS)}; see --help)")
-    if verb in TRAINING and not (verb == TRAINING[0] and take_part(rest)):
+    name, rest = arguments[0], arguments[1:]
+    if name not in SUBCOMMANDS:
+        unknown = unknown_name("subcommand", name, SUBCOMMANDS)
+        raise ValueError(f"{unknown} (there are: {', '.join(SUBCOMMANDS)}; see --help)")
+    if name in TRAINING and not (name == TRAINING[0] and take_part(rest)):
         set_launchers_aside()
     from pipeline.commands.parsing import Parser  # only now, as the subcommand: each brings its own libraries
 
-    command = importlib.import_module(f"pipeline.commands.{verb}")
-    return int(command.main(Parser(verb, VERBS[verb]), rest))
+    command = importlib.import_module(f"pipeline.commands.{name}")
+    return int(command.main(Parser(name, SUBCOMMANDS[name]), rest))

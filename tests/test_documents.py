@@ -41,11 +41,11 @@ def commands_in(text, program):
 
 
 @functools.cache
-def flags_of(verb, *chosen):
+def flags_of(subcommand, *chosen):
     """The flags that the subcommand's help names, with a network or a dataset whose own it names too."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):  # argparse leaves so after the help
-        assert cli.main([verb, *chosen, "--help"]) == 0
+        assert cli.main([subcommand, *chosen, "--help"]) == 0
     return set(re.findall(r"--[\w-]+", out.getvalue()))
 
 
@@ -79,10 +79,10 @@ def test_make_targets_exist(document):
 @every_document
 def test_subcommands_and_their_flags_exist(document):
     for words in commands_in(document.read_text(), "python -m pipeline"):
-        if verb := re.match(r"[a-z]*", words)[0]:
-            assert verb in cli.VERBS, words
-            chosen = re.findall(r"--(?:network|dataset) \S+", words) if verb == "train" else []
-            known = flags_of(verb, *(word for pair in chosen for word in pair.split()))
+        if name := re.match(r"[a-z]*", words)[0]:
+            assert name in cli.SUBCOMMANDS, words
+            chosen = re.findall(r"--(?:network|dataset) \S+", words) if name == "train" else []
+            known = flags_of(name, *(word for pair in chosen for word in pair.split()))
             assert set(re.findall(r"--[\w-]+", words)) <= known, words
 
 
@@ -109,7 +109,7 @@ def test_names_of_the_code_exist(document):
 @every_document
 def test_flags_that_stand_alone_exist(document):
     elsewhere = {"--env-manager", "--experiment-name", "--run-id"}  # of `mlflow run`
-    known = elsewhere.union(*map(flags_of, cli.VERBS), *(flags_of("train", *owner) for owner in OWNERS))
+    known = elsewhere.union(*map(flags_of, cli.SUBCOMMANDS), *(flags_of("train", *owner) for owner in OWNERS))
     assert set(re.findall(r"`(--[\w-]+)", document.read_text())) - {"--name"} <= known
 
 

@@ -71,7 +71,7 @@ def end(journal, status, reason=""):
 
 
 class HeldJournal(Journal):
-    """The verb keeps its journal until the process ends; a test ends it with `let_go`."""
+    """The subcommand keeps its journal until the process ends; a test ends it with `let_go`."""
 
     held: ClassVar = []
 
@@ -151,10 +151,10 @@ class HandPool:
 
 @pytest.fixture
 def trial(monkeypatch):
-    """The verb with nothing heavy in it; returns what was noted."""
+    """The subcommand with nothing heavy in it; returns what was noted."""
     Path("trial.yaml").write_text(TRIAL)
     noted = SimpleNamespace(loads=[], notes=[], written=[], stores=[])
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # the verb sets it, to go on in the store of the first time
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # the subcommand sets it, to go on in the store of the first time
     for name, value in {"made": [], "finished": [], "delivered": True, "state": {}}.items():
         monkeypatch.setattr(NotedUploader, name, value, raising=False)
     for name, value in {"fates": {}, "sizes": [], "trained": [], "before": None}.items():

@@ -1,4 +1,4 @@
-"""The train verb: one recorded run, from the first import to the last line on the screen; or the rest of one."""
+"""The subcommand train: one recorded run, from the first import to the last line on the screen; or the rest of one."""
 
 import errno
 import os

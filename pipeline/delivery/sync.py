@@ -1,4 +1,4 @@
-"""The sync verb: deliver to MLflow whatever runs have left undelivered."""
+"""The subcommand sync: deliver to MLflow whatever runs have left undelivered."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The experiment verb: a question's variants x seeds as runs under one parent, trained where missing, then compared."""
+"""The subcommand experiment: variants x seeds as runs under one parent, trained where missing, then compared."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The reproduce verb: train again from what a run recorded, and say whether every number is the same."""
+"""The subcommand reproduce: train again from what a run recorded, and say whether every number is the same."""
 
 import tempfile
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The promote verb: a version becomes the champion if it is shown to be better, at the level of the look."""
+"""The subcommand promote: a version becomes the champion if it is shown to be better, at the level of the look."""
 
 import re
 import sys

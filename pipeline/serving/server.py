@@ -1,4 +1,4 @@
-"""The serve verb: uvicorn around the service."""
+"""The subcommand serve: uvicorn around the service."""
 
 import asyncio
 import functools

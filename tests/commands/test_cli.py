@@ -180,7 +180,7 @@ def test_every_end_of_a_verb_has_its_exit_code_and_its_line(monkeypatch, capsys,
 
 def test_an_unknown_verb_gets_a_guess(capsys):
     assert cli.main(["trian"]) == 2
-    assert "unknown verb 'trian'; did you mean 'train'?" in capsys.readouterr().err
+    assert "unknown subcommand 'trian'; did you mean 'train'?" in capsys.readouterr().err
 
 
 def test_help_explains_every_knob_with_range_and_default(capsys):
@@ -193,8 +193,8 @@ def test_help_explains_every_knob_with_range_and_default(capsys):
     assert f"({shipped}, or a function of your own, module:name; default: rmsprop)" in text
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_help_has_a_word_for_every_flag(monkeypatch, verb):
+@pytest.mark.parametrize("name", cli.SUBCOMMANDS)
+def test_help_has_a_word_for_every_flag(monkeypatch, name):
     without = []
 
     def format_help(parser):
@@ -202,7 +202,7 @@ def test_help_has_a_word_for_every_flag(monkeypatch, verb):
         return ""
 
     monkeypatch.setattr(parsing.Parser, "format_help", format_help)
-    assert cli.main([verb, "--help"]) == 0
+    assert cli.main([name, "--help"]) == 0
     assert without == [[]]
 
 

@@ -1,4 +1,4 @@
-"""The experiment verb from end to end, its trainings written by hand: what is trained, how it ends, with which code."""
+"""An experiment from end to end, its trainings written by hand: what is trained, how it ends, with which code."""
 
 import json
 import os

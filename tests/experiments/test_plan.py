@@ -19,7 +19,7 @@ __all__ = ["trial"]
 
 
 def plan(data=DIGEST, parent=None):
-    """The plan of the trial, as the verb makes it."""
+    """The plan of the trial, as the subcommand makes it."""
     question = read_question("trial.yaml", runs_dir="runs")
     digests = {data_of(config): data for config in question.variants.values()}
     parent = parent or new_folder("runs")
