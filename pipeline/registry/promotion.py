@@ -25,6 +25,7 @@ from pipeline.terminal.shell import DONE, NOT_ALL, user_name
 
 AGAIN = "run it again when it does: what was half done is made whole"
 ROLLED_BACK = "promotion.rolled_back"
+NOT_ALWAYS = ("promotion.accuracy", "promotion.look", "promotion.forced")  # tags that a verdict may lack
 
 
 @asking(AGAIN)
@@ -68,7 +69,7 @@ def promote(
             verdict = challenge.compare(client, name, these, margin, when) if these else None
             earned = _tell_verdict(verdict, force=force)
             if not dry_run:
-                _tag(client, name, candidate.version, _verdict_tags(champion, these, verdict, force, when))
+                _record(client, name, candidate, _verdict_tags(champion, these, verdict, force, when))
         if dry_run:
             print("dry run: nothing was changed")
         elif earned:
@@ -164,6 +165,13 @@ def _verdict_tags(
         }
     tags |= {"promotion.against": f"version {champion.version}", "promotion.when": when}
     return tags | ({"promotion.forced": force} if force else {})
+
+
+def _record(client: mlflow.MlflowClient, name: str, candidate: Entry, tags: dict[str, str]) -> None:
+    """Keep with the candidate what was found, and nothing that an earlier verdict alone had."""
+    for key in {*NOT_ALWAYS} & candidate.tags.keys() - tags.keys():
+        client.delete_model_version_tag(name, candidate.version, key)
+    _tag(client, name, candidate.version, tags)
 
 
 def _tag(client: mlflow.MlflowClient, name: str, version: str, tags: dict[str, str]) -> None:

@@ -151,6 +151,20 @@ def test_force_promotes_all_the_same_and_its_reason_is_recorded(promote, client)
     assert client.get_model_version("digits-mlp", "2").tags["promotion.forced"] == "the old one cannot be explained"
 
 
+def test_of_an_earlier_verdict_nothing_stays_with_a_version(promote, client, monkeypatch):
+    promote("2", "--force", "the old one cannot be explained")
+    promote("--rollback")
+    assert promote("2")[0] == 1
+    tags = client.get_model_version("digits-mlp", "2").tags
+    assert tags["promotion.verdict"].startswith("refuse: ")
+    assert "promotion.forced" not in tags
+    monkeypatch.setattr(promotion.challenge, "prepare", lambda *given, force: None)  # the champion does not open
+    promote("2", "--force", "its files are gone")
+    tags = client.get_model_version("digits-mlp", "2").tags
+    assert tags["promotion.verdict"] == "not compared: the champion could not be opened"
+    assert not {"promotion.accuracy", "promotion.look"} & tags.keys()
+
+
 def test_a_run_stands_for_its_version(promote, client):
     run_id = client.get_model_version("digits-mlp", "3").run_id
     assert "version 3 would be compared" in promote(run_id, "--dry-run")[1]
