@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import MNIST_DIR, RESULTS, ROOT, publish, table
-from pipeline.tracking.provenance import code_digest
+from pipeline.recording.code_digest import code_digest
 
 MARGIN = 0.10  # percentage points
 SEEDS = range(1, 13)

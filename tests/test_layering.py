@@ -1,6 +1,7 @@
-"""The rules of the house, held by a test: which room may import which."""
+"""The rules of the house, held by a test: which room may import which; and what others import of ours is there."""
 
 import ast
+import textwrap
 
 import pytest
 
@@ -47,6 +48,12 @@ ONLY = {
     "torch": {"data", "networks", "optim", "fast_cpu", "tracking", "training"},
 }
 MOST_MODULES = 12
+SCRIPTS = sorted(
+    path
+    for room in ("benchmarks", "docs", "examples")
+    for pattern in ("*.py", "*/*.py")
+    for path in (ROOT / room).glob(pattern)
+)
 
 
 def room_of(module):
@@ -66,6 +73,21 @@ def imports_of(module):
     ours = {name.removeprefix("pipeline.") for name in names if name.startswith("pipeline.")}
     ours = {name if name in MODULES else name.rpartition(".")[0] for name in ours} & set(MODULES)
     return ours, {name.partition(".")[0] for name in names}
+
+
+def programs_in(path):
+    """The file's code, and that of its texts which it has other processes run."""
+    tree = ast.parse(path.read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [tree, *(ast.parse(textwrap.dedent(text)) for text in texts if "\nfrom pipeline" in text)]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_scripts_take_of_ours_is_there(path):
+    """No test runs the benchmarks whole."""
+    for node in (node for program in programs_in(path) for node in ast.walk(program)):
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "pipeline":
+            exec(compile(ast.Module([node], []), path, "exec"), {})
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
