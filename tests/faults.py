@@ -96,6 +96,32 @@ def never_finished(folder):
     return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
+HELD = """import time
+from pathlib import Path
+
+
+def steady(epoch, epochs):
+    while epoch == 2 and Path({hold!r}).exists():
+        time.sleep(0.02)
+    return 1.0
+"""
+
+
+def write_held(folder, hold):
+    """Make the schedule `held:steady` there, which keeps every run in its second epoch while the file `hold` is."""
+    (Path(folder) / "held.py").write_text(HELD.format(hold=str(hold)))
+
+
+@contextlib.contextmanager
+def holding(hold):
+    """No run of that schedule ends inside."""
+    hold.touch()
+    try:
+        yield
+    finally:
+        hold.unlink()
+
+
 def end_what_is_left():
     """Kill what a test has started and, because it failed, not ended: 3,000 epochs starve all tests after it."""
     while STARTED:
