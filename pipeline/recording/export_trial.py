@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from pytorch_lightning import LightningModule, Trainer
@@ -19,7 +19,7 @@ from pipeline.data_spec import DataSpec
 if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset
 
-FAILED = 3
+FAILED = 3  # Python itself ends with 1 or 2
 EXAMPLES = 8
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # the exporter's messages are coloured
 
@@ -32,7 +32,7 @@ class ExportTrial(Checkpoint):
 
     def __init__(self, config: RunConfig, source: "Dataset") -> None:
         self.network = config.network
-        self._task = {
+        self._task: dict[str, Any] = {
             "config": np.array(json.dumps(config.as_dict())),
             "spec": np.array(source.spec.as_json()),
             "examples": source.test.inputs[:EXAMPLES],  # made-up ones may be none that the network takes

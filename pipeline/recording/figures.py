@@ -110,7 +110,7 @@ def _short(name: str) -> str:
 def as_png(figure: Figure) -> bytes:
     """The picture, names in it as they are: two dollars are no formula, and a letter that no font has is a box."""
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
