@@ -30,6 +30,7 @@ SEPARATORS = (",", ";", "\t", "|")
 BYTES_A_VALUE = 20  # in the table as read, then as float32 in rows, split and scaled
 SAMPLE = 1_000  # lines that tell how long one is
 MOST_CLASSES = 1_000
+COMMA = re.compile(r"\('[+-]?\d*(,\d+)+'\)$")  # a decimal one, as much of Europe writes it, or one of thousands
 UNNAMED = "__index_level_"  # how Parquet calls the row numbers of pandas
 
 
@@ -205,9 +206,10 @@ def _numbers(path: Path, frame: "DataFrame") -> NDArray[np.float32]:
 
     words = [f"{name} ({_example(frame[name])})" for name in frame if not is_numeric_dtype(frame[name])]
     if words:
+        commas = "; numbers have a decimal point, and no comma" if any(map(COMMA.search, words)) else ""
         raise DataError(
             f"{path}: found columns that are not numbers: {some(words)}; drop them, or encode them as numbers "
-            "(pandas.get_dummies)"
+            f"(pandas.get_dummies){commas}"
         )
     empty = frame.isna().sum()
     if words := [f"{name} in {count:,}" for name, count in empty[empty > 0].items()]:
@@ -234,6 +236,7 @@ def _labels(path: Path, column: "Series[Any]") -> NDArray[Any]:
         text: NDArray[Any] = column.to_numpy(np.str_)
         return text
     values: NDArray[Any] = column.to_numpy()
+    values = values.astype(np.float64) if values.dtype.kind == "f" else values  # of 16 bits none holds the limits below
     whole = (values == np.floor(values)) & (values >= -(2**63)) & (values < 2**63)
     if not whole.all():
         raise DataError(

@@ -143,7 +143,8 @@ def _as_served(network: nn.Module, spec: DataSpec) -> Probabilities:
 def _trace(network: nn.Module, spec: DataSpec, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
             _as_served(network, spec),
             (torch.from_numpy(noise(spec, 2)),),

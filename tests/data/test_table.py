@@ -105,6 +105,11 @@ def test_classes_are_the_target_s_values_sorted_numbers_as_numbers(tmp_path, val
         assert in_order(data)[1] == [str(int(each)) if isinstance(each, float) else str(each) for each in values]
 
 
+def test_a_target_of_few_bits_is_read_from_parquet_without_a_warning(tmp_path):
+    FRAME.assign(kind=np.array([2, 7] * (len(FRAME) // 2)).astype(np.float16)).to_parquet(tmp_path / "a.parquet")
+    assert load(tmp_path / "a.parquet").spec.classes == ("2", "7")
+
+
 def test_categories_and_numbers_that_may_be_missing_but_are_not_are_read_from_parquet(tmp_path):
     frame = FRAME.astype({"kind": "category", "height": "Int64"})
     frame.to_parquet(tmp_path / "a.parquet")
@@ -295,7 +300,8 @@ def test_columns_that_are_no_numbers_are_named_with_a_value(tmp_path):
     path = csv(tmp_path / "a.csv", FRAME.assign(colour="red", price="1,5", **{f"c{n}": "x" for n in range(5)}))
     assert told(path) == (
         f"{path}: found columns that are not numbers: colour ('red'), price ('1,5'), c0 ('x'), c1 ('x'), c2 ('x') "
-        "and 2 more; drop them, or encode them as numbers (pandas.get_dummies)"
+        "and 2 more; drop them, or encode them as numbers (pandas.get_dummies); numbers have a decimal point, and no "
+        "comma"
     )
     FRAME.assign(day=pandas.Timestamp("2020-01-02")).to_parquet(tmp_path / "a.parquet")
     assert "not numbers: day ('2020-01-02 00:00:00')" in told(tmp_path / "a.parquet")

@@ -92,3 +92,19 @@ def test_a_network_that_answers_otherwise_is_not_let_through(exported):
         network.layers[0].weight.add_(0.1)
     with pytest.raises(RuntimeError, match="the exported network differs from the trained one by"):
         onnx_export.check_same(path, network, MNIST, IMAGES)
+
+
+class Bag(nn.Module):
+    """Of which the exporter's optimizer says what it passes over."""
+
+    def __init__(self):
+        super().__init__()
+        self.vectors = nn.EmbeddingBag(2, 10, mode="mean")
+
+    def forward(self, pixels):
+        return self.vectors((pixels.flatten(1)[:, :5] > 0.5).long())
+
+
+def test_the_exporter_says_nothing_of_its_own(tmp_path, caplog):
+    onnx_export.export_onnx(Bag(), MNIST, tmp_path / "network.onnx", IMAGES[:2])
+    assert [each.getMessage() for each in caplog.records] == []
