@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +23,7 @@ class Nodes:
             os.environ["PATH"] = f"{here}{os.pathsep}{os.environ['PATH']}"  # of the job's `python`
         from ray.cluster_utils import Cluster
 
+        self.folders = []
         # 0: the agent that takes jobs does without for good if its usual port is taken, by another head's agent or by
         # any connection, whose ports are of the same range.
         about = {"include_dashboard": dashboard, "dashboard_agent_listen_port": 0, **head}
@@ -32,8 +34,9 @@ class Nodes:
 
     def add(self):
         """One more; in a folder of its own, for nodes that share one unpack the code over each other's."""
-        folder = tempfile.mkdtemp(prefix="ray-")
-        return self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20, wait=False, temp_dir=folder)
+        self.folders.append(tempfile.mkdtemp(prefix="ray-"))
+        about = {"num_cpus": 1, "object_store_memory": 100 << 20, "temp_dir": self.folders[-1]}
+        return self.cluster.add_node(wait=False, **about)
 
     @property
     def dashboard(self):
@@ -61,6 +64,8 @@ class Nodes:
         for node in [*self.others, self.cluster.head_node]:
             with contextlib.suppress(Exception):
                 node.kill_all_processes(check_alive=False, allow_graceful=False)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read(pid, name):

@@ -54,7 +54,7 @@ class Script:
 
     def poll(self, taken, refusal):
         self.refusal = refusal
-        said = self.said.get(timeout=20)
+        said = self.said.get(timeout=300)
         if isinstance(said, str):
             raise LostError(said)
         return [said]

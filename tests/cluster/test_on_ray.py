@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.tracking.folders import all_folders, values_of
+from tests import faults
 from tests.cluster.equal_runs import comparison, runs_of
-from tests.cluster.ray_nodes import Nodes, kill, listening, wait_for
+from tests.cluster.ray_nodes import Nodes, family_of, kill, listening, wait_for
 from tests.conftest import environment, free_port
 
 pytest.importorskip("ray", reason="Ray is not installed (make ray)")
 pytestmark = pytest.mark.slow
 
 QUESTION = """question: does dropout help on the digits?
-shared: {dataset: digits, epochs: 6, validation_size: 200, hidden_units: 64}
+shared: {dataset: digits, epochs: 6, validation_size: 200, hidden_units: 64, schedule: "held:steady"}
 variants:
   none: {dropout: 0.0}
   half: {dropout: 0.5}
@@ -31,9 +32,10 @@ PATIENCE_S = 600
 class Place:
     """A folder with the experiment's file; each command in it records in a store of its own."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, first=None):
+        self.path, self.hold = path, first.hold if first else path / "hold"
         (path / "question.yaml").write_text(QUESTION)
+        faults.write_held(path, self.hold)
 
     def start(self, runs_dir, *more, **variables):
         command = [sys.executable, "-m", "pipeline", "experiment", "question.yaml", "--runs_dir", self.path / runs_dir]
@@ -54,9 +56,9 @@ class Place:
     def log(self, runs_dir):
         return (self.path / f"{runs_dir}.log").read_text()
 
-    def epochs(self, runs_dir, *, under_way=False):
-        """How many all runs have trained, or those alone that have not ended."""
-        folders = [each for each in all_folders(self.path / runs_dir) if not (under_way and each.ended())]
+    def epochs(self, runs_dir):
+        """How many all runs have trained."""
+        folders = all_folders(self.path / runs_dir)
         return sum(len(values_of(folder.events()).get("train_loss", {})) for folder in folders)
 
 
@@ -110,10 +112,11 @@ def test_the_same_as_a_job_and_then_nothing_is_trained_twice(place, nodes):
 
 
 def test_ctrl_c_leaves_the_job_alone_and_says_how_to_follow_and_to_stop_it(place, nodes):
-    following = place.start("left", "--on", f"ray:{nodes.dashboard}")
-    wait_for(lambda: "4 runs" in place.log("left"))
-    following.send_signal(signal.SIGINT)
-    assert following.wait(20) == 0
+    with faults.holding(place.hold):
+        following = place.start("left", "--on", f"ray:{nodes.dashboard}")
+        wait_for(lambda: "4 runs" in place.log("left"))
+        following.send_signal(signal.SIGINT)
+        assert following.wait(PATIENCE_S) == 0
     follow, stop = place.log("left").splitlines()[-2:]
     assert follow.startswith(f"the job goes on; follow it: ray job logs --address {nodes.dashboard} --follow question-")
     assert stop.startswith(f"stop it: ray job stop --address {nodes.dashboard} question-")
@@ -122,11 +125,12 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_follow_and_to_stop_it(place
 
 
 def test_workers_and_a_node_are_killed_and_it_goes_on_by_itself(place, nodes):
-    process = place.start("killed", "--on", f"ray:{nodes.address}")
-    wait_for(lambda: place.epochs("killed", under_way=True) >= 1)
-    for worker in nodes.workers():  # all: one of them is at a run that has an epoch to go on from
-        kill(worker)
-    done = place.epochs("killed")
+    with faults.holding(place.hold):
+        process = place.start("killed", "--on", f"ray:{nodes.address}")
+        wait_for(lambda: place.epochs("killed") >= 1)
+        for worker in nodes.workers():  # all: one of them is at a run that has an epoch to go on from
+            kill(worker)
+        done = place.epochs("killed")
     wait_for(lambda: place.epochs("killed") > done)
     nodes.kill_raylet()
     assert process.wait(PATIENCE_S) == 0, place.log("killed")
@@ -177,33 +181,35 @@ def test_a_wrong_token_is_said_in_a_line(place, tmp_path):
         code, log = place.run("token", "--on", f"ray:{address}", **{**with_wrong, "RAY_AUTH_TOKEN_PATH": str(right)})
         assert code == 0, log
     finally:
-        guarded.communicate("\n", timeout=30)
+        guarded.communicate("\n", timeout=PATIENCE_S)
 
 
 def test_a_ray_of_ones_own_listens_on_loopback_alone_and_is_gone_afterwards(place):
-    process = place.start("own", "--on", "ray", "--jobs", "2", RAY_ADDRESS="local")
-    wait_for(lambda: place.epochs("own") >= 1)
-    addresses = listening(process.pid)
+    with faults.holding(place.hold):
+        process = place.start("own", "--on", "ray", "--jobs", "2", RAY_ADDRESS="local")
+        wait_for(lambda: place.epochs("own") >= 1)
+        addresses, family = listening(process.pid), family_of(process.pid)
     assert addresses
     assert all(each.startswith("127.") or each == "::1" for each in addresses), addresses
     assert process.wait(PATIENCE_S) == 0, place.log("own")
     assert_equal(place, "own")
-    wait_for(lambda: not listening(process.pid), 20)
+    wait_for(lambda: not any(map(listening, family)))
 
 
 @pytest.mark.parametrize("what", ["process", "head"])
 def test_after_the_end_of_the_process_or_the_head_the_same_command_goes_on_from_another_folder(place, what, tmp_path):
     nodes = Nodes(3)
     try:
-        process = place.start(what, "--on", f"ray:{nodes.address}")
-        wait_for(lambda: place.epochs(what) >= 2)
-        kill(process.pid) if what == "process" else nodes.kill_head()
-        assert process.wait(60) != 0
-        wait_for(lambda: "the same command again" in place.log(what), 20)
+        with faults.holding(place.hold):
+            process = place.start(what, "--on", f"ray:{nodes.address}")
+            wait_for(lambda: place.epochs(what) >= 2)
+            kill(process.pid) if what == "process" else nodes.kill_head()
+            assert process.wait(PATIENCE_S) != 0
+        wait_for(lambda: "the same command again" in place.log(what))
         if what == "head":
             nodes.close()
             nodes = Nodes(3)
-        elsewhere = Place(tmp_path)
+        elsewhere = Place(tmp_path, place)
         code, log = elsewhere.run(
             "again",
             *("--on", f"ray:{nodes.address}", "--runs_dir", str(place.path / what)),

@@ -207,5 +207,5 @@ def test_an_error_of_the_disk_here_reaches_the_training_there(pair):
     thread = threading.Thread(target=train)
     thread.start()
     pair.link.poll(1, (errno.ENOSPC, "No space left on device"), patience_s=0)
-    thread.join(5)
+    thread.join(300)
     assert waiting == [errno.ENOSPC]
