@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 from pipeline.comparing.comparison import Comparison
 from pipeline.comparing.looks import ALL, MOST_SEEDS
@@ -81,17 +82,26 @@ def how_tested(comparison: Comparison) -> list[str]:
     """What made the intervals and what they speak of, and what comes next; nothing where there are none."""
     if not comparison.contrasts:
         return []
-    tests = ", ".join(dict.fromkeys(each.test for each in comparison.contrasts if each.test))
-    plan, several = comparison.plan, len(comparison.contrasts) > 1
-    together = "all intervals, of all looks," if plan else "all intervals" if several else "the interval"
-    holds = f"hold{'s' if not plan and not several else ''} with 95 %, for {_what_new_ones(comparison)}"
-    lines = [f"intervals: {tests}; {together} {holds}"]
-    if plan is None:
+    shown = [each for each in comparison.contrasts if not math.isnan(each.low)]
+    tests = ", ".join(dict.fromkeys(each.test for each in shown))
+    lines = [f"intervals: {tests}; {_which_hold(comparison, shown)} with 95 %, for {_what_new_ones(comparison)}"]
+    if comparison.plan is None:
         lines.append(
             "no verdict: no plan made these runs, and who looks until the answer pleases is wrong too often; "
             "a question with its seeds in an experiment file gets one"
         )
     return [*(lines if tests else lines[1:]), *_next_look(comparison)]
+
+
+def _which_hold(comparison: Comparison, shown: Sequence[Contrast]) -> str:
+    """Which intervals hold together: of a plan, those that it allows a verdict."""
+    if comparison.plan is None:
+        return "all intervals hold" if len(comparison.contrasts) > 1 else "the interval holds"
+    planned = [each for each in shown if each.verdict != NONE]
+    if not planned:
+        return "each interval by itself holds"
+    others = " but those without a verdict," if len(planned) < len(shown) else ""
+    return f"all intervals, of all looks,{others} hold"
 
 
 def _what_new_ones(comparison: Comparison) -> str:

@@ -65,6 +65,23 @@ def test_with_a_plan_the_intervals_of_all_looks_hold_and_it_is_said_for_what():
     )
 
 
+def test_intervals_that_no_plan_foresaw_do_not_hold_together_with_the_others():
+    runs = [*runs_of("base", STEADY), *runs_of("other", TURNED), *runs_of("late", TURNED)]
+
+    def told(*labels):
+        found = compare(runs, baseline="base", plan=plan_of(5), objections=dict.fromkeys(labels, "it was added"))
+        return words.how_tested(found)[0]
+
+    start, end = "intervals: paired over 5 seeds; ", " with 95 %, for new seeds on the same split"
+    assert told("late") == f"{start}all intervals, of all looks, but those without a verdict, hold{end}"
+    assert told("late", "other") == f"{start}each interval by itself holds{end}"
+
+
+def test_before_the_first_look_there_are_no_intervals_to_tell_of():
+    runs = [*runs_of("base", STEADY[:4]), *runs_of("other", TURNED[:4])]
+    assert [line[:6] for line in words.how_tested(compare(runs, baseline="base", plan=plan_of(5)))] == ["look 0"]
+
+
 @pytest.mark.parametrize(
     ("seeds", "what"),
     [
