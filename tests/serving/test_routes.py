@@ -105,7 +105,7 @@ def test_requests_of_one_moment_are_one_batch_and_each_is_counted_alone():
     assert [(line["version"], line["examples"]) for line in service.lines] == [("1", 1), ("1", 2)] * 3
 
 
-def test_a_model_that_fails_fails_those_of_its_batch_and_not_the_next(caplog):
+def test_an_example_that_a_model_fails_at_fails_its_own_request_and_none_of_its_batch_or_the_next(caplog):
     service = service_of(Model(1))
 
     async def post(marks):
@@ -114,11 +114,12 @@ def test_a_model_that_fails_fails_those_of_its_batch_and_not_the_next(caplog):
     async def all_of_them():
         return await asyncio.gather(post([100]), post([13]), post([120, 130]))
 
-    for answer in asyncio.run(all_of_them()):
-        assert answer.refusal == (500, "INTERNAL_ERROR", "the service failed; its log says why")
+    before, failed, after = asyncio.run(all_of_them())
+    assert failed.refusal == (500, "INTERNAL_ERROR", "the service failed; its log says why")
+    assert (before.status, after.status) == (200, 200)
     assert asyncio.run(invoke(service, [100, 13 + 100])) == "1"
-    assert counted(service, "errors_total") == {'{kind="internal_error"}': 3}
-    assert sum(counted(service, "predicted_class_total").values()) == 2
+    assert counted(service, "errors_total") == {'{kind="internal_error"}': 1}
+    assert sum(counted(service, "predicted_class_total").values()) == 1 + 2 + 2
 
 
 @pytest.mark.parametrize("key", ["inputs", "instances"])
