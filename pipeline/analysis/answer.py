@@ -45,7 +45,8 @@ def compare(
     """
     client = connect(looking_for="runs")
     runs = store.find_runs(client, words, filter_text)
-    parent = store.parent_of(client, runs[0].experiment_id, words[0]) if len(words) == 1 and not filter_text else None
+    parents = store.parents_of(client, runs[0].experiment_id, words[0]) if len(words) == 1 and not filter_text else []
+    parent = next(iter(parents), None)
     title = " ".join(filter(None, [", ".join(words), f"where {filter_text}" if filter_text else ""])) or "all runs"
     asked: dict[str, Any] = {}
     is_as_asked = False
@@ -58,6 +59,8 @@ def compare(
     found = comparison.compare(runs, title=title, **{**given, **asked})
     tables.print_comparison(found)
     print(f"\nanswer     {sentence(found)}")
+    if files := _other_files(parents):
+        print(f"note       {', '.join(files)} asked something else under this name; this is the newest question")
     if out:
         print(f"report     {shown(_write(found, Path(out)) / 'report.html')}")
     if parent is not None and is_as_asked:
@@ -70,6 +73,21 @@ def compare(
 def _question_of(parent: Any) -> str:
     note = str(parent.data.tags.get("mlflow.note.content", ""))
     return note.splitlines()[0].strip("* ") if note else ""
+
+
+def _other_files(parents: Sequence[Any]) -> list[str]:
+    """The files that have asked something else under the name of the newest question."""
+    plans = [Plan.from_text(parent.data.tags.get(PLAN, "")) for parent in parents]
+    newest, *others = [plan[1] if plan else {} for plan in plans] or [{}]
+    asked = ("variants", "baseline", "metric")
+    return sorted(
+        {
+            str(each["file"])
+            for each in others
+            if each.get("file", newest.get("file")) != newest.get("file")
+            and any(each.get(name) != newest.get(name) for name in asked)
+        }
+    )
 
 
 def _as_asked(

@@ -75,6 +75,6 @@ def _curves(client: mlflow.MlflowClient, run: Run) -> dict[str, dict[int, float]
     return {name: {each.step: each.value for each in client.get_metric_history(run.run_id, name)} for name in names}
 
 
-def parent_of(client: mlflow.MlflowClient, experiment_id: str, name: str) -> Any:
-    """The newest run that holds the question of that name, or None."""
-    return next(iter(searches.runs_tagged(client, [experiment_id], QUESTION, name)), None)
+def parents_of(client: mlflow.MlflowClient, experiment_id: str, name: str) -> list[Any]:
+    """The runs that hold a question of that name, the newest first; a store may have those of several folders."""
+    return searches.runs_tagged(client, [experiment_id], QUESTION, name)

@@ -138,9 +138,11 @@ def _belongs(run: Run, question: Question) -> bool:
 
 
 def _looked(client: Any, question: Question, runs: Sequence[Run]) -> Looked:
-    """What the question's own run says of earlier looks."""
-    parent = store.parent_of(client, runs[0].experiment_id, question.name) if runs else None
-    return Looked.of_tag(parent.data.tags.get(PLAN, "")) if parent else Looked()
+    """What the question's own run says of earlier looks: the newest of this file, or of any where it has none."""
+    parents = store.parents_of(client, runs[0].experiment_id, question.name) if runs else []
+    found = [Looked.of_tag(parent.data.tags.get(PLAN, "")) for parent in parents]
+    of_file = (each for each in found if each.facts.get("file") == str(question.path))
+    return next(of_file, next(iter(found), Looked()))
 
 
 def _note_trainings(found: Comparison, path: Path) -> None:

@@ -274,6 +274,22 @@ def test_a_question_is_compared_as_it_is_asked_now_with_the_objection(tmp_path, 
     assert "without a verdict" in client.get_run(head).data.tags["answer"]
 
 
+def test_of_two_files_of_one_name_the_newest_is_compared_with_a_word_and_the_report_keeps_to_its_own(
+    tmp_path, pipeline
+):
+    client = connect(ready_store(tmp_path))
+    (tmp_path / "experiments").mkdir()
+    head = asked_anew(client, tmp_path, tmp_path / "experiments", QUESTION)
+    plan = json.loads(client.get_run(head).data.tags["plan"])
+    theirs = {**plan, "file": "/theirs/renamed.yaml", "baseline": "half", "asks": {"baseline": "half"}}
+    tags = {"question": "renamed", "plan": json.dumps(theirs)}
+    client.create_run(client.get_run(head).info.experiment_id, run_name="renamed", tags=tags)
+    words = f"note       {tmp_path}/experiments/renamed.yaml asked something else under this name"
+    assert words in pipeline("compare", "renamed")[1]
+    assert pipeline("report")[0] == 0
+    assert "half better (+0.90 points)" in (tmp_path / "experiments/README.md").read_text()
+
+
 @pytest.mark.parametrize("flags", [["--metric", "val_loss"], ["--baseline", "half"], ["--smallest", "0.5"]])
 def test_a_comparison_that_is_asked_otherwise_leaves_the_questions_own_as_it_was(pipeline, store, flags):
     pipeline("compare", "trial")

@@ -69,9 +69,9 @@ def test_a_comparison_reads_the_runs_of_the_second_page_too():
 
 def test_the_question_of_an_experiment_is_found_on_the_second_page():
     client = Store(*map(run, range(1200)), run(1200, question="why"), run(1201, question="why"))
-    assert store.parent_of(client, "1", "why").info.run_id == "id1200"
+    assert store.parents_of(client, "1", "why")[0].info.run_id == "id1200"
     assert client.asked[0][:2] == (["1"], "tags.`question` = 'why'")
-    assert store.parent_of(client, "1", "why not") is None
+    assert store.parents_of(client, "1", "why not") == []
 
 
 def test_runs_are_found_by_their_whole_name_wherever_they_stand():
