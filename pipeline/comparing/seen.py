@@ -29,18 +29,22 @@ class Seen:
     @classmethod
     def of_facts(cls, look: int, facts: Mapping[str, Any], labels: Iterable[str]) -> "Seen":
         """As the tag of a plan keeps it beside the plan."""
-        now = {label: _origin(text) for label, text in ungrouped(facts.get("now", {})).items()}
+        asked = facts.get("now", {})
+        asked = dict.fromkeys(facts.get("variants", {}), asked) if isinstance(asked, str) else ungrouped(asked)
+        now = {label: _origin(text) for label, text in asked.items()}
         if "seen" in facts:
             texts = ungrouped(facts["seen"])
             return cls(look, {label: frozenset(map(_origin, text.split())) for label, text in texts.items()}, now=now)
         codes, data = (str(facts.get(name, "")).split(", ") for name in ("code", "data"))
         return cls(look, dict.fromkeys(labels, frozenset((code, each) for code in codes for each in data)), True, now)
 
-    def as_facts(self) -> dict[str, dict[str, list[str]]]:
+    def as_facts(self) -> dict[str, Any]:
         """As `of_facts` reads it."""
         texts = {label: " ".join(sorted(map("/".join, each))) for label, each in self.origins.items()}
-        now = {label: "/".join(origin) for label, origin in self.now.items()}
-        return {name: grouped(each) for name, each in (("seen", texts), ("now", now)) if each}
+        now: Any = grouped({label: "/".join(origin) for label, origin in self.now.items()})
+        if len(now) == 1:
+            (now,) = now  # of all variants: a tag has little room
+        return {name: each for name, each in (("seen", grouped(texts)), ("now", now)) if each}
 
     def and_of(self, groups: Iterable[Group]) -> "Seen":
         """With the runs of these groups."""

@@ -111,9 +111,8 @@ def test_where_code_was_given_back_the_runs_count_that_are_asked_for_not_the_new
     newer = {"tags": {"code": "y"}, "started": 1}
     runs = [*mine, *runs_of("base", STEADY, **newer), *runs_of("a", [each - 9 for each in STEADY], **newer)]
     for code, verdict in (("x", "better"), ("y", "worse")):
-        seen = Seen.of_facts(
-            5, Seen(now=dict.fromkeys(("base", "a"), (code, "d1"))).as_facts(), []
-        )  # as the tag has it
+        facts = Seen(now=dict.fromkeys(("base", "a"), (code, "d1"))).as_facts()  # as the tag has it
+        seen = Seen.of_facts(5, {**facts, "variants": {"base": "", "a": ""}}, [])
         found = compare(runs, baseline="base", plan=plan_of(5), seen=seen)
         assert [each.verdict for each in found.contrasts] == [verdict]
         assert found.notes == ("10 runs of former code or data, left out",)

@@ -52,3 +52,11 @@ def test_an_older_tag_keeps_one_code_of_the_runs_without_own_code():
     later = seen.and_of(groups_of("x", "c1", **OWN))
     assert later.note(groups_of("x", "c2", **OWN)) == told("code of a c1 then and c2 now")
     assert Seen.of_facts(0, {}, []).note(groups_of("x", "x")) == ""
+
+
+def test_what_is_asked_for_comes_back_from_a_tag_of_one_code_and_of_several():
+    for codes in (("x", "x"), ("x", "y")):
+        now = {label: (code, "d1") for label, code in zip(("base", "a"), codes, strict=True)}
+        facts = {**Seen(now=now).as_facts(), "variants": {"base": "", "a": ""}}
+        assert Seen.of_facts(0, facts, []).now == now
+    assert Seen.of_facts(0, {"seen": {}}, []).now == {}

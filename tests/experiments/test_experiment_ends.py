@@ -54,7 +54,7 @@ def test_it_trains_what_is_missing_in_order_and_tells_the_answer(trial, capsys):
     assert planned == {
         **{"seeds": "2 1", "contrasts": 1, "asked": 1, "look": 0, "baseline": "none", "metric": "val_accuracy"},
         "asks": {"baseline": "none", "metric": "val_accuracy"},
-        "now": {"code-1/data-1": ["none", "half"]},
+        "now": "code-1/data-1",
         **{"file": str(Path("trial.yaml").absolute()), "variants": {"none": NONE, "half": HALVED}},
     }
     assert start["tags"] == {

@@ -62,7 +62,7 @@ def test_a_look_is_kept_with_what_was_looked_at(trial):
         **{"file": str(FILE.absolute()), "variants": variants},
         "asks": {"baseline": "none", "metric": "val_accuracy"},
         "seen": {"code-1/data-1": ["none", "half"]},
-        "now": {"code-1/data-1": ["none", "half"]},
+        "now": "code-1/data-1",
     }
     assert list(variants) == ["none", "half"]
 
@@ -173,7 +173,7 @@ def test_runs_of_other_code_than_at_the_look_before_are_told(trial, monkeypatch)
         )
         assert found.contrasts[0].verdict == "better"
     assert tag(parents()[0])["seen"] == {"code-1/data-1 code-2/data-1": ["none", "half"]}
-    assert tag(parents()[0])["now"] == {"code-2/data-1": ["none", "half"]}
+    assert tag(parents()[0])["now"] == "code-2/data-1"
 
 
 def test_a_variant_that_was_added_after_a_look_takes_nothing_from_the_others(trial):
@@ -224,8 +224,10 @@ def test_a_plan_of_many_variants_and_seeds_has_room_in_a_tag(trial):
     now = read_question(FILE, runs_dir="runs")
     plan = Plan.of(now.seeds, now.baseline_seeds, 1, 1)
     looked = Looked(plan, 5, {"baseline": "none"}, {label: now.trainings[label] for label in ("none", "half")})
-    text = Judged.after(now, looked).tag(None)["plan"]
+    asked = dict.fromkeys(now.variants, ("0123456789ab", "0123456789abcdef"))
+    text = Judged.after(now, looked, asked).tag(None)["plan"]
     assert len(text) < MAX_TAG
+    assert Looked.of_tag(text).seen.now == asked
     assert Looked.of_tag(text).objections(now) == looked.objections(now)
     assert len(looked.objections(now)) == 40
 
