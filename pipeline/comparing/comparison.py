@@ -188,9 +188,9 @@ def _of_the_plan(groups: Sequence[Group], kept: Sequence[Group], plan: Plan | No
     for whole, looked_at in zip(groups, kept, strict=True):
         planned = {*plan.seeds, *plan.baseline_seeds}
         if waiting := sum(run.seed in planned for run in whole.everyone) - len(looked_at.everyone):
-            yield f"{counted(waiting, 'more run')} of {whole.label} wait for the next look"
+            yield f"of {whole.label} {counted(waiting, 'more run', 'wait')} for the next look"
         if others := sum(run.seed not in planned for run in whole.everyone):
-            yield f"{counted(others, 'run')} of {whole.label} with seeds that are not planned are left out"
+            yield f"of {whole.label} {counted(others, 'run', 'are')} left out, for want of a planned seed"
 
 
 def _notes(groups: Sequence[Group], metric: str) -> Iterator[str]:

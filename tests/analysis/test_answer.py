@@ -261,7 +261,7 @@ def asked_anew(client, folder, tmp_path, text, *, code="abc"):
             "metric: val_loss",
             r"half +-0\.0090 .* the metric was val_accuracy at the look at 5 and is",
         ),
-        ("[1, 2, 3, 4, 5]", "[2, 3, 4, 5, 6]", r"note: 1 run of none with seeds that are not planned are left out"),
+        ("[1, 2, 3, 4, 5]", "[2, 3, 4, 5, 6]", r"note: of none 1 run is left out, for want of a planned seed"),
     ],
 )
 def test_a_question_is_compared_as_it_is_asked_now_with_the_objection(tmp_path, pipeline, old, new, words):

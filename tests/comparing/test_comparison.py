@@ -38,7 +38,7 @@ def test_the_runs_that_a_look_took_are_shown_and_the_others_wait():
     runs = [*runs_of("base", STEADY), *runs_of("a", [*STEADY, 0.6]), *runs_of("b", [*STEADY, 0.6, 0.7])]
     found = compare(runs, baseline="base", plan=plan_of(10, 2))
     assert [len(each.runs) for each in found.groups] == [5, 5, 5]
-    assert found.notes == ("1 more run of a wait for the next look", "2 more runs of b wait for the next look")
+    assert found.notes == ("of a 1 more run waits for the next look", "of b 2 more runs wait for the next look")
 
 
 def test_seeds_that_are_not_planned_are_left_out_and_told():
@@ -46,8 +46,8 @@ def test_seeds_that_are_not_planned_are_left_out_and_told():
     found = compare([*runs, diverged("a", 99)], baseline="base", plan=plan_of(5))
     assert [len(each.everyone) for each in found.groups] == [5, 5]
     assert found.notes == (
-        "1 run of base with seeds that are not planned are left out",
-        "3 runs of a with seeds that are not planned are left out",
+        "of base 1 run is left out, for want of a planned seed",
+        "of a 3 runs are left out, for want of a planned seed",
     )
     assert found.contrasts == compare([*runs_of("base", STEADY), *runs_of("a", STEADY)], plan=plan_of(5)).contrasts
 
@@ -88,7 +88,7 @@ def test_of_the_baseline_those_of_the_furthest_look_are_shown():
 def test_a_run_of_other_code_that_no_look_took_is_not_told():
     runs = [*runs_of("base", STEADY, tags={"code": "x"}), *runs_of("a", STEADY, tags={"code": "x"})]
     found = compare([*runs, run("a", 6, 0.5, started=1, tags={"code": "y"})], baseline="base", plan=plan_of(10))
-    assert found.notes == ("1 more run of a wait for the next look",)
+    assert found.notes == ("of a 1 more run waits for the next look",)
 
 
 @pytest.mark.parametrize("of_now", [{"tags": {"code": "y"}}, {"data": "d2"}], ids=["code", "data"])
