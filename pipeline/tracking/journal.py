@@ -21,7 +21,6 @@ from pipeline.tracking.lines import LOST, Event
 JOURNAL, VITAL, STATE, LOCK = "journal.jsonl", "vital.jsonl", "delivery.json", "lock"
 ARTIFACTS, CHECKPOINTS, CONFIG = "artifacts", "checkpoints", "config.yaml"
 TWICE = ("start", "resume", "end")  # what vital.jsonl holds as well
-PARTS = ("values", "not_finite")  # of metrics
 ENDS_BYTES = 1 << 16
 
 
@@ -155,8 +154,7 @@ class Journal:
         self.is_closed = self.folder.ended() is not None
         self._make_whole(events)
         self._clamp_delivered()
-        logged = [event for event in events if event["kind"] == "metrics"]
-        self._before = {(name, event["step"]) for event in logged for part in PARTS for name in event.get(part, ())}
+        self._before = lines.steps_of(events)
         sync_to_disk(self.folder.path)
 
     def _make_whole(self, events: list[Event]) -> None:
@@ -260,8 +258,8 @@ class Journal:
             not_finite: NaN and infinities that are kept here, and not for MLflow.
             time_ms: when they were measured; None: now.
         """
-        apart = {name: value for name, value in not_finite.items() if (name, step) not in self._before}
-        new = {name: value for name, value in values.items() if (name, step) not in self._before}
+        apart = {name: value for name, value in not_finite.items() if step not in self._before.get(name, ())}
+        new = {name: value for name, value in values.items() if step not in self._before.get(name, ())}
         if new or apart:
             more = {**({"time": time_ms} if time_ms else {}), **({"not_finite": apart} if apart else {})}
             self.append_or_hold("metrics", values=new, step=step, **more)

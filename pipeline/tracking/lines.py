@@ -16,6 +16,7 @@ from typing import Any
 
 Event = dict[str, Any]
 
+PARTS = ("values", "not_finite")  # of metrics
 LOST = "lost"
 CHECKSUM = "checksum"
 
@@ -190,6 +191,18 @@ def read_state(content: bytes) -> tuple[dict[str, Any], bool]:
     if not whole.get("run_id"):  # then nothing can have been delivered
         whole.pop("delivered", None)
     return whole, whole == state or not state.get("run_id")
+
+
+def steps_of(events: Iterable[Event]) -> dict[str, dict[int, None]]:
+    """The steps of each metric, of several fits in one run the last one's: where steps went back, another began."""
+    steps: dict[str, dict[int, None]] = {}  # a dict keeps their order
+    for event in (event for event in events if event["kind"] == "metrics"):
+        step = event["step"]
+        for name in (name for part in PARTS for name in event.get(part, ())):
+            if step < next(reversed(steps.get(name, {})), step):
+                del steps[name]
+            steps.setdefault(name, {})[step] = None
+    return steps
 
 
 def waiting(state: Mapping[str, Any], count: int) -> int:

@@ -157,6 +157,21 @@ def test_a_run_is_closed_from_its_end_until_it_is_resumed_for_the_writer_and_for
     assert (again.is_closed, again.count, again.held) == (closed, len(kinds), [])
 
 
+def test_of_several_fits_in_one_run_what_the_last_one_logged_before_is_not_repeated_and_nothing_else_is_lost(folder):
+    journal = Journal(folder)
+    for step, loss in ((0, 0.9), (1, 0.8), (2, 0.7), (3, 0.6)):
+        journal.metrics({"loss": loss, "val_loss": loss + 1}, step)
+    journal.metrics({"loss": 0.5}, 0)  # a second fit, which was killed after its second step
+    journal.metrics({}, 1, not_finite={"loss": math.nan})
+    journal.close()
+    again = Journal(folder)
+    for step, loss in ((1, 0.4), (2, 0.3), (3, 0.2)):
+        again.metrics({"loss": loss}, step)
+        again.metrics({"val_loss": 9.0}, step)
+    found = [(event["step"], event["values"]) for event in folder.events()[6:]]
+    assert found == [(2, {"loss": 0.3}), (3, {"loss": 0.2})]
+
+
 def test_begin_and_end_are_found_in_a_journal_longer_than_what_is_looked_at_first(folder):
     journal = Journal(folder)
     journal.append("start", params={"text": "x" * 70_000})
