@@ -253,13 +253,15 @@ class Journal:
     ) -> None:
         """Record the values that did not stand at this step before the journal was opened: a resumed run repeats none.
 
+        Each that stood is one: where the step is an epoch, it has many.
+
         Args:
             values: for MLflow.
             not_finite: NaN and infinities that are kept here, and not for MLflow.
             time_ms: when they were measured; None: now.
         """
-        apart = {name: value for name, value in not_finite.items() if step not in self._before.get(name, ())}
-        new = {name: value for name, value in values.items() if step not in self._before.get(name, ())}
+        apart = {name: value for name, value in not_finite.items() if not lines.takes_one(self._before, name, step)}
+        new = {name: value for name, value in values.items() if not lines.takes_one(self._before, name, step)}
         if new or apart:
             more = {**({"time": time_ms} if time_ms else {}), **({"not_finite": apart} if apart else {})}
             self.append_or_hold("metrics", values=new, step=step, **more)

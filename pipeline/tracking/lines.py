@@ -193,16 +193,24 @@ def read_state(content: bytes) -> tuple[dict[str, Any], bool]:
     return whole, whole == state or not state.get("run_id")
 
 
-def steps_of(events: Iterable[Event]) -> dict[str, dict[int, None]]:
-    """The steps of each metric, of several fits in one run the last one's: where steps went back, another began."""
-    steps: dict[str, dict[int, None]] = {}  # a dict keeps their order
+def steps_of(events: Iterable[Event]) -> dict[str, dict[int, int]]:
+    """How many values stand at each step of each metric; where steps went back another fit began: the last one's."""
+    steps: dict[str, dict[int, int]] = {}  # a dict keeps their order
     for event in (event for event in events if event["kind"] == "metrics"):
         step = event["step"]
         for name in (name for part in PARTS for name in event.get(part, ())):
             if step < next(reversed(steps.get(name, {})), step):
                 del steps[name]
-            steps.setdefault(name, {})[step] = None
+            steps.setdefault(name, {}).setdefault(step, 0)
+            steps[name][step] += 1
     return steps
+
+
+def takes_one(steps: dict[str, dict[int, int]], name: str, step: int) -> bool:
+    """Whether a value still stands there, which is taken from the count."""
+    if stands := steps.get(name, {}).get(step, 0) > 0:
+        steps[name][step] -= 1
+    return stands
 
 
 def waiting(state: Mapping[str, Any], count: int) -> int:

@@ -112,11 +112,11 @@ def test_of_metrics_only_what_did_not_stand_when_the_journal_was_opened_is_recor
     assert folder.events() == []
     journal.metrics({"a": 1.0, "b": 2.0}, 1)
     journal.metrics({"a": 9.0, "c": 3.0}, 1)
-    journal.metrics({}, 2, not_finite={"e": math.inf})
+    journal.metrics({}, 2, not_finite={"e": math.inf, "g": math.inf})
     journal.close()
     again = Journal(folder)
     again.metrics({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, 1)
-    again.metrics({"b": 5.0, "e": 1.0}, 2, not_finite={"e": math.inf, "f": -math.inf})
+    again.metrics({"b": 5.0, "e": 1.0}, 2, not_finite={"g": math.inf, "f": -math.inf})
     again.metrics({"b": 5.0}, 2)
     again.forget_before()
     again.metrics({"a": 1.0}, 1)
@@ -124,7 +124,7 @@ def test_of_metrics_only_what_did_not_stand_when_the_journal_was_opened_is_recor
     assert found == [
         (1, {"a": 1.0, "b": 2.0}, None),
         (1, {"a": 9.0, "c": 3.0}, None),
-        (2, {}, {"e": math.inf}),
+        (2, {}, {"e": math.inf, "g": math.inf}),
         (1, {"d": 4.0}, None),
         (2, {"b": 5.0}, {"f": -math.inf}),
         (2, {"b": 5.0}, None),

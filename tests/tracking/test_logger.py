@@ -649,6 +649,19 @@ def test_a_run_goes_on_in_the_same_record_and_repeats_nothing():
     assert ends(logger) == [("FINISHED", None)] * 2
 
 
+def test_a_run_whose_step_is_the_epoch_goes_on_amid_the_values_of_one():
+    logger = RunLogger("flowers", step="epoch")
+    logger.log_metrics({"epoch": 0, "loss": 0.9}, 0)
+    logger.log_metrics({"epoch": 0, "loss": 0.8}, 1)
+    logger.log_metrics({"epoch": 1, "loss": 0.7}, 2)
+    logger.close()
+    again = RunLogger("flowers", step="epoch", resume="last")
+    again.log_metrics({"epoch": 1, "loss": 0.7}, 2)
+    again.log_metrics({"epoch": 1, "loss": 0.6}, 3)
+    again.close()
+    assert rows(logger, "loss") == [(0, 0.9), (0, 0.8), (1, 0.7), (1, 0.6)]
+
+
 def dead(runs="runs", **more):
     """A run whose process died without a word."""
     journal = Journal(new_folder(runs))
