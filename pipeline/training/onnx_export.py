@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
 
 from pipeline.data_spec import METADATA, WHITE, DataSpec
 from pipeline.networks.dropout import Dropout
@@ -135,9 +137,39 @@ def _graph_of(network: MLP, spec: DataSpec) -> onnx.ModelProto:
     return helper.make_model(graph, ir_version=IR, opset_imports=[helper.make_opsetid("", OPSET)])
 
 
+class _Constant(nn.Module):
+    """In the place of a parametrization: the value that it has now."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value.detach().clone())
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+class _Detached(TorchFunctionMode):
+    """Copies also what is no leaf of autograd's graph: features that a network keeps, the weight of a weight norm."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            return args[0].detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
 def _as_served(network: nn.Module, spec: DataSpec) -> Probabilities:
     """A copy of the network that answers as it is served: on the CPU, in float32, without dropout."""
-    return Probabilities(copy.deepcopy(network), spec).to("cpu", torch.float32).eval()
+    with _Detached():
+        served = Probabilities(copy.deepcopy(network), spec).to("cpu", torch.float32).eval()
+    for module in list(served.modules()):
+        if parametrize.is_parametrized(module):  # ONNX lacks what makes some of them, and they do not change any more
+            parametrizations = module.parametrizations
+            assert isinstance(parametrizations, nn.ModuleDict)
+            for name in list(parametrizations):  # `remove_parametrizations` would change the original's class, too
+                parametrizations[name] = _Constant(getattr(module, name))
+    return served
 
 
 def _trace(network: nn.Module, spec: DataSpec, path: Path) -> None:

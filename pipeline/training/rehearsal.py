@@ -18,6 +18,7 @@ from pipeline.training.classifier import Batch, Classifier
 from pipeline.values import counted
 
 EXAMPLES = 4
+SAME = 0.01  # of the largest logit: what a GPU rounds otherwise for another number of examples is far below
 LAST = "; so few has the last batch of an epoch: take another batch_size or validation_size"
 T = TypeVar("T")
 
@@ -83,6 +84,9 @@ def _try_network(path: str, network: nn.Module, batches: Mapping[str, Batch], cl
         tried = f"; tried on {counted(count, 'example')} of shape {tuple(shape)}{hint}"
         if problem := _told(what, path, functools.partial(_problem_of_answers, network, batch, classes), tried):
             raise OwnCodeError(f"{what} ({place}): {problem}{hint}")
+    alone = functools.partial(_problem_of_one, network, batches[""][0])
+    if problem := _told(what, path, alone, "; tried in evaluation on one example alone"):
+        raise OwnCodeError(f"{what} ({place}): {problem}")
     if lost := problem_of(_told(what, path, network.state_dict)):
         raise OwnCodeError(f"{what} ({place}): its state {lost}")
 
@@ -135,3 +139,17 @@ def _problem_of_answers(network: nn.Module, batch: Batch, classes: int) -> str:
     with torch.no_grad():
         finite = network.eval()(inputs).isfinite().all()
     return "" if finite else "its answers in evaluation are not finite"
+
+
+def _problem_of_one(network: nn.Module, inputs: Tensor) -> str:
+    """Why the last example alone is not answered as among the others, or nothing: a service is asked so."""
+    with torch.no_grad():
+        answers, again, alone = network.eval()(inputs), network(inputs), network(inputs[-1:])
+    if alone.shape != answers[-1:].shape:
+        return f"to one example alone it gives shape {tuple(alone.shape)}, expected {tuple(answers[-1:].shape)}"
+    if not torch.equal(again, answers) or (alone - answers[-1:]).abs().max() <= SAME * answers.abs().max():
+        return ""
+    return (
+        "in evaluation its answer to an example depends on the others of the batch, which is the first dimension "
+        "(a layer without batch_first=True?)"
+    )

@@ -1,6 +1,7 @@
 """A network is let through only if every probability of its export is that of the trained one: no NaN, no logits."""
 
 import copy
+import warnings
 from unittest.mock import Mock
 
 import numpy as np
@@ -218,3 +219,54 @@ def test_only_the_cpu_is_asked(exported, monkeypatch):
     monkeypatch.setattr(onnx_session.onnxruntime, "InferenceSession", record)
     onnx_export.predict(exported[1], IMAGES)
     assert asked == [{"providers": ["CPUExecutionProvider"]}]
+
+
+class KeepsFeatures(nn.Module):
+    """Keeps what autograd made: by a hook, as Grad-CAM does, and with torch's older weight norm."""
+
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.layer = nn.utils.weight_norm(nn.Linear(784, 10))
+        self.kept = []
+        self.layer.register_forward_hook(self._keep)
+
+    def _keep(self, layer, inputs, output):
+        self.kept = [output]
+
+    def forward(self, pixels):
+        return self.layer(pixels.flatten(1))
+
+
+class Parametrized(nn.Module):
+    """Of an orthogonal weight ONNX knows no operator, and of a shared one two modules make use."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.utils.parametrizations.spectral_norm(nn.Linear(784, 10))
+        self.turned = nn.utils.parametrizations.orthogonal(nn.Linear(10, 10))
+        self.again = self.turned
+
+    def forward(self, pixels):
+        return self.again(self.turned(self.layer(pixels.flatten(1)).relu()))
+
+
+@pytest.mark.parametrize("kind", [KeepsFeatures, Parametrized])
+def test_a_network_with_normed_weights_or_kept_features_is_exported_after_a_step_and_goes_on(tmp_path, kind):
+    torch.manual_seed(0)
+    network = kind().train()
+    pixels = torch.from_numpy(IMAGES).unsqueeze(1).float() / 255
+    network(pixels).sum().backward()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    exported = onnx_export.export_onnx(network, MNIST, tmp_path / "network.onnx", IMAGES)
+    after = network.state_dict()
+    assert network.training
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    network(pixels).sum().backward()
+    with torch.no_grad():
+        for name, value in network.state_dict().items():  # the second step moved a power iteration
+            value.copy_(before[name])
+        expected = network.eval()(pixels).softmax(1).numpy()
+    assert np.abs(exported - expected).max() < 1e-6

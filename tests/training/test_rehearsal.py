@@ -36,6 +36,15 @@ class Normed(Right):
 class Squeezes(Right):
     def forward(self, inputs):
         return super().forward(inputs).squeeze()
+class Across(Right):
+    def __init__(self, spec, width: int = 10):
+        super().__init__(spec, width)
+        self.steps = nn.LSTM(width, 10, batch_first=False)
+    def forward(self, inputs):
+        return self.steps(super().forward(inputs)[:, None])[0][:, -1]
+class Draws(Right):
+    def forward(self, inputs):
+        return nn.functional.dropout(super().forward(inputs), 0.5, training=True)
 """
 OTHERS = """
 import numpy as np, torch
@@ -86,6 +95,10 @@ def test_what_is_right_passes_and_leaves_the_random_state_to_others(tmp_path, mo
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_network_that_draws_in_evaluation_too_is_not_taken_for_one_that_mixes_examples(tmp_path, monkeypatch):
+    rehearse(tmp_path, monkeypatch, network="my_rehearsed:Draws")
+
+
 def test_a_network_is_built_once_for_all_that_is_tried_on_it(tmp_path, monkeypatch):
     built = []
     make = building.make_network
@@ -106,6 +119,8 @@ def test_a_network_is_built_once_for_all_that_is_tried_on_it(tmp_path, monkeypat
         ),
         ("NotANumber", {}, r"\(my_rehearsed.py:10\): its loss on the first batch is nan, expected a finite number"),
         ("Fails", {}, r"\(my_rehearsed.py:14\): RuntimeError: .*; tried on 4 examples of shape \(1, 28, 28\)"),
+        ("Squeezes", {}, r"\(my_rehearsed.py:27\): to one example alone it gives shape \(10,\), expected \(1, 10\)$"),
+        ("Across", {}, r"\(my_rehearsed.py:33\): in evaluation its answer to an example depends on the others of the"),
         ("Keeps", {}, r"\(my_rehearsed.py:7\): its state holds my_rehearsed.Fails; expected tensors, NumPy arrays and"),
     ],
 )
