@@ -16,7 +16,7 @@ from typing import Any
 
 Event = dict[str, Any]
 
-PARTS = ("values", "not_finite")  # of metrics
+PARTS, EPOCH = ("values", "not_finite"), "epoch"  # of metrics; what Lightning says beside them
 LOST = "lost"
 CHECKSUM = "checksum"
 
@@ -194,13 +194,19 @@ def read_state(content: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def steps_of(events: Iterable[Event]) -> dict[str, dict[int, int]]:
-    """How many values stand at each step of each metric; where steps went back another fit began: the last one's."""
+    """How many values stand at each step of each metric, of several fits in one run the last one's.
+
+    Where the steps of a metric go back another fit began, of all metrics if Lightning tells the epoch beside it: what
+    a script logs by itself, as by the batch's number, may go back in each epoch. Lightning's `epoch` stands at the
+    steps of training and validation in turn, and says nothing by them.
+    """
     steps: dict[str, dict[int, int]] = {}  # a dict keeps their order
     for event in (event for event in events if event["kind"] == "metrics"):
-        step = event["step"]
-        for name in (name for part in PARTS for name in event.get(part, ())):
-            if step < next(reversed(steps.get(name, {})), step):
-                del steps[name]
+        step, names = event["step"], [name for part in PARTS for name in event.get(part, ())]
+        back = [name for name in names if name != EPOCH and step < next(reversed(steps.get(name, {})), step)]
+        for name in list(steps) if back and EPOCH in names else back:
+            del steps[name]
+        for name in names:
             steps.setdefault(name, {}).setdefault(step, 0)
             steps[name][step] += 1
     return steps

@@ -295,3 +295,24 @@ def test_what_is_refused_for_now_waits_as_well_and_what_is_refused_for_good_does
     assert lines.waiting({}, 5) == 5
     assert lines.waiting({"delivered": 4, "refused": ["of an older version", final]}, 5) == 1
     assert lines.waiting({"delivered": 4, "refused": [final, *names]}, 5) == 2
+
+
+def logged(step, **values):
+    return {"kind": "metrics", "step": step, "values": values}
+
+
+def test_a_fit_that_was_cut_off_before_its_first_validation_has_no_values_of_the_one_before():
+    first = [logged(0, loss=1.0, epoch=0.0), logged(1, loss=0.9, epoch=0.0), logged(1, val_loss=0.8, epoch=0.0)]
+    assert lines.steps_of(first) == {"loss": {0: 1, 1: 1}, "epoch": {0: 1, 1: 2}, "val_loss": {1: 1}}
+    assert lines.steps_of([*first, logged(0, loss=0.7, epoch=0.0)]) == {"loss": {0: 1}, "epoch": {0: 1}}
+
+
+def test_what_a_script_counts_by_itself_and_the_epoch_at_a_validations_steps_begin_no_fit():
+    training = [logged(5, loss=1.0, epoch=0.0), logged(1, batch=1.0), logged(0, batch=2.0)]
+    validation = [logged(2, val_loss_step=1.0, epoch=0.0), logged(6, loss=0.9, epoch=1.0)]
+    assert lines.steps_of([*training, *validation]) == {
+        "loss": {5: 1, 6: 1},
+        "epoch": {5: 1, 2: 1, 6: 1},
+        "batch": {0: 1},
+        "val_loss_step": {2: 1},
+    }
