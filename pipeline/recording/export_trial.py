@@ -59,10 +59,7 @@ class ExportTrial(Checkpoint):
             return
         assert self._process.stdout is not None
         reason = self._process.stdout.read().decode(errors="replace").strip()
-        raise OwnCodeError(
-            f"network {self.network} cannot be exported: {reason}; --model_name '' trains it all the same, "
-            "without a model"
-        )
+        raise refusal(self.network, reason)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """End the trial, if it goes on still: the export itself is about to tell."""
@@ -93,6 +90,13 @@ def main(task: IO[bytes]) -> int:
             print(in_words(error, config.network))
             return FAILED
     return 0
+
+
+def refusal(network: str, reason: str) -> OwnCodeError:
+    """What ends the training of a network that cannot be exported."""
+    return OwnCodeError(
+        f"network {network} cannot be exported: {reason}; --model_name '' trains it all the same, without a model"
+    )
 
 
 def in_words(error: BaseException, network: str) -> str:

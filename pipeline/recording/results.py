@@ -85,9 +85,11 @@ def _exported(config: RunConfig, result: "Result", source: "Dataset", path: Path
     try:
         probabilities = onnx_export.export_onnx(network, spec, path, source.test.inputs)
     except Exception as error:
-        if config.registered_as or not own_code.is_own(config.network):
+        if not own_code.is_own(config.network) or isinstance(error, OSError):
             raise
         reason = export_trial.in_words(error, config.network)
+        if config.registered_as:  # the training was over before the trial beside it
+            raise export_trial.refusal(config.network, reason) from error
         print(f"warning: the network cannot be exported ({reason}): no model, no predictions", file=sys.stderr)
         return None
     return Predictions(spec, source.test.labels.astype(np.int64), probabilities)
