@@ -32,6 +32,7 @@ ESCAPE = f"write / ? # @ of a password as %2F %3F %23 %40, or {ELSEWHERE}"
 # Without the libraries' own words: what they take for the port or the host may be part of a password.
 NO_PORT = f"is no address (its port is no number up to 65535); {ESCAPE}"
 NO_HOST = f"is no address (an @ stands in its host or behind it); {ESCAPE}"
+NO_TEXT = "has bytes that are no UTF-8 text, which MLflow cannot open; rename that folder, or start in another"
 
 
 def check(params: Mapping[str, object]) -> None:
@@ -143,6 +144,8 @@ def _check_experiment_id(store: SqliteStore | ServerStore, uri: str, experiment_
 
 def address_problem(uri: str) -> str:
     """Why MLflow could never open a store at the address, or nothing."""
+    if any("\ud800" <= letter <= "\udfff" for letter in uri):
+        return NO_TEXT
     if is_sqlite(uri):
         return _sqlite_problem(uri)
     if UNITY_CATALOG.match(uri):

@@ -159,6 +159,16 @@ def test_an_address_that_mlflow_never_opens_is_refused(uri, words, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(monkeypatch, tmp_path):
+    folder = tmp_path / os.fsdecode(b"Gr\xf6\xdfe")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ValueError, match=r"bytes that are no UTF-8 text, .*; rename that folder, or start in another$"):
+        preflight.check(RunConfig().as_dict())
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
