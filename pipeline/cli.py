@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.launchers import set_launchers_aside, take_part
 from pipeline.redaction import without_secrets
-from pipeline.signals import Interrupted
+from pipeline.signals import Interrupted, uninterrupted
 from pipeline.terminal.shell import DONE, NOT_ALL, UNREACHABLE, USER_ERROR, UnreachableError
 from pipeline.values import unknown_name
 
@@ -65,7 +65,8 @@ def _dispatch(arguments: list[str]) -> int:
         raise ValueError(f"{unknown} (there are: {', '.join(SUBCOMMANDS)}; see --help)")
     if name in TRAINING and not (name == TRAINING[0] and take_part(rest)):
         set_launchers_aside()
-    from pipeline.commands.parsing import Parser  # only now, as the subcommand: each brings its own libraries
+    with uninterrupted():  # an interrupted import of pydantic's is a panic of Rust's
+        from pipeline.commands.parsing import Parser  # only now, as the subcommand: each brings its own libraries
 
-    command = importlib.import_module(f"pipeline.commands.{name}")
+        command = importlib.import_module(f"pipeline.commands.{name}")
     return int(command.main(Parser(name, SUBCOMMANDS[name]), rest))

@@ -82,8 +82,13 @@ def counted(number: int, thing: str, verb: str = "") -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'epochs'?` if something known is close, else nothing."""
-    close = difflib.get_close_matches(word[:80], list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    near = nearest(word, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What is known and close to the word, or nothing."""
+    return next(iter(difflib.get_close_matches(word[:80], list(known), n=1)), "")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from pipeline.config import ConfigError, RunConfig
 from pipeline.terminal.shell import home
-from pipeline.values import unknown_name
+from pipeline.values import nearest, short
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +45,10 @@ class Parser(argparse.ArgumentParser):
 
     def unknown(self, word: str) -> str:
         """The line for a flag that is none."""
-        return unknown_name("flag", word.split("=")[0], [action.dest for action in self._actions])
+        name = word.split("=")[0]
+        flags = {each.dest: each.option_strings[-1] for each in self._actions if each.option_strings}
+        near = nearest(name.lstrip("-").replace("-", "_"), flags)
+        return f"unknown flag {short(repr(name))}; " + (f"did you mean {flags[near]}?" if near else "see --help")
 
     def joined(self, arguments: list[str]) -> list[str]:
         """`--name value` as `--name=value`, so that values may begin with a dash and unknown flags keep theirs.

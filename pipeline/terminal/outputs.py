@@ -38,7 +38,6 @@ def make_safe() -> None:
         before = getattr(sys, name)
         if before is not None:
             before.flush()
-        line_by_line = name == "stderr" or os.isatty(number)
         setattr(
             sys,
             name,
@@ -46,7 +45,7 @@ def make_safe() -> None:
                 io.BufferedWriter(_Deaf(number, "w", closefd=False)),
                 encoding=before.encoding if before is not None else "utf-8",
                 errors="backslashreplace",
-                line_buffering=line_by_line,
+                line_buffering=True,  # also into a file, where both are to stand in the order in which they were said
                 write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
             ),
         )

@@ -144,7 +144,7 @@ def test_the_report_needs_no_network_and_shows_everything(pipeline, tmp_path):
         (["trial", "--metric", "f1"], "none of 10 runs is finished and has f1"),
         (["trial", "--smallest", "nan"], "argument --smallest: 'nan' is not a number above 0"),
         (["trial", "--smallest", "0"], "argument --smallest: '0' is not a number above 0"),
-        (["trial", "--metrik", "f1"], "unknown flag '--metrik'; did you mean 'metric'?"),
+        (["trial", "--metrik", "f1"], "unknown flag '--metrik'; did you mean --metric?"),
         (["trial", "--out", "/proc/nowhere"], "--out /proc/nowhere cannot be written"),
     ],
 )

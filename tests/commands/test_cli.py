@@ -11,7 +11,7 @@ import yaml
 from pipeline import cli, launchers
 from pipeline.commands import flags, parsing
 from pipeline.config import KNOBS, ConfigError, RunConfig
-from pipeline.signals import Interrupted
+from pipeline.signals import Interrupted, interruptions
 from pipeline.terminal.shell import UnreachableError
 from tests.conftest import environment, run_pipeline
 
@@ -67,7 +67,7 @@ def test_unknown_flags_and_wrong_values_are_told_together():
     with pytest.raises(ConfigError) as caught:
         loaded("--epoch", "3", "--dropout", "1.5", "stray")
     assert caught.value.problems == [
-        "unknown flag '--epoch'; did you mean 'epochs'?",
+        "unknown flag '--epoch'; did you mean --epochs?",
         "what is 'stray'? Knobs are given as --name value",
         "dropout 1.5 is out of range: at least 0, below 1",
     ]
@@ -176,6 +176,20 @@ def test_every_end_of_a_verb_has_its_exit_code_and_its_line(monkeypatch, capsys,
     monkeypatch.setattr("pipeline.commands.sync.main", fail)
     assert cli.main(["sync"]) == code
     assert capsys.readouterr() == ("", told)
+
+
+def test_ctrl_c_waits_until_the_subcommand_is_imported(monkeypatch, capsys):
+    done = []
+
+    def load(name):
+        signal.raise_signal(signal.SIGINT)
+        done.append(name)
+
+    monkeypatch.setattr(cli.importlib, "import_module", load)
+    with interruptions():
+        assert cli.main(["compare"]) == 130
+    assert done == ["pipeline.commands.compare"]
+    assert capsys.readouterr() == ("", "pipeline: stopped by Ctrl-C\n")
 
 
 def test_an_unknown_verb_gets_a_guess(capsys):

@@ -44,15 +44,15 @@ def test_flags_are_not_abbreviated_and_every_wrong_word_is_told():
     with pytest.raises(ConfigError) as caught:
         parsed("--learning=0.1", "--epoch=3", "--confi=x", "stray", "--dropout", "2")
     assert caught.value.problems == [
-        "unknown flag '--learning'; did you mean 'learning_rate'?",
-        "unknown flag '--epoch'; did you mean 'epochs'?",
-        "unknown flag '--confi'; did you mean 'config'?",
+        "unknown flag '--learning'; did you mean --learning_rate?",
+        "unknown flag '--epoch'; did you mean --epochs?",
+        "unknown flag '--confi'; did you mean --config?",
         "what is 'stray'? Knobs are given as --name value",
         "dropout 2.0 is out of range: at least 0, below 1",
     ]
     with pytest.raises(ConfigError) as caught:
         parsed("--resum=x", "--dropout", "0.3")
-    assert caught.value.problems == ["unknown flag '--resum'; did you mean 'resume'?"]
+    assert caught.value.problems == ["unknown flag '--resum'; did you mean --resume?"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_unknown_flag_without_a_value_is_an_unknown_flag():
     for words in (["--epoch"], ["--epoch", "--seed=1"]):
         with pytest.raises(ConfigError) as caught:
             parsed(*words)
-        assert caught.value.problems == ["unknown flag '--epoch'; did you mean 'epochs'?"]
+        assert caught.value.problems == ["unknown flag '--epoch'; did you mean --epochs?"]
 
 
 def test_the_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
@@ -163,8 +163,8 @@ def test_every_wrong_word_is_told_beside_knobs():
     with pytest.raises(ConfigError) as caught:
         parsed("--dropout=0.1", "-x", "--batch-sise=1")
     assert caught.value.problems == [
-        "unknown flag '-x'",
-        "unknown flag '--batch-sise'; did you mean 'batch_size'?",
+        "unknown flag '-x'; see --help",
+        "unknown flag '--batch-sise'; did you mean --batch_size?",
     ]
 
 
@@ -178,9 +178,9 @@ def test_flags_of_any_subcommand_are_written_with_dashes_or_underscores_and_take
     with pytest.raises(ConfigError) as caught:
         parser.read(["--as_gnu", "--run-dir", "x", "-r"])
     assert caught.value.problems == [
-        "unknown flag '--as_gnu'; did you mean 'as_new'?",
-        "unknown flag '--run-dir'; did you mean 'runs_dir'?",
-        "unknown flag '-r'",
+        "unknown flag '--as_gnu'; did you mean --as-new?",
+        "unknown flag '--run-dir'; did you mean --runs_dir?",
+        "unknown flag '-r'; see --help",
     ]
 
 

@@ -192,7 +192,7 @@ def test_models_of_other_data_are_not_compared(promote, client):
         (["2", "--force", " "], "--force needs a reason"),
         (["2", "--margin", "0"], "'0' is not a number of percentage points from 0.01 to 10"),
         (["2", "--margin", "nan"], "'nan' is not a number of percentage points from 0.01 to 10"),
-        (["--dryrun"], "unknown flag '--dryrun'; did you mean 'dry_run'?"),
+        (["--dryrun"], "unknown flag '--dryrun'; did you mean --dry-run?"),
     ],
 )
 def test_a_mistake_is_one_clear_line(promote, client, arguments, words):

@@ -34,6 +34,14 @@ def test_no_print_ends_a_process(tmp_path, redirection, error):
         (tmp_path / "reached").unlink()
 
 
+def test_in_a_file_both_outputs_stand_in_the_order_in_which_they_were_said(tmp_path):
+    said = "from pipeline.terminal.outputs import make_safe; import sys; make_safe();"
+    said += "print('look'); print('refused', file=sys.stderr); print('again')"
+    with (tmp_path / "log").open("w") as log:
+        subprocess.run([sys.executable, "-c", said], env=environment(), stdout=log, stderr=log, check=True)
+    assert (tmp_path / "log").read_text() == "look\nrefused\nagain\n"
+
+
 @pytest.mark.usefixtures("own_store")
 def test_a_training_that_nobody_listens_to_is_finished_and_ends_well(tmp_path):
     words = "-m pipeline train --dataset digits --epochs 1 --hidden_units 16 --model_name= >&- 2>&-"
