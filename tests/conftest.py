@@ -59,8 +59,10 @@ IN_MEMORY, ENOUGH = Path("/dev/shm"), 2 << 30
 if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ENOUGH:
     # Journals and databases wait for the disk at each step, 4 ms; a whole run of the tests leaves 0.1 GB.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's `&` hands it on, to the tests' own processes too
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# As a shell's `&` and nohup hand it on, to the tests' own processes too.
+for each, as_ever in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(each) is signal.SIG_IGN:
+        signal.signal(each, as_ever)
 gc.disable()  # until all is imported: nothing of it is garbage
 
 

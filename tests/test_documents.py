@@ -1,5 +1,6 @@
 """What the documents say of the code is so: commands, flags, knobs, routes, names, links; and CI runs what is said."""
 
+import ast
 import contextlib
 import functools
 import io
@@ -15,6 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.config.signatures import DATASETS, NETWORKS
 from pipeline.serving.app import make_app
 from pipeline.serving.metrics import Telemetry
+from tests import mutants
 from tests.asgi import ask, run_fast
 from tests.conftest import ROOT
 from tests.fake_registry import Registry, watcher_of
@@ -212,3 +214,15 @@ def test_the_changelog_is_one():
     assert version in versions
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
+
+
+def test_each_mutant_that_may_survive_changes_a_line_that_still_stands_in_its_function():
+    for module, function, change in mutants.read_accepted():
+        text = (ROOT / "pipeline" / f"{module}.py").read_text()
+        nodes = ast.parse(text).body
+        for name in function.split("."):
+            (node,) = [each for each in nodes if getattr(each, "name", "") == name]
+            nodes = node.body
+        body = ast.get_source_segment(text, node)
+        gone = [line[2:] for line in change if line.startswith("- ") and line[2:] not in body]
+        assert gone == [], (module, function)
