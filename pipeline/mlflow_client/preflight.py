@@ -57,7 +57,8 @@ def check_names(params: Mapping[str, object]) -> None:
         ConfigError: naming each that it does not take.
     """
     source = "MLFLOW_EXPERIMENT_NAME" if os.environ.get("MLFLOW_EXPERIMENT_NAME") else "experiment_name"
-    if problems := problems_of(params, source):
+    where = {"runs_dir": Path(str(params["runs_dir"])).absolute()}  # whose files others open by their whole name
+    if problems := problems_of({**params, **where}, source):
         raise ConfigError(problems)
 
 

@@ -159,13 +159,19 @@ def test_an_address_that_mlflow_never_opens_is_refused(uri, words, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(monkeypatch, tmp_path):
+@pytest.mark.parametrize("uri", ["", "http://127.0.0.1:9"])
+def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(uri, monkeypatch, tmp_path):
     folder = tmp_path / os.fsdecode(b"Gr\xf6\xdfe")
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ValueError, match=r"bytes that are no UTF-8 text, .*; rename that folder, or start in another$"):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(
+        ValueError, match=r"^runs_dir '.*' has bytes that are no UTF-8 text, which MLflow cannot store$"
+    ):
         preflight.check(RunConfig().as_dict())
+    if not uri:
+        with pytest.raises(ValueError, match=r"no UTF-8 text, .*; rename that folder, or start in another$"):
+            preflight.check_store("mnist-mlp")
     assert list(folder.iterdir()) == []
 
 
@@ -475,7 +481,7 @@ def test_the_server_is_asked_with_the_credentials_that_mlflow_sends(server, vari
 def test_the_check_imports_no_mlflow():
     code = """import sys
 from pipeline.mlflow_client import preflight
-preflight.check({"experiment_name": "a", "model_name": "b", "run_name": ""})
+preflight.check({"experiment_name": "a", "model_name": "b", "run_name": "", "runs_dir": "runs"})
 print({"mlflow", "torch", "sqlalchemy", "requests"} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
