@@ -80,6 +80,11 @@ def counted(number: int, thing: str, verb: str = "") -> str:
     return " ".join(filter(None, (f"{number:,}", f"{thing}{'s' * (number != 1)}", verb)))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: bytes of a name that are no text reach Python as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'epochs'?` if something known is close, else nothing."""
     near = nearest(word, known)

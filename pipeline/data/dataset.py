@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.data_spec import MNIST, DataSpec
-from pipeline.values import some
+from pipeline.values import is_unicode, some
 
 Array = NDArray[Any]
 FEWEST, MOST = 2, 2**16  # classes; a network gives a logit for each
@@ -283,7 +283,7 @@ def _check_text(what: str, names: list[str]) -> None:
     if "" in names:
         raise DataError(f"a {what} has the empty text for its name, expected a name")
     for name in names:
-        if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        if "\0" in name or not is_unicode(name):
             raise DataError(f"the name of {what} {name!a} is no text that JSON can hold; rename it")
 
 

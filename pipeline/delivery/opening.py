@@ -92,9 +92,8 @@ class Opening:
                 if not is_final(error):
                     raise
                 run = self._created(experiment_id, event["time"], {RUN_KEY: event["run_key"]}, name)
-        with contextlib.suppress(
-            Exception
-        ):  # an artifact store whose client is not installed: the files' trouble, not the run's
+        # An artifact store whose client is not installed is the files' trouble, not the run's.
+        with contextlib.suppress(Exception):
             remember_place(run.info.run_id, run.info.artifact_uri)
         return run
 

@@ -3,6 +3,8 @@
 import posixpath
 from collections.abc import Mapping
 
+from pipeline.values import is_unicode
+
 # MLflow's own limits; a test holds them to MLflow's.
 MAX_PARAM, MAX_TAG = 6000, 8000
 # What the columns of MLflow's databases hold: SQLite takes more, the others refuse it.
@@ -60,12 +62,11 @@ def _too_long(text: str, limit: int) -> str:
 
 
 def _unwritable(text: str) -> str:
-    """Bytes that are no text (a Latin-1 name in a UTF-8 terminal) reach Python as lone surrogates."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not is_unicode(text):  # a Latin-1 name in a UTF-8 terminal
         return "has bytes that are no UTF-8 text, which MLflow cannot store"
     return "has a NUL character, which MLflow cannot store" if "\0" in text else ""
 
 
 def _shown(text: str) -> str:
     short = text if len(text) <= 60 else text[:57] + "..."
-    return ascii(short) if any("\ud800" <= letter <= "\udfff" for letter in short) else repr(short)
+    return repr(short) if is_unicode(short) else ascii(short)

@@ -19,7 +19,7 @@ from pipeline.mlflow_client.naming import problems_of
 from pipeline.mlflow_client.tracking_uri import DATABASE, OLD_STORE, has_old_store, is_sqlite, sqlite_path, tracking_uri
 from pipeline.redaction import address_without_secrets
 from pipeline.terminal.shell import command, quoted
-from pipeline.values import did_you_mean
+from pipeline.values import did_you_mean, is_unicode
 
 # MLflow's rules; a test holds them to MLflow's.
 RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
@@ -145,7 +145,7 @@ def _check_experiment_id(store: SqliteStore | ServerStore, uri: str, experiment_
 
 def address_problem(uri: str) -> str:
     """Why MLflow could never open a store at the address, or nothing."""
-    if any("\ud800" <= letter <= "\udfff" for letter in uri):
+    if not is_unicode(uri):
         return NO_TEXT
     if is_sqlite(uri):
         return _sqlite_problem(uri)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -193,28 +194,27 @@ def read_state(content: bytes) -> tuple[dict[str, Any], bool]:
     return whole, whole == state or not state.get("run_id")
 
 
-def steps_of(events: Iterable[Event]) -> dict[str, dict[int, int]]:
+def steps_of(events: Iterable[Event]) -> dict[str, Counter[int]]:
     """How many values stand at each step of each metric, of several fits in one run the last one's.
 
     Where the steps of a metric go back another fit began, of all metrics if Lightning tells the epoch beside it: what
     a script logs by itself, as by the batch's number, may go back in each epoch. Lightning's `epoch` stands at the
     steps of training and validation in turn, and says nothing by them.
     """
-    steps: dict[str, dict[int, int]] = {}  # a dict keeps their order
+    steps: dict[str, Counter[int]] = {}  # in their order
     for event in (event for event in events if event["kind"] == "metrics"):
         step, names = event["step"], [name for part in PARTS for name in event.get(part, ())]
         back = [name for name in names if name != EPOCH and step < next(reversed(steps.get(name, {})), step)]
         for name in list(steps) if back and EPOCH in names else back:
             del steps[name]
         for name in names:
-            steps.setdefault(name, {}).setdefault(step, 0)
-            steps[name][step] += 1
+            steps.setdefault(name, Counter())[step] += 1
     return steps
 
 
-def takes_one(steps: dict[str, dict[int, int]], name: str, step: int) -> bool:
+def takes_one(steps: dict[str, Counter[int]], name: str, step: int) -> bool:
     """Whether a value still stands there, which is taken from the count."""
-    if stands := steps.get(name, {}).get(step, 0) > 0:
+    if stands := name in steps and steps[name][step] > 0:
         steps[name][step] -= 1
     return stands
 
